@@ -1,0 +1,508 @@
+"""The agent process, put together. Reads top-down: keys, ledger, devices, orders, uplink; then everything runs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent.acquisition import Bench, build
+from agent.clock import Clock, SystemClock, TrustedTime
+from agent.curtailment.engine import Engine
+from agent.curtailment.fleet import Fleet
+from agent.curtailment.gates import Gates
+from agent.curtailment.journal import Journal
+from agent.curtailment.reception import Reception
+from agent.curtailment.restore import Restorer
+from agent.curtailment.shed import Shedder
+from agent.errors import AgentError, LedgerError
+from agent.health import HealthServer
+from agent.identity import load_keys
+from agent.inbox import Inbox
+from agent.ledger import Ledger, Txn
+from agent.live import LiveState
+from agent.metering.closer import SlotCloser
+from agent.outbox import BulkOutbox
+from agent.telemetry import Batcher, mining_w
+from agent.uplink.link import Endpoint
+from agent.uplink.uplink import Facts, Uplink
+from config.check import Profiles, check
+from config.graph import Graph
+from config.site import Site
+from drivers.capabilities import Sample, SwitchState
+from drivers.snmp.session import SnmpSession
+from wire.errors import WireError
+from wire.keys import VerifyKey
+from wire.messages import Inventory, InventoryDevice, Live, Progress
+from wire.registry import KeysDocument, open_keys
+
+log = structlog.get_logger()
+
+HIGH_WATER_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What a running agent tells its starter."""
+
+    site: str
+    epoch: str
+    metrics_port: int
+
+
+class AgentApp:
+    """One agent. :meth:`run` returns when cancelled; everything it started is then stopped."""
+
+    def __init__(
+        self, site: Site, *, base: Path, config_sha256: str, version: str, profiles: Profiles, clock: Clock | None = None
+    ) -> None:
+        if site.uplink is None or site.trust is None:
+            raise AgentError("site file: 'uplink' and 'trust' are needed to run (broker and registrar's key)")
+        result = check(site, profiles=profiles)
+        if not result.ok:
+            text = "\n".join(str(p) for p in result.errors)
+            raise AgentError(f"the site file is refused; run: tizgin agent check\n{text}")
+        self.site = site
+        self._base = base
+        self._version = version
+        self._config_sha256 = config_sha256
+        self._state_dir = base / site.agent.state_dir
+        self.clock = clock or SystemClock(site.agent.clock_source)
+        self._registrar = {k.kid: k for k in (VerifyKey.from_text(t) for t in site.trust.registrar_keys)}
+        self._check = result
+        self._keys_document: KeysDocument | None = None
+        self._progress: asyncio.Queue[Progress] = asyncio.Queue(maxsize=200)
+        self._event_tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, on_ready: Callable[[Started], None] | None = None) -> None:
+        """Run until cancelled.
+
+        Raises:
+            AgentError: it cannot start; the message says what to do.
+        """
+        keys = load_keys(self._state_dir)
+        self.ledger = Ledger.open(
+            self._state_dir / "ledger.db", site=self.site.site.id, key=keys.rec, clock=self.clock, fw=self._version
+        )
+        self.bulk = BulkOutbox(
+            self._state_dir / "bulk.db", boot=self.ledger.boot, max_bytes=self.site.agent.bulk_max_mb * 1024 * 1024
+        )
+        needs_snmp = any(d.kind == "pdu" for d in self.site.devices)
+        try:
+            async with SnmpSession() if needs_snmp else contextlib.nullcontext() as snmp:
+                await self._run(keys.log.public.text, keys.rec.public.text, snmp, on_ready)
+        finally:
+            await self.bulk.close()
+            await self.ledger.close()
+
+    async def _run(
+        self, k_log: str, k_rec: str, snmp: SnmpSession | None, on_ready: Callable[[Started], None] | None
+    ) -> None:
+        self._build(snmp)
+        self.ledger.start()
+        genesis_ms = await self._open_books(k_rec, k_log)
+        self.reception = self._reception(genesis_ms)
+        # Positions, then the journal, then telemetry: the agent boots into enforcement.
+        links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
+        try:
+            await self.bench.read_switches()
+            await self.engine.recover()
+        finally:
+            for task in links:
+                task.cancel()
+            await asyncio.gather(*links, return_exceptions=True)
+        await self.closer.prepare()
+        self.closer.watch_supply()
+        health = HealthServer(
+            self.site.agent.metrics_host, self.site.agent.metrics_port, self.status, self.figures
+        )
+        await health.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self.bench.start(tasks, self.engine.busy)
+                for name, work in (
+                    ("engine", self.engine.run()),
+                    ("slots", self.closer.run()),
+                    ("batches", self.batcher.run()),
+                    ("uplink", self.uplink.run()),
+                    ("inbox", self.inbox.run()),
+                    ("live", self._publish_live()),
+                    ("progress", self._publish_progress()),
+                    ("housekeeping", self._housekeeping()),
+                ):
+                    tasks.create_task(work, name=name)
+                log.info("agent_started", site=self.site.site.id, epoch=self.ledger.epoch, mode=self.gates.mode)
+                if on_ready is not None:
+                    on_ready(Started(self.site.site.id, self.ledger.epoch, health.port))
+        finally:
+            await health.stop()
+            await self.bench.close()
+            with contextlib.suppress(LedgerError):
+                await self.ledger.commit(Txn().record("site", "stop", {"reason": "asked to stop"}), urgent=True)
+
+    # building ------------------------------------------------------------------------------------------------------
+
+    def _build(self, snmp: SnmpSession | None) -> None:
+        site, clock = self.site, self.clock
+        self.graph = Graph(site)
+        self.live = LiveState(site, clock)
+        self.bench: Bench = build(site, self.live, clock, base=self._base, snmp=snmp)
+        self.bench.on_foreign_write = self._foreign_write
+        self.bench.on_miner = lambda machine: self.batcher.take_miner(machine, self.live.miners[machine])
+        self.trusted = TrustedTime(clock, int(self.ledger.meta("high_water") or 0))
+        self.journal = Journal(self.ledger, clock)
+        self.journal.load()
+        self.gates = Gates(
+            site,
+            self.ledger,
+            self.live,
+            clock,
+            self._check,
+            lambda profile: self.bench.profile_versions.get(profile, "unknown"),
+        )
+        self.gates.load()
+        outputs = {s: port for s, port in self.bench.switches.items() if self.gates.switches[s].control is not None}
+        self.fleet = Fleet(site, self.graph, self.live, self.gates, self.journal, clock, self.bench.machines, outputs)
+        shedder = Shedder(self.fleet, self.journal, self.live, clock, site.agent.timing.sleep_concurrency)
+        restorer = Restorer(site, self.fleet, self.gates, self.journal, self.live, shedder, clock)
+        self.engine = Engine(
+            site,
+            self.ledger,
+            self.journal,
+            self.gates,
+            self.fleet,
+            shedder,
+            restorer,
+            self.live,
+            clock,
+            self.trusted,
+            self.emergency_w,
+            lambda: self.uplink.control.connected.is_set(),
+            self._queue_progress,
+        )
+        groups = {g.id: g for g in site.miners}
+        self.batcher = Batcher(
+            site.site.id,
+            self.ledger.epoch,
+            self.bulk,
+            self.live,
+            clock,
+            {d.id: d.kind for d in site.devices},
+            groups,
+            site.agent.bulk_period_s,
+        )
+        self.closer = SlotCloser(site, self.ledger, self.bench, self.fleet, self.graph, clock)
+        self.inbox = Inbox(self._state_dir, self.gates, lambda: self._keys_document)
+        self.uplink = self._uplink()
+        self.live.on_sample(self._sampled)
+        self.live.on_switch(self._switched)
+        self._load_keys()
+
+    def _uplink(self) -> Uplink:
+        settings = self.site.uplink
+        assert settings is not None
+        endpoint = Endpoint(
+            settings.broker,
+            str(self._base / settings.ca_file),
+            str(self._base / settings.cert_file),
+            str(self._base / settings.key_file),
+        )
+        facts = Facts(
+            self._version,
+            lambda: self.gates.mode,
+            self.site.site.simulation,
+            self._config_sha256,
+            lambda: self._keys_document.version if self._keys_document else None,
+            self._inventory,
+        )
+        try:
+            return Uplink(
+                site=self.site.site.id,
+                endpoint=endpoint,
+                ledger=self.ledger,
+                bulk=self.bulk,
+                clock=self.clock,
+                slot_s=self.site.agent.slot_s,
+                backfill_bytes_s=settings.backfill_kbit_s * 125,
+                facts=facts,
+                on_order=self._take_order,
+                on_keys=self._take_keys,
+            )
+        except ValueError as error:
+            raise AgentError(f"site file uplink: {error}") from None
+
+    def _reception(self, genesis_ms: int) -> Reception:
+        return Reception(
+            self.site,
+            self.ledger,
+            self.journal,
+            self.engine,
+            self.clock,
+            self.trusted,
+            lambda: self._keys_document,
+            genesis_ms,
+        )
+
+    async def _open_books(self, k_rec: str, k_log: str) -> int:
+        """Write ``genesis`` in a new ledger and ``start`` always; returns the time of genesis, ms."""
+        txn = Txn()
+        if self.ledger.is_new:
+            txn.record(
+                "site",
+                "genesis",
+                {
+                    "site": self.site.site.id,
+                    "slot_s": self.site.agent.slot_s,
+                    "k_rec": k_rec,
+                    "k_log": k_log,
+                    "prev": None,
+                    "simulation": self.site.site.simulation,
+                    "contracted_w": round(self.site.site.contracted_kw * 1000),
+                    "emergency_w": round(self.site.site.reservation.emergency_kw * 1000),
+                },
+            )
+        version = self._keys_document.version if self._keys_document else None
+        txn.record(
+            "site", "start", {"config_sha256": self._config_sha256, "mode": self.gates.mode, "keys_version": version}
+        )
+        await self.ledger.commit(txn, urgent=True)
+        rows = await self.ledger.read("SELECT at FROM record WHERE stream='site' AND n=0")
+        return int(rows[0][0])
+
+    # register ------------------------------------------------------------------------------------------------------
+
+    def emergency_w(self) -> int:
+        """Emergency reservation: the register's word, the site file's until there is one."""
+        entry = self._keys_document.site(self.site.site.id) if self._keys_document else None
+        return entry.emergency_w if entry else round(self.site.site.reservation.emergency_kw * 1000)
+
+    def _load_keys(self) -> None:
+        stored = self.ledger.meta("keys")
+        if stored is not None:
+            try:
+                self._keys_document, _ = open_keys(base64.b64decode(stored), self._registrar)
+            except WireError as error:
+                log.error("stored_register_refused", error=str(error))
+
+    async def _take_keys(self, raw: bytes) -> None:
+        document, _ = open_keys(raw, self._registrar)
+        present = self._keys_document
+        if present is not None and document.version <= present.version:
+            if document.version < present.version:
+                log.warning("register_older", version=document.version, have=present.version)
+            return
+        txn = Txn().run(
+            "INSERT INTO meta VALUES ('keys', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value",
+            base64.b64encode(raw).decode(),
+        )
+        txn.record("site", "event", {"ev": "register", "obj": "keys", "now": str(document.version)})
+        await self.ledger.commit(txn, urgent=True)
+        self._keys_document = document
+        self.trusted.raise_to(document.issued_at)
+        log.info("register_taken", version=document.version, issuers=len(document.issuers))
+
+    async def _take_order(self, raw: bytes, retained: bool) -> None:
+        await self.reception.take(raw, retained)
+
+    # events --------------------------------------------------------------------------------------------------------
+
+    def _sampled(self, sample: Sample) -> None:
+        self.batcher.take_sample(sample)
+        if self.engine.busy():
+            self.engine.wake.set()
+
+    def _switched(self, switch: str, was: SwitchState | None, now: SwitchState) -> None:
+        self.batcher.take_switch(switch, was, now)
+        if was is None or was.position is now.position:
+            return
+        self.closer.watch_supply()
+        self.engine.wake.set()
+        points = {p.id: self.live.power(p.id).value_w for p in self.site.metering_points if p.boundary}
+        self._record_event(
+            {
+                "ev": "switch_position",
+                "obj": switch,
+                "was": was.position,
+                "now": now.position,
+                "detail": {"at": now.at_ms, "boundary_w": [[k, v] for k, v in points.items()]},
+            }
+        )
+
+    def _foreign_write(self, device: str, output: str, was: bool, now: bool) -> None:
+        log.error("foreign_write", device=device, output=output, was=was, now=now)
+        self._record_event(
+            {"ev": "foreign_write", "obj": device, "was": str(was), "now": str(now), "detail": {"output": output}}
+        )
+
+    def _record_event(self, fields: dict[str, Any]) -> None:
+        async def write() -> None:
+            try:
+                await self.ledger.commit(Txn().record("site", "event", fields))
+            except LedgerError as error:
+                log.error("event_not_recorded", event_type=fields["ev"], error=str(error))
+
+        task = asyncio.get_running_loop().create_task(write(), name="event")
+        self._event_tasks.add(task)
+        task.add_done_callback(self._event_tasks.discard)
+
+    # reports -------------------------------------------------------------------------------------------------------
+
+    async def _queue_progress(self, message: Progress) -> None:
+        if self._progress.full():
+            self._progress.get_nowait()
+        self._progress.put_nowait(message)
+
+    async def _publish_progress(self) -> None:
+        while True:
+            await self.uplink.progress(await self._progress.get())
+
+    async def _publish_live(self) -> None:
+        while True:
+            await self.uplink.live(self._live_message())
+            await asyncio.sleep(1.0 if self.engine.busy() else self.site.agent.live_period_s)
+
+    def _live_message(self) -> Live:
+        now_ns = self.clock.mono_ns()
+        measured = self.site.measured_at
+        names = [p.id for p in self.site.metering_points] + [v.id for v in self.site.virtual_points]
+        powers = {name: self.live.power(name) for name in names}
+        awake = sum(1 for m in self.live.miners.values() if m.status and (m.status.hashrate_ths or 0) > 0)
+        asleep = sum(1 for m in self.live.miners.values() if m.status and m.status.sleeping)
+        active = next((o.id for o in self.journal.live.values() if o.order.sheds), None)
+        return Live(
+            site=self.site.site.id,
+            epoch=self.ledger.epoch,
+            boot=self.ledger.boot,
+            at=self.clock.now_ms(),
+            net_w=powers[measured.net_import].value_w,
+            mining_w=mining_w(self.live, self.batcher.groups),
+            limit_w=self.engine.limit_w(measured.net_import),
+            order=active,
+            points={n: p.value_w for n, p in powers.items()},
+            ages_ms={n: max(0, round(p.age_s(now_ns) * 1000)) for n, p in powers.items() if p.mono_ns},
+            asics_total=len(self.bench.machines),
+            asics_hashing=awake,
+            asics_sleeping=asleep,
+            switches={n: s.position.value for n, s in self.live.switches.items()},
+            alarms=tuple(sorted(self._alarms())),
+        )
+
+    def _alarms(self) -> set[str]:
+        found: set[str] = set()
+        if not self.clock.synchronised():
+            found.add("clock_unsynchronised")
+        if self.closer.unwritten or self.bulk.refused:
+            found.add("storage")
+        if self.gates.saon_lock:
+            found.add("saon_lock")
+        for meter in self.bench.meters:
+            if meter in self.live.samples and not self.live.device_alive(meter) and meter not in self.closer.dark_since:
+                found.add(f"meter_silent:{meter}")
+        return found
+
+    def _inventory(self) -> Inventory:
+        devices = tuple(
+            InventoryDevice(
+                id=d.id,
+                kind=d.kind,
+                profile=d.profile,
+                serial=str(serial.value) if (serial := self.live.reading(d.id, "serial_number")).value else d.serial_number,
+                address=next((link.url for link in self.site.links if link.id == d.link), None),
+            )
+            for d in self.site.devices
+        )
+        counts: dict[str, int] = {}
+        for machine in self.bench.machines.values():
+            counts[machine.group.id] = counts.get(machine.group.id, 0) + 1
+        return Inventory(
+            site=self.site.site.id,
+            epoch=self.ledger.epoch,
+            at=self.clock.now_ms(),
+            devices=devices,
+            miner_groups=counts,
+            metering_points=tuple(p.id for p in self.site.metering_points),
+            measured_at=self.site.measured_at.net_import,
+            contracted_w=round(self.site.site.contracted_kw * 1000),
+            emergency_w=self.emergency_w(),
+            outputs={s: self.gates.unusable(s) is None for s in self.fleet.switches},
+        )
+
+    def status(self) -> dict[str, Any]:
+        """For ``/healthz`` and ``tizgin agent status``."""
+        silent = [m for m in self.bench.meters if not self.live.device_alive(m)]
+        return {
+            "ok": self.closer.unwritten == 0 and self.bulk.refused == 0,
+            "site": self.site.site.id,
+            "epoch": self.ledger.epoch,
+            "mode": self.gates.mode,
+            "connected": self.uplink.control.connected.is_set(),
+            "net_w": self.live.power(self.site.measured_at.net_import).value_w,
+            "meters_silent": silent,
+            "orders": {o.id: {"state": o.state, "flags": sorted(o.flags)} for o in self.journal.live.values()},
+            "held": len(self.journal.held),
+            "outputs": {s: self.gates.unusable(s) for s in self.fleet.switches},
+            "alarms": sorted(self._alarms()),
+            "broker_error": self.uplink.control.last_error,
+        }
+
+    def figures(self) -> dict[str, float]:
+        """For ``/metrics``."""
+        delivery = self.uplink.delivery.counters
+        power = self.live.power(self.site.measured_at.net_import)
+        found: dict[str, float] = {
+            "connected": float(self.uplink.control.connected.is_set()),
+            "evidence_sent_total": delivery.evidence_sent,
+            "evidence_confirmed_total": delivery.evidence_confirmed,
+            "bulk_sent_total": delivery.bulk_sent,
+            "bulk_confirmed_total": delivery.bulk_confirmed,
+            "bulk_rows_total": self.bulk.rows,
+            "bulk_values_total": self.bulk.cells,
+            "bulk_refused_total": self.bulk.refused,
+            "strange_commits_total": delivery.strange_commits,
+            "slots_unwritten_total": self.closer.unwritten,
+            "orders_live": len(self.journal.live),
+            "orders_refused_total": sum(self.reception.refused.values()),
+            "held": len(self.journal.held),
+            "machines": len(self.bench.machines),
+            "machines_answering": sum(1 for m in self.live.miners.values() if m.status is not None),
+            "clock_synchronised": float(self.clock.synchronised()),
+        }
+        if power.value_w is not None:
+            found["net_watts"] = power.value_w
+        for link in self.bench.links.values():
+            found[f"link_{link.name.replace('-', '_').replace('.', '_')}_busy_share"] = link.busy_share
+        return found
+
+    async def _housekeeping(self) -> None:
+        """Persist the trusted time and the status file."""
+        path = self._state_dir / "status.json"
+        count = 0
+        while True:
+            part = path.with_suffix(".part")
+            try:
+                part.write_text(json.dumps(self.status()))
+                part.replace(path)
+                if count % int(HIGH_WATER_S / 2) == 0:
+                    await self.ledger.commit(
+                        Txn().run(
+                            "INSERT INTO meta VALUES ('high_water', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value",
+                            str(self.trusted.low_ms()),
+                        )
+                    )
+            except (OSError, LedgerError) as error:
+                log.error("housekeeping_failed", error=str(error))
+            count += 1
+            await asyncio.sleep(2)
+
+
+def config_digest(path: Path) -> str:
+    """SHA-256 of a configuration file, hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

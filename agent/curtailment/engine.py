@@ -1,0 +1,439 @@
+"""The engine: one loop that carries every live order through its states.
+
+Each order is judged against its own point and target; the strictest does the work, looser ones find it done. What is
+held is shared through the journal. The loop wakes on orders, on meter samples and every 200 ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from agent.clock import Clock, TrustedTime
+from agent.curtailment.fleet import Fleet
+from agent.curtailment.gates import Gates
+from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.planner import Choice, choose_machines, choose_outputs
+from agent.curtailment.restore import Restorer
+from agent.curtailment.shed import Shedder
+from agent.errors import LedgerError
+from agent.ledger import Ledger
+from agent.live import LiveState
+from config.site import Site
+from drivers.capabilities import Position
+from wire.messages import Progress
+from wire.states import Flag, OrderState
+
+log = structlog.get_logger()
+
+TICK_S = 0.2
+BLIND_S = 10.0
+CREEP_SAMPLES = 3
+S = OrderState
+ACTING = frozenset({S.EXECUTING, S.VERIFYING, S.HOLDING, S.FAILED})
+
+
+@dataclass(slots=True)
+class Engine:
+    """See the module."""
+
+    site: Site
+    ledger: Ledger
+    journal: Journal
+    gates: Gates
+    fleet: Fleet
+    shedder: Shedder
+    restorer: Restorer
+    live: LiveState
+    clock: Clock
+    trusted: TrustedTime
+    emergency_w: Callable[[], int]
+    online: Callable[[], bool]
+    on_progress: Callable[[Progress], Awaitable[None]]
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _told: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def busy(self) -> bool:
+        """True while any order is live: meters are then read each second."""
+        return bool(self.journal.live)
+
+    def limit_w(self, point: str) -> int | None:
+        """Strictest live target at a point."""
+        targets = [
+            o.doc.target_w
+            for o in self.journal.live.values()
+            if o.order.sheds and o.doc.point == point and o.doc.released_by is None and o.doc.target_w is not None
+        ]
+        return min(targets, default=None)
+
+    # start-up ------------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """After a restart: ask every device of an unfinished step what became of it; only OPEN is ever re-issued."""
+        for order_id, n, kind, target, _prior in self.journal.open_steps():
+            order = self.journal.live.get(order_id)
+            if kind in {"open", "close"} and target in self.fleet.switches:
+                port = self.fleet.switches[target]
+                state = await port.read()
+                self.live.put_switch(target, state)
+                if kind == "open" and state.position is not Position.OPEN and order is not None:
+                    log.warning("reissue_open", switch=target, order=order_id, position=state.position)
+                    await self.shedder.drive_open(order, target, port, n)
+                    continue
+                closed = state.position is Position.CLOSED
+                await self.journal.outcome(
+                    order_id, n, f"found_{state.position}", "read after restart", drop=target if kind == "close" and closed else None
+                )
+            else:
+                await self.journal.outcome(order_id, n, "unknown", "the agent restarted before the answer")
+        for order in self.journal.live.values():
+            if order.state is S.ARMED:
+                await self.journal.move(order, S.VALIDATED, "selection does not survive a restart")
+            if order.state is S.EXECUTING:
+                await self.journal.move(order, S.VERIFYING, "restart: positions read, meter decides")
+            order.wave_ns = self.clock.mono_ns()
+
+    # the loop ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Carry orders until cancelled; then let running writes end."""
+        try:
+            while True:
+                for order in list(self.journal.live.values()):
+                    try:
+                        await self._advance(order)
+                    except LedgerError as error:
+                        log.error("no_journal_no_movement", order=order.id, error=str(error))
+                    except Exception:  # one order's trouble must not stop the others
+                        log.exception("order_failed_to_advance", order=order.id)
+                try:
+                    await asyncio.wait_for(self.wake.wait(), TICK_S)
+                except TimeoutError:
+                    pass
+                self.wake.clear()
+        finally:
+            pending = [t for o in self.journal.live.values() for t in o.tasks]
+            if pending:
+                await asyncio.wait(pending, timeout=2)
+            for task in pending:
+                task.cancel()
+
+    async def _advance(self, order: LiveOrder) -> None:
+        if not order.order.sheds:
+            return
+        match order.state:
+            case S.VALIDATED | S.SCHEDULED:
+                await self._begin(order)
+            case S.EXECUTING:
+                if not order.tasks:
+                    order.wave_ns = self.clock.mono_ns()
+                    order.good = 0
+                    await self.journal.move(order, S.VERIFYING, "all outputs of the wave answered")
+            case S.VERIFYING:
+                await self._verify(order)
+            case S.HOLDING:
+                await self._hold(order)
+            case S.FAILED:
+                await self._failed(order)
+            case S.RESTORING | S.RESTORE_BLOCKED:
+                await self._restore(order)
+            case _:
+                pass
+        await self._tell(order)
+
+    # shedding ------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, order: LiveOrder) -> None:
+        low = self.trusted.low_ms()
+        if order.order.execute_by < low and order.state is not S.EXECUTING:
+            await self.journal.move(order, S.EXPIRED, "could not begin in time", record=self.effect(order))
+            return
+        if order.order.not_before is not None and self.clock.now_ms() < order.order.not_before:
+            if order.state is S.VALIDATED:
+                await self.journal.move(order, S.SCHEDULED, "begins later")
+            return
+        await self.journal.move(order, S.ARMED, "plan made")
+        await self.journal.move(order, S.EXECUTING, "acting")
+        self._wave(order)
+
+    def _excess_w(self, order: LiveOrder) -> int | None:
+        power = self.live.power(order.doc.point).value_w
+        return None if power is None or order.doc.target_w is None else power - order.doc.target_w
+
+    def _wave(self, order: LiveOrder) -> bool:
+        """Start the next wave: sleep first, then switches. False when there is nothing left to do."""
+        if order.doc.stop_shedding:
+            return False
+        o = order.order
+        if o.action == "open_feeders":
+            return self._open_wave(order, Choice(tuple(o.feeders or ()), {f: 0 for f in o.feeders or ()}))
+        if o.action == "emergency_trip":
+            outputs = self.fleet.outputs(order.doc.attempts)
+            return self._open_wave(order, Choice(tuple(x.id for x in outputs), {x.id: x.gain_w for x in outputs}))
+        excess = self._excess_w(order)
+        everything = o.action == "stop" or excess is None
+        if excess is not None and excess <= 0 and o.action != "stop":
+            return False
+        if "sleep" in o.methods or o.action == "stop":
+            choice = choose_machines(
+                self.fleet.sleepers(order.doc.attempts),
+                excess or 0,
+                everything=everything,
+                budget_w=self._budget_w(order),
+            )
+            if choice.targets:
+                self.shedder.launch(
+                    order,
+                    [
+                        lambda m=m, w=w: asyncio.create_task(self.shedder.sleep(order, m, w), name=f"sleep-{m}")  # type: ignore[misc]  # defaults bind the loop variables
+                        for m, w in choice.expected.items()
+                    ],
+                )
+                return True
+        if not self._may_switch(order):
+            return False
+        ready = [x for x in self.fleet.outputs(order.doc.attempts) if self._cooled(x.machines)]
+        if excess is None:  # no meter to judge by: a stop opens all it may, anything else goes no further
+            excess = sum(x.gain_w for x in ready) if o.action == "stop" else 0
+        return self._open_wave(order, choose_outputs(ready, excess))
+
+    def _budget_w(self, order: LiveOrder) -> int | None:
+        """Most that may go in one step, from the order's ramp and step limits."""
+        o = order.order
+        if o.ramp_w_per_min is None:
+            return o.max_step_w
+        already = sum(h.expected_w for h in self.journal.held_by(order.id))
+        elapsed_min = self.shedder.since_ms(order) / 60_000
+        allowed = int(o.ramp_w_per_min * (elapsed_min + 1 / 6)) - already
+        return max(0, allowed if o.max_step_w is None else min(allowed, o.max_step_w))
+
+    def _may_switch(self, order: LiveOrder) -> bool:
+        o = order.order
+        return o.action == "stop" or "switch" in o.methods or o.escalation.to == "switch"
+
+    def _cooled(self, machines: frozenset[str]) -> bool:
+        """True once every machine behind had its cool-down after we put it to sleep."""
+        now, wait = self.clock.now_ms(), self.site.agent.timing.cooldown_s * 1000
+        held = [self.journal.held[m] for m in machines if m in self.journal.held]
+        return all(now - h.since_ms >= wait for h in held)
+
+    def _open_wave(self, order: LiveOrder, choice: Choice) -> bool:
+        work = [t for t in choice.targets if t in self.fleet.switches and self.gates.may_open(t) is None]
+        if not work:
+            return False
+        order.doc.escalated.extend(t for t in work if t not in order.doc.escalated)
+        self.shedder.launch(
+            order,
+            [
+                lambda s=s: asyncio.create_task(  # type: ignore[misc]  # defaults bind the loop variable
+                    self.shedder.open(order, s, choice.expected.get(s, 0)), name=f"open-{s}"
+                )
+                for s in work
+            ],
+        )
+        return True
+
+    # verification --------------------------------------------------------------------------------------------------
+
+    def _observe(self, order: LiveOrder) -> bool:
+        """Count fresh samples below and above the limit; false while the meter says nothing."""
+        power = self.live.power(order.doc.point)
+        blind = power.value_w is None and power.age_s(self.clock.mono_ns()) > BLIND_S
+        (order.flags.add if blind else order.flags.discard)(Flag.BLIND)
+        if power.value_w is None or order.limit_w is None:
+            return False
+        if power.mono_ns > order.seen_ns and power.mono_ns > order.wave_ns:
+            order.seen_ns = power.mono_ns
+            below = power.value_w <= order.limit_w
+            order.good = order.good + 1 if below else 0
+            order.bad = 0 if below else order.bad + 1
+        return True
+
+    def _positions_agree(self, order: LiveOrder) -> bool:
+        """Every switch held by this order is read open."""
+        for held in self.journal.held_by(order.id):
+            if held.kind == "switch" and held.target not in order.doc.not_open:
+                state = self.live.switches.get(held.target)
+                if state is None or state.position is not Position.OPEN:
+                    return False
+        return True
+
+    async def _verify(self, order: LiveOrder) -> None:
+        self._observe(order)
+        timing = self.site.agent.timing
+        if order.good >= timing.fresh_samples and self._positions_agree(order):
+            if order.doc.confirmed_ms is None:
+                order.doc.confirmed_ms = self.shedder.since_ms(order)
+            (order.flags.add if order.doc.not_open else order.flags.discard)(Flag.DEGRADED)
+            order.bad = 0
+            await self.journal.move(order, S.HOLDING, "confirmed by the meter", record=self.effect(order, S.HOLDING))
+            return
+        waited = (self.clock.mono_ns() - order.wave_ns) / 1e9
+        opened = any(t in self.fleet.switches for t in order.doc.attempts)
+        patience = timing.switch_confirm_s if opened else min(order.order.escalation.after_s, timing.sleep_confirm_s)
+        ramping = order.order.ramp_w_per_min is not None or order.order.max_step_w is not None
+        if ramping and self._sleep_left(order):
+            patience = min(patience, 2.0)
+        if order.order.action == "stop" and not opened:
+            patience = min(patience, timing.cooldown_s)
+        excess = self._excess_w(order)
+        settled = excess is not None and excess <= order.order.tolerance_w and self._positions_agree(order)
+        if waited < patience or settled:
+            return
+        if self._wave(order):
+            await self.journal.move(order, S.EXECUTING, "short of the target: next wave")
+        elif not self._cooling(order):
+            order.flags.add(Flag.DEGRADED)
+            await self.journal.move(order, S.FAILED, self._shortfall(order), record=self.effect(order, S.FAILED))
+
+    def _sleep_left(self, order: LiveOrder) -> bool:
+        return bool(self.fleet.sleepers(order.doc.attempts))
+
+    def _cooling(self, order: LiveOrder) -> bool:
+        """True while an output only waits for its machines to cool down."""
+        if not self._may_switch(order) or order.doc.stop_shedding:
+            return False
+        return any(not self._cooled(x.machines) for x in self.fleet.outputs(order.doc.attempts) if x.gain_w > 0)
+
+    def _shortfall(self, order: LiveOrder) -> str:
+        excess = self._excess_w(order)
+        amount = "unknown" if excess is None else f"{max(0, excess) / 1000:.1f} kW"
+        reasons = [
+            f"{s}: {why}"
+            for s in self.fleet.switches
+            if (why := self.gates.may_open(s)) is not None and why != "already open"
+        ]
+        tail = f"; outputs not available: {'; '.join(reasons)}" if reasons else ""
+        return f"everything allowed was done; missing {amount}{tail}"[:480]
+
+    async def _hold(self, order: LiveOrder) -> None:
+        self._observe(order)
+        if order.bad >= CREEP_SAMPLES or not self._positions_agree(order):
+            await self._reassert(order)
+            if self._wave(order):
+                order.bad = 0
+                await self.journal.move(order, S.EXECUTING, "load crept above the limit")
+                return
+        until = order.doc.hold_until
+        hold = order.order.hold
+        if until is not None and hold is not None and hold.restore_auto and self.clock.now_ms() >= until:
+            if self.clock.synchronised() and self.online() and Flag.ORPHANED not in order.flags:
+                order.doc.released_by = "hold ended"
+                await self.journal.move(order, S.RESTORING, "the order allowed its own end")
+
+    async def _reassert(self, order: LiveOrder) -> None:
+        """A held switch was closed by others: told at once; OPEN is asserted again within its attempts."""
+        for held in self.journal.held_by(order.id):
+            state = self.live.switches.get(held.target)
+            if held.kind != "switch" or state is None or state.position is not Position.CLOSED:
+                continue
+            if state.remote is False:
+                order.flags.add(Flag.LOCAL_OVERRIDE)
+                continue
+            if order.doc.attempts.get(held.target, 0) < 2 and not order.tasks and self.gates.unusable(held.target) is None:
+                log.warning("reassert_open", switch=held.target, order=order.id)
+                await self.shedder.open(order, held.target, held.expected_w)
+
+    async def _failed(self, order: LiveOrder) -> None:
+        self._observe(order)
+        if order.good >= self.site.agent.timing.fresh_samples and self._positions_agree(order):
+            await self.journal.move(order, S.EXECUTING, "the meter is below the target now")
+        elif self._wave(order):
+            await self.journal.move(order, S.EXECUTING, "more can be done now")
+
+    # restoration ---------------------------------------------------------------------------------------------------
+
+    async def _restore(self, order: LiveOrder) -> None:
+        if order.tasks:
+            return
+        if not self.journal.held_by(order.id):
+            if order.state is S.RESTORE_BLOCKED:
+                await self.journal.move(order, S.RESTORING, "nothing is held any more")
+            left = f"; not returned: {', '.join(order.doc.abandoned)}" if order.doc.abandoned else ""
+            await self.journal.move(order, S.DONE, f"load returned{left}"[:480], record=self.effect(order, S.DONE))
+            return
+        why = self.restorer.blocked(order)
+        order.block = why
+        if why is not None:
+            if order.state is S.RESTORING:
+                await self.journal.move(order, S.RESTORE_BLOCKED, why[:480])
+            return
+        if order.state is S.RESTORE_BLOCKED:
+            await self.journal.move(order, S.RESTORING, "nothing blocks the return any more")
+        if self.clock.mono_ns() < order.next_stage_ns:
+            return
+        items, order.waiting = self.restorer.next_stage(order)
+        if not items:
+            return
+        order.doc.stages += 1
+        delay = float(order.order.restore.stage_delay_s)
+        ramp = order.doc.max_w_per_min or order.order.restore.max_w_per_min
+        if ramp:
+            delay = max(delay, sum(i.expected_w for i in items) / ramp * 60)
+        order.next_stage_ns = self.clock.mono_ns() + int(delay * 1e9)
+        task = asyncio.create_task(self.restorer.bring_back(order, items), name=f"restore-{order.id}")
+        order.tasks.add(task)
+        task.add_done_callback(lambda t: self._stage_done(order, t))
+
+    def _stage_done(self, order: LiveOrder, task: asyncio.Task[None]) -> None:
+        order.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("stage_failed", order=order.id, error=repr(task.exception()))
+        self.wake.set()
+
+    # reports -------------------------------------------------------------------------------------------------------
+
+    def effect(self, order: LiveOrder, state: OrderState | None = None) -> dict[str, Any]:
+        """Fields of a ``cmd_eff`` record."""
+        power = self.live.power(order.doc.point)
+        doc = order.doc
+        return {
+            "id": order.id,
+            "state": state or order.state,
+            "flags": sorted(order.flags),
+            "power_w": power.value_w,
+            "target_w": doc.target_w,
+            "proof": {"point": doc.point, "at": power.at_ms, "samples": order.good} if power.value_w is not None else None,
+            "positions": {
+                h.target: s.position
+                for h in self.journal.held_by(order.id)
+                if h.kind == "switch" and (s := self.live.switches.get(h.target)) is not None
+            },
+            "ms": {
+                "accepted": doc.accepted_ms,
+                "first_output": doc.first_output_ms,
+                "readback": doc.readback_ms,
+                "confirmed": doc.confirmed_ms,
+            },
+            "escalated": list(doc.escalated),
+            "text": doc.text,
+        }
+
+    async def _tell(self, order: LiveOrder) -> None:
+        now = self.clock.mono_ns()
+        state, told = self._told.get(order.id, ("", 0))
+        if state == order.state and now - told < 1_000_000_000:
+            return
+        self._told[order.id] = (order.state, now)
+        if order.id not in self.journal.live:
+            self._told.pop(order.id, None)
+        await self.on_progress(
+            Progress(
+                site=self.ledger.site,
+                epoch=self.ledger.epoch,
+                order=order.id,
+                state=order.state,
+                flags=tuple(sorted(order.flags)),
+                at=self.clock.now_ms(),
+                power_w=self.live.power(order.doc.point).value_w,
+                target_w=order.doc.target_w,
+                steps_done=sum(order.doc.attempts.values()) - len(order.tasks),
+                steps_total=sum(order.doc.attempts.values()),
+                text=(order.block or order.doc.text)[:500],
+                waiting_for=order.waiting,
+            )
+        )

@@ -1,0 +1,238 @@
+"""What may move: the agent's mode, commissioning, tags, readiness, and the graph's word (P2, P3, P7, P20)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent.clock import Clock
+from agent.ledger import Ledger, Txn
+from agent.live import LiveState
+from config.check import CheckResult
+from config.fingerprint import output_fingerprint
+from config.nodes import Switch
+from config.site import Site
+from drivers.capabilities import Position
+from wire.acts import Act, CommissioningAct, open_act
+from wire.errors import BadSignature, WireError
+from wire.keys import b64
+from wire.registry import KeysDocument
+
+MODES = ("monitor", "shadow", "armed")
+GRID_ROLES = frozenset({"system_operator", "grid_company"})
+MONTH_MS = 30 * 24 * 3600 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Commissioned:
+    """A valid-once commissioning of one output."""
+
+    fingerprint: str
+    at: int
+
+
+@dataclass(slots=True)
+class Gates:
+    """Asked before every output; answers with the reason when not."""
+
+    site: Site
+    ledger: Ledger
+    live: LiveState
+    clock: Clock
+    check: CheckResult
+    profile_version: Callable[[str], str]
+    act_mode: str = "monitor"
+    commissioned: dict[str, Commissioned] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    saon_lock: str | None = None
+    switches: dict[str, Switch] = field(default_factory=dict)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def load(self) -> None:
+        """Read acts, commissioning and tags from the ledger."""
+        self.switches = {n.id: n for n in self.site.nodes if isinstance(n, Switch)}
+        self.fingerprints = {
+            s.id: output_fingerprint(self.site, s.id, self.profile_version)
+            for s in self.switches.values()
+            if s.control is not None
+        }
+        self.act_mode = self.ledger.meta("act_mode") or "monitor"
+        self.saon_lock = self.ledger.meta("saon_lock") or None
+        for output, fingerprint, at in self.ledger.read_now("SELECT output, fingerprint, at FROM commissioned"):
+            self.commissioned[output] = Commissioned(fingerprint, at)
+        for obj, who, reason in self.ledger.read_now("SELECT object, who, reason FROM tag"):
+            self.tags[obj] = f"{who}: {reason}"
+
+    @property
+    def mode(self) -> str:
+        """Effective mode: the lower of what the site file asks for and what people signed."""
+        return MODES[min(MODES.index(self.site.agent.mode), MODES.index(self.act_mode))]
+
+    def unusable(self, switch_id: str) -> str | None:
+        """Why this output may never or not yet be used; ``None`` if it is armed as far as papers go."""
+        switch = self.switches.get(switch_id)
+        if switch is None or switch.control is None:
+            return "not an output"
+        known = next((o for o in self.check.outputs if o.id == switch_id), None)
+        if known is None or not known.usable:
+            return f"refused by the site check: {known.why if known else 'unknown'}"
+        if switch_id in self.tags:
+            return f"tagged by {self.tags[switch_id]}"
+        done = self.commissioned.get(switch_id)
+        if done is None:
+            return "not commissioned"
+        if done.fingerprint != self.fingerprints.get(switch_id):
+            return "commissioning lapsed: device, profile, wiring or graph changed since"
+        if self.clock.now_ms() > done.at + switch.proof_test_months * MONTH_MS:
+            return f"commissioning lapsed: older than {switch.proof_test_months} months"
+        return None
+
+    def may_open(self, switch_id: str) -> str | None:
+        """Why this switch may not be opened now; ``None`` if it may."""
+        why = self.unusable(switch_id)
+        state = self.live.switches.get(switch_id)
+        if why is None and state is not None:
+            if state.position is Position.OPEN:
+                why = "already open"
+            elif state.remote is False:
+                why = "switched to local control"
+            elif state.trip_circuit_ok is False:
+                why = "trip circuit bad"
+        return why
+
+    def may_close(self, switch_id: str) -> str | None:
+        """Why this switch may not be closed by the agent now; ``None`` if it may. Doubt never closes."""
+        switch = self.switches.get(switch_id)
+        if switch is None or switch.close != "auto":
+            return "closed by a person only"
+        why = self.unusable(switch_id)
+        if why is not None:
+            return why
+        if self.mode != "armed":
+            return f"agent mode is {self.mode}"
+        if self.saon_lock is not None:
+            return "locked after САОН operation"
+        state = self.live.switches.get(switch_id)
+        age_s = (self.clock.mono_ns() - state.mono_ns) / 1e9 if state else 1e9
+        if state is None or state.position is not Position.OPEN or age_s > 5:
+            return f"position is {state.position if state else 'unknown'}, must be read open"
+        blocks: Mapping[str, bool] = {
+            "switched to local control": state.remote is False,
+            "lock-out relay operated": state.lockout is True,
+            "tripped by protection": state.protection_trip is True,
+        }
+        return next((reason for reason, hit in blocks.items() if hit), None)
+
+    async def take_act(self, raw: bytes, keys: KeysDocument | None) -> Act:
+        """Verify a signed act and make it effective, recorded verbatim as evidence.
+
+        Raises:
+            WireError: not acceptable; the message says why.
+        """
+        act, envelope = open_act(raw)
+        if keys is None:
+            raise WireError("no register of persons has been received yet: the act cannot be checked")
+        try:
+            kids = envelope.verify(keys.verify_keys())
+        except BadSignature as error:
+            raise WireError(f"act: {error}") from None
+        if act.site != self.ledger.site or act.epoch != self.ledger.epoch:
+            raise WireError(
+                f"act is for {act.site}/{act.epoch}, this is {self.ledger.site}/{self.ledger.epoch}: sign a new one"
+            )
+        if await self.ledger.read("SELECT 1 FROM act WHERE id=?", act.id):
+            raise WireError(f"act {act.id} was already taken")
+        self._check_rights(act, kids, keys)
+        if isinstance(act, CommissioningAct):
+            self._check_outputs(act)
+        txn = Txn().record("site", "act", {"act": act.ty, "doc": b64(raw)})
+        txn.run("INSERT INTO act VALUES (?,?,?,?)", act.id, act.ty, act.at, raw)
+        if isinstance(act, CommissioningAct):
+            for test in act.outputs:
+                txn.run(
+                    "INSERT INTO commissioned VALUES (?,?,?,?) ON CONFLICT (output) DO UPDATE SET "
+                    "fingerprint=excluded.fingerprint, at=excluded.at, act_id=excluded.act_id",
+                    test.output,
+                    test.fingerprint,
+                    act.at,
+                    act.id,
+                )
+        else:
+            txn.run(
+                "INSERT INTO meta VALUES ('act_mode', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", act.mode
+            )
+        await self.ledger.commit(txn, urgent=True)
+        if isinstance(act, CommissioningAct):
+            self.commissioned |= {t.output: Commissioned(t.fingerprint, act.at) for t in act.outputs}
+        else:
+            self.act_mode = act.mode
+        return act
+
+    def _check_rights(self, act: Act, kids: tuple[str, ...], keys: KeysDocument) -> None:
+        right = "commission" if isinstance(act, CommissioningAct) else "mode"
+        persons: set[str] = set()
+        roles: set[str] = set()
+        site = keys.site(self.ledger.site)
+        for kid in kids:
+            issuer = keys.issuer(kid)
+            if issuer is None or keys.revoked_at(kid) is not None or right not in issuer.rights:
+                raise WireError(f"act: key {kid} has no right to {right} (or is revoked)")
+            if self.ledger.site not in issuer.sites and (site is None or site.zone not in issuer.zones):
+                raise WireError(f"act: key {kid} has no right at site {self.ledger.site}")
+            person = keys.person(issuer.person)
+            persons.add(issuer.person)
+            roles.add(person.role if person else "")
+        if len(persons) < 2 and not (right == "mode" and getattr(act, "mode", "") == "monitor"):
+            raise WireError(f"act: a {right} act needs two persons, signed by {', '.join(sorted(persons))}")
+        if getattr(act, "mode", "") == "armed" and not ("site" in roles and roles & GRID_ROLES):
+            raise WireError("act: mode armed needs a person of the site and one of the grid operator")
+
+    def _check_outputs(self, act: CommissioningAct) -> None:
+        for test in act.outputs:
+            if test.fingerprint != self.fingerprints.get(test.output):
+                raise WireError(
+                    f"act: output {test.output}: the fingerprint is not that of the present configuration "
+                    f"({self.fingerprints.get(test.output, 'no such output')})"
+                )
+            switch = self.switches[test.output]
+            if test.others_moved:
+                raise WireError(f"act: output {test.output}: other meters moved too ({', '.join(test.others_moved)})")
+            if test.stayed_open_s < switch.reclose_guard_s:
+                raise WireError(
+                    f"act: output {test.output} was watched {test.stayed_open_s} s, "
+                    f"re-closing needs {switch.reclose_guard_s:g} s"
+                )
+            if not 0.8 * test.expected_w <= test.seen_w <= 1.2 * test.expected_w:
+                raise WireError(
+                    f"act: output {test.output}: its meter fell by {test.seen_w} W, expected {test.expected_w} W ±20 %"
+                )
+
+    async def tag(self, obj: str, who: str, reason: str) -> None:
+        """Hang a tag: the object is not moved while it hangs."""
+        txn = Txn().record("site", "event", {"ev": "tag", "obj": obj, "now": "tagged", "detail": {"who": who, "reason": reason}})
+        txn.run("INSERT OR REPLACE INTO tag VALUES (?,?,?,?)", obj, who, reason, self.clock.now_ms())
+        await self.ledger.commit(txn, urgent=True)
+        self.tags[obj] = f"{who}: {reason}"
+
+    async def untag(self, obj: str, who: str) -> None:
+        """Take a tag off; only who hung it.
+
+        Raises:
+            WireError: another person's tag.
+        """
+        owner = self.tags.get(obj, "").partition(":")[0]
+        if owner and owner != who:
+            raise WireError(f"the tag at {obj} is {owner}'s; only {owner} takes it off")
+        txn = Txn().record("site", "event", {"ev": "tag", "obj": obj, "now": "removed", "detail": {"who": who}})
+        txn.run("DELETE FROM tag WHERE object=?", obj)
+        await self.ledger.commit(txn, urgent=True)
+        self.tags.pop(obj, None)
+
+    async def set_saon_lock(self, reason: str | None) -> None:
+        """Lock or unlock restoration after САОН operated."""
+        txn = Txn().record("site", "event", {"ev": "saon_lock", "obj": "site", "now": reason or "released"})
+        txn.run(
+            "INSERT INTO meta VALUES ('saon_lock', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", reason or ""
+        )
+        await self.ledger.commit(txn, urgent=True)
+        self.saon_lock = reason

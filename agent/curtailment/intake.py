@@ -1,0 +1,165 @@
+"""Is this order authentic, permitted, new and in time? Pure: everything known is passed in (contract, section 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wire.errors import BadSignature
+from wire.orders import Order, SignedOrder
+from wire.registry import Issuer, KeysDocument
+from wire.states import Flag, OrderState, Reason, ended
+
+FUTURE_MS = 60_000
+RELEASE_MAX_AGE_MS = 600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An order the journal already holds."""
+
+    digest: str
+    state: OrderState
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the agent knows when an order arrives."""
+
+    site: str
+    epoch: str
+    genesis_ms: int
+    now_ms: int
+    trusted_low_ms: int
+    synchronised: bool
+    retained: bool
+    mode: str
+    keys: KeysDocument | None
+    last_seq: Mapping[str, int]
+    known: Mapping[str, Known]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Accepted, refused with a reason, or a repetition of a live order."""
+
+    reason: Reason | None
+    text: str
+    kids: tuple[str, ...] = ()
+    persons: tuple[str, ...] = ()
+    flags: frozenset[Flag] = frozenset()
+    duplicate: bool = False
+    issuers: tuple[Issuer, ...] = field(default=(), repr=False)
+
+    @property
+    def accepted(self) -> bool:
+        """True where the order shall be carried out."""
+        return self.reason is None and not self.duplicate
+
+
+def judge(signed: SignedOrder, ctx: Context) -> Verdict:
+    """Judge an order. The order of the checks is part of the contract: authenticity before anything it says."""
+    order = signed.order
+    if ctx.retained:
+        return Verdict(Reason.RETAINED, "orders are never retained messages; the broker replayed an old one")
+    refusal = _addressed(order, ctx)
+    if refusal is not None:
+        return refusal
+    authentic = _authentic(signed, ctx)
+    if authentic.reason is not None:
+        return authentic
+    replay = _replayed(signed, ctx, authentic)
+    if replay is not None:
+        return replay
+    timely = _timely(order, ctx, authentic)
+    if timely.reason is not None:
+        return timely
+    if ctx.mode == "monitor" and order.mode != "drill":
+        return Verdict(Reason.MODE, "the agent is in mode monitor: it may not act; raise it by a signed act", authentic.kids)
+    if order.mode == "proof_test" or order.action in {"stage", "schedule"}:
+        return Verdict(
+            Reason.UNSUPPORTED,
+            f"{order.mode} {order.action} is not supported by this agent; use limit, reduce, stop or open_feeders",
+            authentic.kids,
+        )
+    return timely
+
+
+def _addressed(order: Order, ctx: Context) -> Verdict | None:
+    if order.site != ctx.site:
+        return Verdict(Reason.WRONG_SITE, f"order for site {order.site}, this is {ctx.site}")
+    if order.epoch != ctx.epoch:
+        return Verdict(Reason.WRONG_EPOCH, f"order for epoch {order.epoch}, this ledger lives in {ctx.epoch}")
+    return None
+
+
+def _authentic(signed: SignedOrder, ctx: Context) -> Verdict:
+    order = signed.order
+    if ctx.keys is None:
+        return Verdict(Reason.UNKNOWN_KEY, "no register of issuers has been received yet")
+    known = ctx.keys.verify_keys()
+    seen = tuple(kid for kid, _ in signed.envelope.signatures)
+    if not any(kid in known for kid in seen):
+        return Verdict(Reason.UNKNOWN_KEY, f"signed by {', '.join(seen)}: not in the register version {ctx.keys.version}")
+    try:
+        kids = signed.envelope.verify(known)
+    except BadSignature as error:
+        return Verdict(Reason.BAD_SIGNATURE, str(error))
+    issuers: list[Issuer] = []
+    for kid in kids:
+        revoked = ctx.keys.revoked_at(kid)
+        if revoked is not None:
+            return Verdict(Reason.REVOKED_KEY, f"key {kid} was revoked", kids)
+        issuer = ctx.keys.issuer(kid)
+        assert issuer is not None
+        if not issuer.valid_from <= order.issued_at <= issuer.valid_to:
+            return Verdict(Reason.REVOKED_KEY, f"key {kid} was not valid when the order was issued", kids)
+        issuers.append(issuer)
+    site = ctx.keys.site(ctx.site)
+    zone = site.zone if site else None
+    for issuer in issuers:
+        if order.action not in issuer.rights:
+            return Verdict(Reason.NO_RIGHT, f"key {issuer.kid} has no right to {order.action}", kids)
+        if ctx.site not in issuer.sites and zone not in issuer.zones:
+            return Verdict(Reason.NO_RIGHT, f"key {issuer.kid} may not order site {ctx.site} (zone {zone})", kids)
+    persons = tuple(dict.fromkeys(i.person for i in issuers))
+    return Verdict(None, "authentic", kids, persons, issuers=tuple(issuers))
+
+
+def _replayed(signed: SignedOrder, ctx: Context, ok: Verdict) -> Verdict | None:
+    order = signed.order
+    before = ctx.known.get(order.id)
+    if before is not None:
+        if before.digest != signed.digest:
+            return Verdict(Reason.ID_REUSE, f"order {order.id} is known with other content", ok.kids)
+        if ended(before.state):
+            return Verdict(Reason.REPLAY, f"order {order.id} is finished ({before.state})", ok.kids)
+        return Verdict(None, "already received", ok.kids, ok.persons, duplicate=True)
+    last = ctx.last_seq.get(ok.kids[0])
+    if last is not None and order.seq <= last:
+        return Verdict(Reason.OLD_SEQ, f"number {order.seq} of key {ok.kids[0]}: already saw {last}", ok.kids)
+    return None
+
+
+def _timely(order: Order, ctx: Context, ok: Verdict) -> Verdict:
+    flags: set[Flag] = set()
+    if not ctx.synchronised:
+        flags.add(Flag.CLOCK_SUSPECT)
+    if order.mode == "drill":
+        flags.add(Flag.DRILL)
+    if order.issued_at < ctx.genesis_ms:
+        return Verdict(Reason.BEFORE_GENESIS, "issued before this ledger's life began", ok.kids)
+    if ctx.synchronised and order.issued_at > ctx.now_ms + FUTURE_MS:
+        ahead = (order.issued_at - ctx.now_ms) // 1000
+        return Verdict(Reason.FUTURE, f"issued {ahead} s in the future; check the issuer's clock", ok.kids)
+    if min(order.execute_by, order.expires_at) < ctx.trusted_low_ms:
+        late = (ctx.trusted_low_ms - order.execute_by) // 1000
+        return Verdict(Reason.EXPIRED, f"had to begin {late} s ago", ok.kids)
+    if not order.sheds and order.action != "cancel":
+        if not ctx.synchronised and len(ok.persons) < 2:
+            return Verdict(
+                Reason.CLOCK, "the site's clock is not synchronised: a release needs two persons' signatures", ok.kids
+            )
+        if ctx.now_ms - order.issued_at > RELEASE_MAX_AGE_MS:
+            return Verdict(Reason.STALE_RELEASE, "issued over 10 minutes ago: sign a new one", ok.kids)
+    return Verdict(None, "accepted", ok.kids, ok.persons, frozenset(flags), issuers=ok.issuers)

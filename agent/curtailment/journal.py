@@ -1,0 +1,275 @@
+"""Orders in the journal: one row each, every change durable before anything follows from it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from agent.clock import Clock
+from agent.ledger import Ledger, Txn
+from agent.ledger.store import dumps
+from wire.orders import Order, parse_order
+from wire.states import TRANSITIONS, Flag, OrderState, ended
+
+
+@dataclass(slots=True)
+class OrderDoc:
+    """What belongs to an order beyond its state; survives restarts."""
+
+    persons: list[str] = field(default_factory=list)
+    point: str = ""
+    target_w: int | None = None
+    before_w: int | None = None
+    accepted_ms: int | None = None
+    """Times in ms after the order entered the agent."""
+    first_output_ms: int | None = None
+    readback_ms: int | None = None
+    """Longest time from an output's write to its read-back."""
+    confirmed_ms: int | None = None
+    escalated: list[str] = field(default_factory=list)
+    attempts: dict[str, int] = field(default_factory=dict)
+    not_open: list[str] = field(default_factory=list)
+    """Switches that were told to open and did not: reported, planned around."""
+    stop_shedding: bool = False
+    hold_until: int | None = None
+    released_by: str | None = None
+    ceiling_w: int | None = None
+    max_w_per_min: int | None = None
+    not_before: int | None = None
+    stage_total_w: int = 0
+    stages: int = 0
+    abandoned: list[str] = field(default_factory=list)
+    text: str = ""
+
+
+@dataclass(slots=True)
+class LiveOrder:
+    """An order that may still act, with what this process knows beside the journal."""
+
+    order: Order
+    digest: str
+    kid: str
+    state: OrderState
+    flags: set[Flag]
+    received_ms: int
+    rx_mono: int
+    doc: OrderDoc
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    wave_ns: int = 0
+    """When the last wave was fully answered (monotonic)."""
+    good: int = 0
+    bad: int = 0
+    seen_ns: int = 0
+    next_stage_ns: int = 0
+    waiting: tuple[str, ...] = ()
+    block: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Order id."""
+        return self.order.id
+
+    @property
+    def limit_w(self) -> int | None:
+        """Target plus tolerance, W."""
+        return None if self.doc.target_w is None else self.doc.target_w + self.order.tolerance_w
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Something this agent put down under an order."""
+
+    target: str
+    kind: str
+    order_id: str
+    prior: str | None
+    expected_w: int
+    since_ms: int
+
+
+class Journal:
+    """Orders, steps, what is held. Everything that is true about the past is read from here."""
+
+    def __init__(self, ledger: Ledger, clock: Clock) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self.live: dict[str, LiveOrder] = {}
+        self.held: dict[str, Held] = {}
+        self.states: dict[str, tuple[str, OrderState]] = {}
+        """Every order ever received: id → (digest, state)."""
+        self.last_seq: dict[str, int] = {}
+        self._step_no: dict[str, int] = {}
+
+    def load(self) -> None:
+        """Read the journal at start-up, before anything else runs."""
+        read = self._ledger.read_now
+        for row in read("SELECT id, kid, digest, raw, state, flags, received_ms, rx_mono, rx_boot, doc FROM orders"):
+            state = OrderState(row[4])
+            self.states[row[0]] = (row[2], state)
+            if ended(state):
+                continue
+            self.live[row[0]] = LiveOrder(
+                order=parse_order(bytes(row[3])).order,
+                digest=row[2],
+                kid=row[1],
+                state=state,
+                flags={Flag(f) for f in row[5].split(",") if f},
+                received_ms=row[6],
+                rx_mono=row[7] if row[8] == self._ledger.boot else self._clock.mono_ns(),
+                doc=OrderDoc(**json.loads(row[9])),
+            )
+        for row in read("SELECT target, kind, order_id, prior, expected_w, since_ms FROM held"):
+            self.held[row[0]] = Held(*row)
+        self.last_seq = {kid: last for kid, last in read("SELECT kid, last FROM seq")}
+        self._step_no = {order: n + 1 for order, n in read("SELECT order_id, max(n) FROM step GROUP BY order_id")}
+
+    def open_steps(self) -> list[tuple[str, int, str, str, str | None]]:
+        """Intents without an outcome: (order, n, kind, target, prior)."""
+        rows = self._ledger.read_now("SELECT order_id, n, kind, target, prior FROM step WHERE outcome_ms IS NULL")
+        return [(str(a), int(b), str(c), str(d), e) for a, b, c, d, e in rows]
+
+    def insert(self, live: LiveOrder, raw: bytes, txn: Txn) -> None:
+        """Add to a transaction: the order's row and its number."""
+        txn.run(
+            "INSERT INTO orders (id, kid, seq, digest, raw, state, flags, received_ms, rx_mono, rx_boot, doc) "
+            "VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            live.id,
+            live.kid,
+            live.order.seq,
+            live.digest,
+            raw,
+            live.state,
+            _flags(live),
+            live.received_ms,
+            live.rx_mono,
+            self._ledger.boot,
+            dumps(asdict(live.doc)),
+        )
+        txn.run(
+            "INSERT INTO seq VALUES (?,?) ON CONFLICT (kid) DO UPDATE SET last = max(last, excluded.last)",
+            live.kid,
+            live.order.seq,
+        )
+        self._note(txn, live.id, None, live.state, "received")
+
+    def inserted(self, live: LiveOrder) -> None:
+        """The transaction of :meth:`insert` is durable."""
+        self.states[live.id] = (live.digest, live.state)
+        self.last_seq[live.kid] = max(self.last_seq.get(live.kid, -1), live.order.seq)
+        if not ended(live.state):
+            self.live[live.id] = live
+
+    def _note(self, txn: Txn, order: str, was: OrderState | None, now: OrderState, cause: str) -> None:
+        txn.run(
+            "INSERT INTO transition VALUES (?,?,?,?,?,?,?)",
+            order,
+            self._clock.now_ms(),
+            self._clock.mono_ns(),
+            self._ledger.boot,
+            was,
+            now,
+            cause,
+        )
+
+    async def move(self, live: LiveOrder, state: OrderState, cause: str, *, record: dict[str, Any] | None = None) -> None:
+        """Change an order's state durably, with an optional ``cmd_eff`` record in the same transaction.
+
+        Raises:
+            ValueError: there is no such transition.
+            LedgerError: it is not durable; the state in memory is unchanged.
+        """
+        if state not in TRANSITIONS[live.state]:
+            raise ValueError(f"order {live.id}: no transition {live.state} → {state}")
+        live.doc.text = cause
+        txn = Txn()
+        self._update(txn, live, state)
+        self._note(txn, live.id, live.state, state, cause)
+        if record is not None:
+            txn.record("cmd", "cmd_eff", record | {"state": state, "text": cause})
+        await self._ledger.commit(txn, urgent=True)
+        live.state = state
+        self.states[live.id] = (live.digest, state)
+        if ended(state):
+            self.live.pop(live.id, None)
+
+    def _update(self, txn: Txn, live: LiveOrder, state: OrderState) -> None:
+        txn.run(
+            "UPDATE orders SET state=?, flags=?, doc=? WHERE id=?", state, _flags(live), dumps(asdict(live.doc)), live.id
+        )
+
+    async def save(self, live: LiveOrder, *, record: dict[str, Any] | None = None) -> None:
+        """Make the order's document and flags durable without changing its state."""
+        txn = Txn()
+        self._update(txn, live, live.state)
+        if record is not None:
+            txn.record("cmd", "cmd_eff", record)
+        await self._ledger.commit(txn, urgent=record is not None)
+
+    async def intend(
+        self, live: LiveOrder, kind: str, target: str, expected_w: int, prior: str | None, *, urgent: bool
+    ) -> int:
+        """A durable intent to move one output; returns the step's number. Nothing may be written before this returns.
+
+        Kinds ``sleep`` and ``open`` also enter the target among what is held.
+        """
+        n = self._step_no.get(live.id, 0)
+        self._step_no[live.id] = n + 1
+        now = self._clock.now_ms()
+        txn = Txn().run(
+            "INSERT INTO step (order_id, n, kind, target, expected_w, prior, intent_ms) VALUES (?,?,?,?,?,?,?)",
+            live.id,
+            n,
+            kind,
+            target,
+            expected_w,
+            prior,
+            now,
+        )
+        held = None
+        if kind in {"sleep", "open"} and target not in self.held:
+            held = Held(target, "machine" if kind == "sleep" else "switch", live.id, prior, expected_w, now)
+            txn.run(
+                "INSERT INTO held VALUES (?,?,?,?,?,?)", target, held.kind, live.id, prior, expected_w, now
+            )
+        await self._ledger.commit(txn, urgent=urgent)
+        if held is not None:
+            self.held[target] = held
+        return n
+
+    async def outcome(self, order: str, n: int, status: str, detail: str, *, drop: str | None = None) -> None:
+        """What became of a step; ``drop`` takes a target off what is held."""
+        txn = Txn().run(
+            "UPDATE step SET outcome_ms=?, status=?, detail=? WHERE order_id=? AND n=?",
+            self._clock.now_ms(),
+            status,
+            detail[:300],
+            order,
+            n,
+        )
+        if drop is not None:
+            txn.run("DELETE FROM held WHERE target=?", drop)
+        await self._ledger.commit(txn)
+        if drop is not None:
+            self.held.pop(drop, None)
+
+    async def drop(self, target: str) -> None:
+        """Take a target off what is held (it came back by itself or is given up)."""
+        await self._ledger.commit(Txn().run("DELETE FROM held WHERE target=?", target))
+        self.held.pop(target, None)
+
+    async def hand_over(self, old: str, new: str) -> None:
+        """What one order holds is held by another from now on (supersession)."""
+        await self._ledger.commit(Txn().run("UPDATE held SET order_id=? WHERE order_id=?", new, old), urgent=True)
+        for target, held in list(self.held.items()):
+            if held.order_id == old:
+                self.held[target] = Held(held.target, held.kind, new, held.prior, held.expected_w, held.since_ms)
+
+    def held_by(self, order: str) -> list[Held]:
+        """What is held under an order."""
+        return [h for h in self.held.values() if h.order_id == order]
+
+
+def _flags(live: LiveOrder) -> str:
+    return ",".join(sorted(live.flags))

@@ -1,0 +1,132 @@
+"""Which loads go for a target: least efficient machines first, then the fewest switch operations. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+MARGIN_PERMILLE = 20
+"""Chosen beyond the excess, so that noise of the meter does not leave the load a hair above the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine that can be put to sleep now."""
+
+    id: str
+    draw_w: int
+    sleep_w: int
+    joule_per_th: float
+    tenant: str | None = None
+
+    @property
+    def gain_w(self) -> int:
+        """What sleeping takes off the meter."""
+        return max(0, self.draw_w - self.sleep_w)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A switch that may open now."""
+
+    id: str
+    gain_w: int
+    """Live power behind it."""
+    saon: bool = False
+    machines: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen and what it should bring."""
+
+    targets: tuple[str, ...]
+    expected: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def expected_w(self) -> int:
+        """Sum of the expected reductions, W."""
+        return sum(self.expected.values())
+
+
+def choose_machines(
+    machines: Iterable[Machine], excess_w: int, *, everything: bool = False, budget_w: int | None = None
+) -> Choice:
+    """Machines to put to sleep for an excess.
+
+    Args:
+        machines: candidates, each drawing now.
+        excess_w: how much has to go.
+        everything: all of them (a stop).
+        budget_w: most that may go in this step (ramp), or ``None``.
+    """
+    wanted = excess_w + excess_w * MARGIN_PERMILLE // 1000
+    expected: dict[str, int] = {}
+    total = 0
+    for machine in sorted(machines, key=lambda m: (-m.joule_per_th, -m.gain_w, m.id)):
+        if machine.gain_w <= 0 or (not everything and total >= wanted):
+            continue
+        if budget_w is not None and total + machine.gain_w > budget_w:
+            break
+        expected[machine.id] = machine.gain_w
+        total += machine.gain_w
+    if not everything:
+        _trim(expected, wanted)
+    return Choice(tuple(expected), expected)
+
+
+def _trim(expected: dict[str, int], wanted: int) -> None:
+    """Drop machines that the others make superfluous, smallest first."""
+    spare = sum(expected.values()) - wanted
+    for name in sorted(expected, key=lambda n: (expected[n], n)):
+        if expected[name] > spare:
+            break
+        spare -= expected.pop(name)
+
+
+def choose_outputs(outputs: Iterable[Output], excess_w: int) -> Choice:
+    """Switches to open for an excess: the fewest operations, САОН feeders last.
+
+    One switch that suffices beats several; the smallest that suffices beats a larger one.
+    """
+    wanted = excess_w + excess_w * MARGIN_PERMILLE // 1000
+    expected: dict[str, int] = {}
+    total = 0
+    left = [o for o in outputs if o.gain_w > 0]
+    for group in ([o for o in left if not o.saon], [o for o in left if o.saon]):
+        rest = sorted(group, key=lambda o: (o.gain_w, o.id))
+        while rest and total < wanted:
+            fitting = [o for o in rest if o.gain_w >= wanted - total]
+            pick = fitting[0] if fitting else rest[-1]
+            rest.remove(pick)
+            expected[pick.id] = pick.gain_w
+            total += pick.gain_w
+    return Choice(tuple(expected), expected)
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A held thing that is to come back."""
+
+    id: str
+    kind: str
+    expected_w: int
+
+
+def stage(
+    items: Collection[Return], *, stage_w: int, room_w: int | None
+) -> tuple[Return, ...]:
+    """Items of the next stage: switches before machines, in stages of about ``stage_w``, within ``room_w``.
+
+    At least one item comes back per stage where there is room for it; none where there is not.
+    """
+    chosen: list[Return] = []
+    total = 0
+    for item in sorted(items, key=lambda i: (i.kind != "switch", i.id)):
+        if chosen and total + item.expected_w > stage_w:
+            break
+        if room_w is not None and total + item.expected_w > room_w:
+            break
+        chosen.append(item)
+        total += item.expected_w
+    return tuple(chosen)

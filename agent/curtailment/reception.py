@@ -1,0 +1,369 @@
+"""Where orders enter: judged, journalled and answered before anything moves.
+
+``cmd_rx`` (the order verbatim) and ``cmd_ack`` (the decision) become durable in one urgent transaction, together with
+the order's row and its number; only then does the engine learn of it. No journal, no movement.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from agent.clock import Clock, TrustedTime
+from agent.curtailment.engine import Engine
+from agent.curtailment.intake import Context, Known, Verdict, judge
+from agent.curtailment.journal import Journal, LiveOrder, OrderDoc
+from agent.curtailment.planner import choose_machines
+from agent.errors import LedgerError
+from agent.ledger import Ledger, Txn
+from config.site import Site
+from wire.errors import BadOrder
+from wire.keys import b64
+from wire.orders import Order, SignedOrder, parse_order
+from wire.registry import KeysDocument
+from wire.states import Flag, OrderState, Reason
+
+log = structlog.get_logger()
+
+JUNK_PER_MIN = 10
+JUNK_BYTES = 8192
+SOLO_WINDOW_MS = 600_000
+S = OrderState
+
+
+@dataclass(slots=True)
+class Reception:
+    """Takes order envelopes from wherever they come."""
+
+    site: Site
+    ledger: Ledger
+    journal: Journal
+    engine: Engine
+    clock: Clock
+    trusted: TrustedTime
+    keys: Callable[[], KeysDocument | None]
+    genesis_ms: int
+    refused: dict[str, int] = field(default_factory=dict)
+    accepted_ms: deque[int] = field(default_factory=lambda: deque(maxlen=1000))
+    unrecorded: int = 0
+    _junk: deque[int] = field(default_factory=deque)
+    _alone: deque[tuple[int, str, int]] = field(default_factory=deque)
+
+    async def take(self, raw: bytes, retained: bool) -> None:
+        """Take one envelope. Never raises: hostile input gets an answer or a count."""
+        rx_mono, rx_ms = self.clock.mono_ns(), self.clock.now_ms()
+        try:
+            signed = parse_order(raw)
+        except BadOrder as error:
+            await self._refuse(raw, None, Verdict(Reason(error.code), str(error)), rx_ms)
+            return
+        verdict = judge(signed, self._context(retained))
+        if verdict.duplicate:
+            await self._repeat(signed, verdict, rx_ms)
+            return
+        if not verdict.accepted:
+            await self._refuse(raw, signed, verdict, rx_ms)
+            return
+        try:
+            if signed.order.sheds:
+                await self._shed(signed, verdict, rx_ms, rx_mono)
+            else:
+                await self._follow(signed, verdict, rx_ms, rx_mono)
+        except LedgerError as error:
+            self.refused[Reason.NO_JOURNAL] = self.refused.get(Reason.NO_JOURNAL, 0) + 1
+            log.error("order_refused_no_journal", order=signed.order.id, error=str(error))
+        self.engine.wake.set()
+
+    def _context(self, retained: bool) -> Context:
+        return Context(
+            site=self.site.site.id,
+            epoch=self.ledger.epoch,
+            genesis_ms=self.genesis_ms,
+            now_ms=self.clock.now_ms(),
+            trusted_low_ms=self.trusted.low_ms(),
+            synchronised=self.clock.synchronised(),
+            retained=retained,
+            mode=self.engine.gates.mode,
+            keys=self.keys(),
+            last_seq=self.journal.last_seq,
+            known={k: Known(d, s) for k, (d, s) in self.journal.states.items()},
+        )
+
+    # refusals ------------------------------------------------------------------------------------------------------
+
+    async def _refuse(self, raw: bytes, signed: SignedOrder | None, verdict: Verdict, rx_ms: int) -> None:
+        reason = str(verdict.reason)
+        self.refused[reason] = self.refused.get(reason, 0) + 1
+        log.warning("order_refused", reason=reason, text=verdict.text, order=signed.order.id if signed else None)
+        if not self._room_for_junk():
+            self.unrecorded += 1
+            return
+        txn = Txn()
+        self._received(txn, signed, raw, rx_ms)
+        txn.record("cmd", "cmd_ack", self._ack(signed, "rejected", verdict))
+        try:
+            await self.ledger.commit(txn, urgent=True)
+        except LedgerError as error:
+            log.error("refusal_not_recorded", error=str(error))
+
+    def _room_for_junk(self) -> bool:
+        now = self.clock.now_ms()
+        while self._junk and now - self._junk[0] > 60_000:
+            self._junk.popleft()
+        if len(self._junk) >= JUNK_PER_MIN:
+            return False
+        self._junk.append(now)
+        return True
+
+    async def _repeat(self, signed: SignedOrder, verdict: Verdict, rx_ms: int) -> None:
+        """A live order came again: the same answer, marked as a repetition."""
+        live = self.journal.live[signed.order.id]
+        if not self._room_for_junk():
+            self.unrecorded += 1
+            return
+        ack = self._ack(signed, live.state, verdict) | {"dup": True, "target_w": live.doc.target_w}
+        await self.ledger.commit(Txn().record("cmd", "cmd_ack", ack), urgent=True)
+        log.info("order_repeated", order=live.id, rx=rx_ms)
+
+    def _received(self, txn: Txn, signed: SignedOrder | None, raw: bytes, rx_ms: int) -> None:
+        txn.record(
+            "cmd",
+            "cmd_rx",
+            {
+                "id": signed.order.id if signed else None,
+                "digest": signed.digest if signed else None,
+                "raw": b64(raw) if len(raw) <= JUNK_BYTES or signed is not None else None,
+                "rx": rx_ms,
+            },
+        )
+
+    def _ack(self, signed: SignedOrder | None, state: str, verdict: Verdict) -> dict[str, Any]:
+        return {
+            "id": signed.order.id if signed else None,
+            "state": state,
+            "code": None if verdict.reason is None else str(verdict.reason),
+            "text": verdict.text[:480],
+            "order_mode": signed.order.mode if signed else None,
+            "agent_mode": self.engine.gates.mode,
+            "kids": list(verdict.kids),
+            "seq": signed.order.seq if signed else None,
+        }
+
+    # orders that shed ----------------------------------------------------------------------------------------------
+
+    def point_of(self, order: Order) -> str | None:
+        """The metering or virtual point an order is judged by."""
+        measured = self.site.measured_at
+        if order.measured_at == "net_import":
+            return measured.net_import
+        if order.measured_at == "gross_mining":
+            return measured.gross_mining
+        name = order.measured_at.removeprefix("point:")
+        known = {p.id for p in self.site.metering_points} | {v.id for v in self.site.virtual_points}
+        return name if order.measured_at.startswith("point:") and name in known else None
+
+    def target_of(self, order: Order, before_w: int | None) -> int | None:
+        """Target in W; ``None`` where the order names no power (opening feeders) or the power now is unknown."""
+        keys = self.keys()
+        entry = keys.site(order.site) if keys else None
+        contracted = entry.contracted_w if entry else round(self.site.site.contracted_kw * 1000)
+        floor = self.engine.emergency_w()
+        match order.action:
+            case "limit":
+                wanted = order.limit_w if order.limit_w is not None else contracted * (order.permille or 0) // 1000
+            case "reduce":
+                if before_w is None:
+                    return None
+                by = order.reduce_w if order.reduce_w is not None else contracted * (order.permille or 0) // 1000
+                wanted = before_w - by
+            case "stop" | "emergency_trip":
+                wanted = floor
+            case _:
+                return None
+        return max(wanted, floor)
+
+    async def _shed(self, signed: SignedOrder, verdict: Verdict, rx_ms: int, rx_mono: int) -> None:
+        order = signed.order
+        point = self.point_of(order)
+        if point is None:
+            no_point = Verdict(Reason.NO_METER, f"no metering point answers measured_at {order.measured_at!r}", verdict.kids)
+            await self._refuse(signed.raw, signed, no_point, rx_ms)
+            return
+        before = self.engine.live.power(point).value_w
+        target = self.target_of(order, before)
+        refusal = self._solo(order, verdict, before, target, rx_ms)
+        if refusal is not None:
+            await self._refuse(signed.raw, signed, refusal, rx_ms)
+            return
+        flags = set(verdict.flags)
+        if before is None:
+            flags.add(Flag.BLIND)
+        live = LiveOrder(
+            order=order,
+            digest=signed.digest,
+            kid=verdict.kids[0],
+            state=S.VALIDATED,
+            flags=flags,
+            received_ms=rx_ms,
+            rx_mono=rx_mono,
+            doc=OrderDoc(
+                persons=list(verdict.persons),
+                point=point,
+                target_w=target,
+                before_w=before,
+                hold_until=order.hold.until if order.hold else None,
+            ),
+        )
+        shadow = self.engine.gates.mode != "armed" or order.mode != "live"
+        text = self._plan_text(live, shadow)
+        if shadow:
+            live.state = S.DONE
+        live.doc.accepted_ms = (self.clock.mono_ns() - rx_mono) // 1_000_000
+        txn = Txn()
+        self._received(txn, signed, signed.raw, rx_ms)
+        ack = self._ack(signed, S.VALIDATED, Verdict(None, text, verdict.kids))
+        txn.record("cmd", "cmd_ack", ack | {"before_w": before, "target_w": target})
+        if shadow:
+            txn.record("cmd", "cmd_eff", self.engine.effect(live, S.DONE) | {"text": text})
+        self.journal.insert(live, signed.raw, txn)
+        await self.ledger.commit(txn, urgent=True)
+        self.journal.inserted(live)
+        took = (self.clock.mono_ns() - rx_mono) // 1_000_000
+        live.doc.accepted_ms = took
+        self.accepted_ms.append(took)
+        self.trusted.raise_to(order.issued_at)
+        log.info("order_accepted", order=order.id, action=order.action, target_w=target, before_w=before, ms=took)
+        if order.supersedes is not None:
+            await self._supersede(live, order.supersedes)
+
+    def _solo(
+        self, order: Order, verdict: Verdict, before: int | None, target: int | None, now_ms: int
+    ) -> Verdict | None:
+        """One person may shed so much per ten minutes; two persons, or more right, for more (P16)."""
+        if len(verdict.persons) > 1 or order.mode == "drill":
+            return None
+        amount = max(0, (before or 0) - (target if target is not None else 0))
+        while self._alone and now_ms - self._alone[0][0] > SOLO_WINDOW_MS:
+            self._alone.popleft()
+        person = verdict.persons[0]
+        lately = sum(w for _, who, w in self._alone if who == person)
+        allowed = max((i.solo_w for i in verdict.issuers), default=0)
+        if amount + lately > allowed:
+            return Verdict(
+                Reason.SOLO_LIMIT,
+                f"{person} alone may shed {allowed / 1000:.0f} kW per 10 minutes, this needs "
+                f"{(amount + lately) / 1000:.0f} kW: a second person has to sign",
+                verdict.kids,
+            )
+        self._alone.append((now_ms, person, amount))
+        return None
+
+    def _plan_text(self, live: LiveOrder, shadow: bool) -> str:
+        word = "would put" if shadow else "will put"
+        prefix = "DRILL: " if Flag.DRILL in live.flags else f"{self.engine.gates.mode}: " if shadow else ""
+        if live.doc.target_w is None or live.doc.before_w is None:
+            return f"{prefix}accepted; power or target is not known in W"
+        excess = live.doc.before_w - live.doc.target_w
+        choice = choose_machines(
+            self.engine.fleet.sleepers({}), max(0, excess), everything=live.order.action == "stop"
+        )
+        return (
+            f"{prefix}accepted; {live.doc.before_w / 1000:.1f} kW now, target {live.doc.target_w / 1000:.1f} kW; "
+            f"{word} {len(choice.targets)} machines to sleep for {choice.expected_w / 1000:.1f} kW"
+        )
+
+    async def _supersede(self, new: LiveOrder, old_id: str) -> None:
+        old = self.journal.live.get(old_id)
+        if old is None or not old.order.sheds or old.state in {S.RESTORING, S.RESTORE_BLOCKED}:
+            log.warning("supersedes_unknown", order=new.id, supersedes=old_id)
+            return
+        await self.journal.hand_over(old_id, new.id)
+        await self.journal.move(old, S.SUPERSEDED, f"superseded by {new.id}", record=self.engine.effect(old, S.SUPERSEDED))
+        await self.journal.move(old, S.RESTORING, "what it held is held by its successor")
+
+    # release, extend, cancel ---------------------------------------------------------------------------------------
+
+    async def _follow(self, signed: SignedOrder, verdict: Verdict, rx_ms: int, rx_mono: int) -> None:
+        order = signed.order
+        targets = self._targets(order, verdict)
+        refusal = None
+        if not targets:
+            refusal = Verdict(Reason.UNKNOWN_ORDER, f"no live order {order.target}", verdict.kids)
+        elif order.action == "release" and self.engine.gates.saon_lock is not None:
+            refusal = self._unlock_refusal(verdict)
+        if refusal is not None:
+            await self._refuse(signed.raw, signed, refusal, rx_ms)
+            return
+        live = LiveOrder(
+            order=order,
+            digest=signed.digest,
+            kid=verdict.kids[0],
+            state=S.DONE,
+            flags=set(verdict.flags),
+            received_ms=rx_ms,
+            rx_mono=rx_mono,
+            doc=OrderDoc(persons=list(verdict.persons)),
+        )
+        names = ", ".join(t.id for t in targets)
+        txn = Txn()
+        self._received(txn, signed, signed.raw, rx_ms)
+        text = f"{order.action} of {names}"
+        txn.record("cmd", "cmd_ack", self._ack(signed, S.VALIDATED, Verdict(None, text, verdict.kids)))
+        self.journal.insert(live, signed.raw, txn)
+        await self.ledger.commit(txn, urgent=True)
+        self.journal.inserted(live)
+        took = (self.clock.mono_ns() - rx_mono) // 1_000_000
+        self.accepted_ms.append(took)
+        self.trusted.raise_to(order.issued_at)
+        log.info("order_accepted", order=order.id, action=order.action, of=names, ms=took)
+        if order.mode == "drill":
+            return
+        if self.engine.gates.saon_lock is not None and order.action == "release":
+            await self.engine.gates.set_saon_lock(None)
+        for target in targets:
+            await self._apply(order, target)
+
+    def _targets(self, order: Order, verdict: Verdict) -> list[LiveOrder]:
+        shedding = [o for o in self.journal.live.values() if o.order.sheds]
+        if order.target != "all":
+            return [o for o in shedding if o.id == order.target]
+        persons = set(verdict.persons)
+        return [o for o in shedding if persons & set(o.doc.persons)]
+
+    def _unlock_refusal(self, verdict: Verdict) -> Verdict | None:
+        """After САОН only the system operator's dispatcher unlocks, with a second person (P10)."""
+        keys = self.keys()
+        roles = {p.role for name in verdict.persons if keys and (p := keys.person(name))}
+        if "system_operator" in roles and len(verdict.persons) >= 2:
+            return None
+        return Verdict(
+            Reason.LOCKED,
+            "restoration is locked after САОН operated: needs the system operator's dispatcher and a second person",
+            verdict.kids,
+        )
+
+    async def _apply(self, order: Order, target: LiveOrder) -> None:
+        if order.action == "release":
+            target.doc.released_by = order.id
+            target.doc.ceiling_w = order.restore.ceiling_w
+            target.doc.max_w_per_min = order.restore.max_w_per_min
+            target.doc.not_before = order.not_before
+            if target.state in {S.VALIDATED, S.SCHEDULED, S.ARMED}:
+                await self.journal.move(target, S.CANCELLED, f"released by {order.id} before it began")
+            elif target.state not in {S.RESTORING, S.RESTORE_BLOCKED}:
+                await self.journal.move(target, S.RESTORING, f"released by {order.id}")
+            else:
+                await self.journal.save(target)
+        elif order.action == "extend" and order.hold is not None:
+            target.doc.hold_until = order.hold.until
+            await self.journal.save(target)
+        elif order.action == "cancel":
+            if target.state in {S.VALIDATED, S.SCHEDULED, S.ARMED}:
+                await self.journal.move(target, S.CANCELLED, f"cancelled by {order.id}")
+            else:
+                target.doc.stop_shedding = True
+                await self.journal.save(target)

@@ -1,0 +1,203 @@
+"""Giving load back: only after a release, in stages, only what this agent put down, only where its switch allows."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import structlog
+
+from agent.clock import Clock
+from agent.curtailment.fleet import Fleet
+from agent.curtailment.gates import Gates
+from agent.curtailment.journal import Held, Journal, LiveOrder
+from agent.curtailment.planner import Return, stage
+from agent.curtailment.shed import Shedder
+from agent.live import LiveState
+from config.site import Site
+from drivers.capabilities import Position, WriteStatus
+from drivers.errors import DriverError
+
+log = structlog.get_logger()
+
+GIVE_UP_S = 1200.0
+RETRY_S = 3.0
+CLOSE_READBACK_S = 2.0
+
+
+@dataclass(slots=True)
+class Restorer:
+    """Plans and executes stages of one order at a time."""
+
+    site: Site
+    fleet: Fleet
+    gates: Gates
+    journal: Journal
+    live: LiveState
+    shedder: Shedder
+    clock: Clock
+    _tries: dict[str, int] = field(default_factory=dict)
+    _since: dict[str, int] = field(default_factory=dict)
+    _not_before: dict[str, int] = field(default_factory=dict)
+
+    def blocked(self, order: LiveOrder) -> str | None:
+        """Why nothing may come back now; ``None`` when it may. Doubt never restores."""
+        if self.gates.saon_lock is not None:
+            return f"locked after САОН: {self.gates.saon_lock}"
+        if self.gates.mode != "armed":
+            return f"agent mode is {self.gates.mode}"
+        if order.doc.not_before is not None and self.clock.now_ms() < order.doc.not_before:
+            return "the release is for later"
+        power = self.live.power(order.doc.point)
+        if power.value_w is None:
+            return f"power at {order.doc.point} is not known ({power.quality})"
+        least = order.order.restore.min_mhz
+        if least is not None:
+            seen = self._frequency_mhz(order.doc.point)
+            if seen is None or seen < least:
+                return f"frequency {seen if seen is not None else 'unknown'} mHz, needed {least}"
+        return None
+
+    def _frequency_mhz(self, point: str) -> int | None:
+        for known in self.site.metering_points:
+            if known.id == point:
+                value = self.live.reading(known.device, "frequency_hz")
+                if value.quality.usable and isinstance(value.value, int | float):
+                    return round(value.value * 1000)
+        return None
+
+    def room_w(self, order: LiveOrder) -> int | None:
+        """Power that may come back under the other live limits and the release's ceiling; ``None`` without a bound."""
+        power = self.live.power(order.doc.point).value_w
+        if power is None:
+            return 0
+        bounds = [
+            other.doc.target_w
+            for other in self.journal.live.values()
+            if other is not order
+            and other.order.sheds
+            and other.doc.released_by is None
+            and other.doc.target_w is not None
+            and other.doc.point == order.doc.point
+        ]
+        for extra in (order.doc.ceiling_w, order.order.restore.ceiling_w):
+            if extra is not None:
+                bounds.append(extra)
+        return min(bounds) - power if bounds else None
+
+    def next_stage(self, order: LiveOrder) -> tuple[tuple[Held, ...], tuple[str, ...]]:
+        """Items of the next stage, and switches that wait for a person."""
+        positions = self.fleet.positions()
+        waiting: list[str] = []
+        ready: list[Held] = []
+        now = self.clock.mono_ns()
+        for held in self.journal.held_by(order.id):
+            if self._not_before.get(held.target, 0) > now:
+                continue
+            if held.kind == "switch":
+                rule = self.gates.switches[held.target].close
+                state = self.live.switches.get(held.target)
+                if state is not None and state.position is Position.CLOSED:
+                    ready.append(held)
+                elif rule == "auto" and self.gates.may_close(held.target) is None:
+                    ready.append(held)
+                else:
+                    waiting.append(held.target)
+            elif self.fleet.fed(held.target, positions):
+                ready.append(held)
+        if order.doc.stage_total_w == 0:
+            order.doc.stage_total_w = sum(h.expected_w for h in self.journal.held_by(order.id))
+        stage_w = order.doc.stage_total_w * order.order.restore.stage_permille // 1000
+        chosen = stage(
+            [Return(h.target, h.kind, h.expected_w) for h in ready], stage_w=stage_w, room_w=self.room_w(order)
+        )
+        by_id = {h.target: h for h in ready}
+        return tuple(by_id[c.id] for c in chosen), tuple(waiting)
+
+    async def bring_back(self, order: LiveOrder, items: tuple[Held, ...]) -> None:
+        """One stage: switches close one after the other, machines wake staggered."""
+        for item in items:
+            if item.kind == "switch":
+                await self._close(order, item)
+        machines = [i for i in items if i.kind == "machine"]
+        gap = 1.0 / self.site.agent.timing.wake_stagger_per_s
+        async with asyncio.TaskGroup() as group:
+            for number, item in enumerate(machines):
+                group.create_task(self._wake(order, item, number * gap))
+
+    async def _close(self, order: LiveOrder, item: Held) -> None:
+        port = self.fleet.switches[item.target]
+        self.live.put_switch(item.target, await port.read())
+        state = self.live.switches[item.target]
+        if state.position is Position.CLOSED:
+            await self.journal.drop(item.target)
+            log.info("closed_by_others", switch=item.target, order=order.id)
+            return
+        why = self.gates.may_close(item.target)
+        if why is not None:
+            self._again(item.target)
+            log.warning("close_refused", switch=item.target, reason=why)
+            return
+        n = await self.journal.intend(order, "close", item.target, item.expected_w, None, urgent=True)
+        outcome = await port.close()
+        after = await self.shedder.await_position(item.target, port, Position.CLOSED, within_s=CLOSE_READBACK_S)
+        closed = after.position is Position.CLOSED
+        await self.journal.outcome(
+            order.id,
+            n,
+            "closed" if closed else "not_closed",
+            f"{outcome.status} {outcome.detail}",
+            drop=item.target if closed else None,
+        )
+        if not closed:
+            await self._failed(order, item, f"did not close, position {after.position}")
+
+    async def _wake(self, order: LiveOrder, item: Held, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        known = self.fleet.machines.get(item.target)
+        if known is None or known.sleeper is None:
+            await self._abandon(order, item, "the machine is no longer in the site file")
+            return
+        n = await self.journal.intend(order, "wake", item.target, item.expected_w, item.prior, urgent=False)
+        if item.prior is None:
+            await self.journal.outcome(order.id, n, "kept", "no prior state was read", drop=item.target)
+            return
+        outcome = await known.sleeper.wake(item.prior)
+        if outcome.status is WriteStatus.ACKNOWLEDGED:
+            await self.journal.outcome(order.id, n, outcome.status, outcome.detail, drop=item.target)
+            return
+        awake = await self._is_awake(item.target)
+        await self.journal.outcome(
+            order.id, n, outcome.status, outcome.detail, drop=item.target if awake else None
+        )
+        if not awake:
+            await self._failed(order, item, f"wake {outcome.status}: {outcome.detail}")
+
+    async def _is_awake(self, machine: str) -> bool:
+        """After an unknown answer the machine itself is asked; it is never just told again."""
+        reader = self.fleet.machines[machine].sleeper
+        status = getattr(reader, "status", None)
+        if status is None:
+            return False
+        try:
+            return (await status()).sleeping is False
+        except DriverError:
+            return False
+
+    async def _failed(self, order: LiveOrder, item: Held, why: str) -> None:
+        now = self.clock.mono_ns()
+        first = self._since.setdefault(item.target, now)
+        self._tries[item.target] = self._tries.get(item.target, 0) + 1
+        if (now - first) / 1e9 > GIVE_UP_S or (item.kind == "switch" and self._tries[item.target] >= 2):
+            await self._abandon(order, item, why)
+        else:
+            self._again(item.target)
+
+    def _again(self, target: str) -> None:
+        self._not_before[target] = self.clock.mono_ns() + int(RETRY_S * 1e9)
+
+    async def _abandon(self, order: LiveOrder, item: Held, why: str) -> None:
+        """What will not come back is reported, not hidden."""
+        log.error("return_abandoned", target=item.target, order=order.id, reason=why)
+        order.doc.abandoned.append(item.target)
+        await self.journal.drop(item.target)

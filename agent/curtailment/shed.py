@@ -1,0 +1,134 @@
+"""Taking load away: a durable intent before every write, an outcome after it, and positions read back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from agent.clock import Clock
+from agent.curtailment.fleet import Fleet
+from agent.curtailment.journal import Journal, LiveOrder
+from agent.errors import LedgerError
+from agent.live import LiveState
+from drivers.capabilities import Position, Switch, SwitchState, WriteStatus
+from drivers.errors import DriverError
+
+log = structlog.get_logger()
+
+READBACK_S = 1.0
+READBACK_STEP_S = 0.04
+
+
+@dataclass(slots=True)
+class Shedder:
+    """Executes steps. Every step is its own task: one dead machine never delays another."""
+
+    fleet: Fleet
+    journal: Journal
+    live: LiveState
+    clock: Clock
+    concurrency: int
+    _slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._slots = asyncio.Semaphore(self.concurrency)
+
+    def since_ms(self, order: LiveOrder) -> int:
+        """Milliseconds since the order entered the agent."""
+        return (self.clock.mono_ns() - order.rx_mono) // 1_000_000
+
+    def _first_output(self, order: LiveOrder) -> None:
+        if order.doc.first_output_ms is None:
+            order.doc.first_output_ms = self.since_ms(order)
+
+    def _read_back(self, order: LiveOrder, began_ns: int) -> None:
+        took = (self.clock.mono_ns() - began_ns) // 1_000_000
+        order.doc.readback_ms = max(order.doc.readback_ms or 0, took)
+
+    async def sleep(self, order: LiveOrder, machine: str, expected_w: int) -> None:
+        """Put one machine to sleep: prior state, durable intent, write, outcome."""
+        known = self.fleet.machines[machine]
+        if known.sleeper is None:
+            return
+        async with self._slots:
+            order.doc.attempts[machine] = order.doc.attempts.get(machine, 0) + 1
+            held = self.journal.held.get(machine)
+            prior = held.prior if held is not None else None
+            if prior is None:
+                try:
+                    prior = await known.sleeper.prior_state()
+                except DriverError as error:
+                    log.warning("sleep_skipped", machine=machine, order=order.id, error=str(error))
+                    return
+            try:
+                n = await self.journal.intend(order, "sleep", machine, expected_w, prior, urgent=False)
+            except LedgerError as error:
+                log.error("no_journal_no_movement", target=machine, order=order.id, error=str(error))
+                return
+            self._first_output(order)
+            outcome = await known.sleeper.sleep()
+            await self._outcome(order.id, n, outcome.status, outcome.detail)
+            if outcome.status is not WriteStatus.ACKNOWLEDGED:
+                log.warning("sleep_not_acknowledged", machine=machine, status=outcome.status, detail=outcome.detail)
+
+    async def open(self, order: LiveOrder, switch: str, expected_w: int) -> None:
+        """Open one switch and read its position back."""
+        port = self.fleet.switches[switch]
+        before = await port.read()
+        self.live.put_switch(switch, before)
+        if before.position is Position.OPEN:
+            log.info("already_open", switch=switch, order=order.id)
+            return
+        order.doc.attempts[switch] = order.doc.attempts.get(switch, 0) + 1
+        try:
+            n = await self.journal.intend(order, "open", switch, expected_w, None, urgent=True)
+        except LedgerError as error:
+            log.error("no_journal_no_movement", target=switch, order=order.id, error=str(error))
+            return
+        self._first_output(order)
+        await self.drive_open(order, switch, port, n)
+
+    async def drive_open(self, order: LiveOrder, switch: str, port: Switch, n: int) -> None:
+        """Write OPEN and read back; the intent ``n`` is on disk."""
+        began = self.clock.mono_ns()
+        outcome = await port.open()
+        state = await self.await_position(switch, port, Position.OPEN)
+        self._read_back(order, began)
+        if state.position is Position.OPEN:
+            if switch in order.doc.not_open:
+                order.doc.not_open.remove(switch)
+            await self._outcome(order.id, n, "open", outcome.detail)
+            return
+        if switch not in order.doc.not_open:
+            order.doc.not_open.append(switch)
+        log.error("switch_did_not_open", switch=switch, position=state.position, answer=outcome.status)
+        await self._outcome(order.id, n, "not_open", f"{outcome.status} {outcome.detail}; position {state.position}")
+
+    async def await_position(
+        self, switch: str, port: Switch, wanted: Position, *, within_s: float = READBACK_S
+    ) -> SwitchState:
+        """Read until the switch is where it should be, or time is up."""
+        deadline = self.clock.mono_ns() + int(within_s * 1e9)
+        while True:
+            state = await port.read()
+            self.live.put_switch(switch, state)
+            if state.position is wanted or self.clock.mono_ns() >= deadline:
+                return state
+            await asyncio.sleep(READBACK_STEP_S)
+
+    async def _outcome(self, order: str, n: int, status: str, detail: str) -> None:
+        try:
+            await self.journal.outcome(order, n, status, detail)
+        except LedgerError as error:
+            # The intent is durable; on the next start the device is asked what became of it.
+            log.error("outcome_not_recorded", order=order, step=n, error=str(error))
+
+    def launch(self, order: LiveOrder, work: list[Callable[[], asyncio.Task[None]]]) -> None:
+        """Start steps as tasks owned by the order."""
+        for start in work:
+            task = start()
+            order.tasks.add(task)
+            task.add_done_callback(order.tasks.discard)

@@ -1,0 +1,92 @@
+"""What people hand to a running agent: signed acts and tags, as files in ``<state>/inbox``.
+
+A file ``x.json`` is taken once and answered by ``x.result`` beside it. Files arrive by rename, so that half-written
+ones are never read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from agent.curtailment.gates import Gates
+from agent.errors import AgentError, LedgerError
+from wire.errors import WireError
+from wire.registry import KeysDocument
+
+log = structlog.get_logger()
+
+PERIOD_S = 0.5
+MAX_BYTES = 262_144
+
+
+class Inbox:
+    """Polls the folder; local people only, the folder is the agent's user's."""
+
+    def __init__(self, state_dir: Path, gates: Gates, keys: Callable[[], KeysDocument | None]) -> None:
+        self._dir = state_dir / "inbox"
+        self._gates = gates
+        self._keys = keys
+        self._dir.mkdir(mode=0o700, exist_ok=True)
+
+    async def run(self) -> None:
+        """Take files until cancelled."""
+        while True:
+            for path in sorted(self._dir.glob("*.json")):
+                await self._take(path)
+            await asyncio.sleep(PERIOD_S)
+
+    async def _take(self, path: Path) -> None:
+        try:
+            result = {"ok": True, "text": await self._do(path)}
+        except (WireError, LedgerError, OSError) as error:
+            result = {"ok": False, "text": str(error)}
+        log.info("inbox", file=path.name, **result)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(result))
+        path.unlink(missing_ok=True)
+        part.replace(path.with_suffix(".result"))
+
+    async def _do(self, path: Path) -> str:
+        if path.stat().st_size > MAX_BYTES:
+            raise WireError(f"{path.name}: larger than {MAX_BYTES} bytes")
+        raw = path.read_bytes()
+        try:
+            doc = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise WireError(f"{path.name}: not JSON: {error}") from None
+        if isinstance(doc, dict) and doc.get("ty") == "tag":
+            await self._gates.tag(str(doc["object"])[:64], str(doc["who"])[:100], str(doc["reason"])[:300])
+            return f"{doc['object']} is tagged"
+        if isinstance(doc, dict) and doc.get("ty") == "untag":
+            await self._gates.untag(str(doc["object"])[:64], str(doc["who"])[:100])
+            return f"the tag at {doc['object']} is taken off"
+        act = await self._gates.take_act(raw, self._keys())
+        return f"{act.ty} act {act.id} is in force; mode is {self._gates.mode}"
+
+
+async def hand_in(state_dir: Path, name: str, raw: bytes, *, wait_s: float = 10.0) -> tuple[bool, str]:
+    """Put a file into a running agent's inbox and wait for its answer.
+
+    Raises:
+        AgentError: there is no inbox, or no answer in time.
+    """
+    folder = state_dir / "inbox"
+    if not folder.is_dir():
+        raise AgentError(f"{folder}: no inbox; is the agent of this site running on this machine?")
+    part, target = folder / f"{name}.part", folder / f"{name}.json"
+    part.write_bytes(raw)
+    part.replace(target)
+    result = target.with_suffix(".result")
+    for _ in range(int(wait_s / 0.1)):
+        if result.exists():
+            answer = json.loads(result.read_text())
+            result.unlink()
+            return bool(answer["ok"]), str(answer["text"])
+        await asyncio.sleep(0.1)
+    target.unlink(missing_ok=True)
+    raise AgentError(f"{folder}: no answer within {wait_s:g} s; is the agent running?")

@@ -1,0 +1,382 @@
+"""The ledger: transactions of records and journal rows, written by one thread.
+
+A :class:`Txn` holds records to sign and chain, and SQL of the journal; it becomes durable as one. Urgent transactions
+(orders) are written at once; others wait up to 50 ms for company (group commit).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.clock import Clock, clock_state
+from agent.errors import AlreadyRunning, LedgerError, LedgerForeign
+from agent.ledger.schema import DDL, VERSION
+from wire.canonical import Json
+from wire.keys import SigningKey
+from wire.names import origin
+from wire.records import RecordLine
+
+GROUP_S = 0.05
+BALLAST_BYTES = 4 * 1024 * 1024
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """A record to be: the common fields are added by the ledger."""
+
+    stream: str
+    ty: str
+    fields: Json
+
+
+@dataclass(slots=True)
+class Txn:
+    """What becomes durable together."""
+
+    records: list[NewRecord] = field(default_factory=list)
+    sql: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+
+    def record(self, stream: str, ty: str, fields: Json) -> Txn:
+        """Add a record."""
+        self.records.append(NewRecord(stream, ty, fields))
+        return self
+
+    def run(self, statement: str, *args: Any) -> Txn:
+        """Add a journal statement."""
+        self.sql.append((statement, args))
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A record on disk."""
+
+    idx: int
+    stream: str
+    n: int
+    ty: str
+    line: RecordLine
+
+
+class Ledger:
+    """See the module. Create with :meth:`open`."""
+
+    def __init__(self, db: sqlite3.Connection, lock: int, path: Path, key: SigningKey, clock: Clock, fw: str) -> None:
+        self._db = db
+        self._lock = lock
+        self._path = path
+        self._key = key
+        self._clock = clock
+        self._fw = fw
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._pending: list[tuple[Txn, int, int, asyncio.Future[list[Appended]]]] = []
+        self._kick = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._listeners: list[Callable[[list[Appended]], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self.boot = secrets.token_hex(8)
+        self.site = self._meta("site") or ""
+        self.epoch = self._meta("epoch") or ""
+        self.is_new = self._count("site") == 0
+
+    @classmethod
+    def open(cls, path: Path, *, site: str, key: SigningKey, clock: Clock, fw: str) -> Ledger:
+        """Open or make the ledger of a site.
+
+        Raises:
+            AlreadyRunning: another process holds it.
+            LedgerForeign: it belongs to another site or key.
+            LedgerError: it cannot be opened.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise AlreadyRunning(
+                f"{path}: another agent of this site is running (it holds {path.with_suffix('.lock')}); "
+                "one agent per site: stop the other one first"
+            ) from None
+        try:
+            fresh = not path.exists()
+            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            path.chmod(0o600)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            if fresh or not db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
+                counter = cls._next_epoch(path)
+                db.executescript("BEGIN;" + DDL + "COMMIT;")
+                db.executemany(
+                    "INSERT INTO meta VALUES (?, ?)",
+                    [
+                        ("version", str(VERSION)),
+                        ("site", site),
+                        ("epoch", f"e{counter}-{secrets.token_hex(4)}"),
+                        ("kid", key.kid),
+                    ],
+                )
+            cls._make_ballast(path)
+        except (sqlite3.Error, OSError) as error:
+            os.close(lock)
+            raise LedgerError(f"{path}: the ledger cannot be opened: {error}") from error
+        found = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('site', 'kid', 'version')").fetchall())
+        if found.get("site") != site or found.get("kid") != key.kid or found.get("version") != str(VERSION):
+            db.close()
+            os.close(lock)
+            raise LedgerForeign(
+                f"{path}: belongs to site {found.get('site')!r} with record key {found.get('kid')} (format "
+                f"{found.get('version')}), but the configuration says site {site!r} with key {key.kid}; "
+                "restore the key, or move the ledger away to begin a new epoch"
+            )
+        return cls(db, lock, path, key, clock, fw)
+
+    @staticmethod
+    def _next_epoch(path: Path) -> int:
+        """Counter of the new epoch: one more than the last this folder has seen."""
+        seen = path.with_suffix(".epoch")
+        try:
+            counter = int(seen.read_text()) + 1
+        except (OSError, ValueError):
+            counter = 1
+        seen.write_text(str(counter))
+        return counter
+
+    @staticmethod
+    def _make_ballast(path: Path) -> None:
+        """A file that can be given up when the disk is full, so that the journal can still be written."""
+        ballast = path.with_suffix(".ballast")
+        if not ballast.exists():
+            try:
+                with ballast.open("wb") as handle:
+                    os.posix_fallocate(handle.fileno(), 0, BALLAST_BYTES)
+            except OSError:
+                ballast.unlink(missing_ok=True)
+
+    def start(self) -> None:
+        """Start the writer; the loop that calls this owns it until :meth:`close`."""
+        self._task = asyncio.get_running_loop().create_task(self._writer(), name="ledger-writer")
+
+    async def close(self) -> None:
+        """Write what is pending and close."""
+        if self._task is not None:
+            self._kick.set()
+            self._urgent.set()
+            while self._pending:
+                await asyncio.sleep(0.005)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._pool.shutdown(wait=True)
+        self._db.close()
+        os.close(self._lock)
+
+    def on_append(self, listener: Callable[[list[Appended]], None]) -> None:
+        """Call back after records became durable (in the event loop)."""
+        self._listeners.append(listener)
+
+    async def commit(self, txn: Txn, *, urgent: bool = False) -> list[Appended]:
+        """Make a transaction durable; returns its records.
+
+        Raises:
+            LedgerError: it is not durable (disk full, I/O error); nothing of it was written.
+        """
+        if self._task is None or self._task.done():
+            raise LedgerError("the ledger is closed")
+        future: asyncio.Future[list[Appended]] = asyncio.get_running_loop().create_future()
+        self._pending.append((txn, self._clock.now_ms(), self._clock.mono_ns(), future))
+        if urgent:
+            self._urgent.set()
+        self._kick.set()
+        return await future
+
+    async def read(self, query: str, *args: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query, read in the writer thread."""
+        return await self._call(lambda: self._db.execute(query, args).fetchall())
+
+    async def execute(self, query: str, *args: Any) -> int:
+        """One bookkeeping statement (delivery marks); returns the number of rows changed."""
+        return await self._call(lambda: self._db.execute(query, args).rowcount)
+
+    def read_now(self, query: str, *args: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query, blocking; for start-up before the writer runs."""
+        return self._db.execute(query, args).fetchall()
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._path}: {error}") from error
+
+    def _meta(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def meta(self, key: str) -> str | None:
+        """A value of the meta table, blocking."""
+        return self._meta(key)
+
+    def _count(self, stream: str) -> int:
+        row = self._db.execute("SELECT count FROM stream WHERE name = ?", (stream,)).fetchone()
+        return int(row[0]) if row else 0
+
+    async def _writer(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._kick.wait()
+            if not self._urgent.is_set():
+                try:
+                    await asyncio.wait_for(self._urgent.wait(), GROUP_S)
+                except TimeoutError:
+                    pass
+            self._kick.clear()
+            self._urgent.clear()
+            batch, self._pending = self._pending, []
+            if not batch:
+                continue
+            clk = clock_state(self._clock)
+            work = loop.run_in_executor(self._pool, self._write, [(t, at, mono) for t, at, mono, _ in batch], clk)
+            try:
+                results = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                await asyncio.gather(work, return_exceptions=True)
+                raise
+            except Exception as error:  # every waiter must hear of it, whatever it is
+                results = [LedgerError(f"{self._path}: {error}")] * len(batch)
+            done: list[Appended] = []
+            for (_, _, _, future), result in zip(batch, results, strict=True):
+                if isinstance(result, BaseException):
+                    if not future.done():
+                        future.set_exception(result)
+                    continue
+                done.extend(result)
+                if not future.done():
+                    future.set_result(result)
+            if done:
+                for listener in self._listeners:
+                    listener(done)
+
+    def _write(
+        self, batch: Sequence[tuple[Txn, int, int]], clk: Json
+    ) -> list[list[Appended] | LedgerError]:
+        """One SQLite transaction for the batch; a failing member is rolled back alone."""
+        for attempt in (1, 2):
+            try:
+                return self._write_once(batch, clk)
+            except sqlite3.OperationalError as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                if attempt == 1 and "full" in str(error):
+                    self._path.with_suffix(".ballast").unlink(missing_ok=True)
+                    continue
+                return [LedgerError(f"{self._path}: {error}")] * len(batch)
+        raise AssertionError("unreachable")
+
+    def _write_once(
+        self, batch: Sequence[tuple[Txn, int, int]], clk: Json
+    ) -> list[list[Appended] | LedgerError]:
+        results: list[list[Appended] | LedgerError] = []
+        self._db.execute("BEGIN IMMEDIATE")
+        for txn, at, mono in batch:
+            self._db.execute("SAVEPOINT one")
+            try:
+                appended = [self._append(r, at, mono, clk) for r in txn.records]
+                for statement, args in txn.sql:
+                    self._db.execute(statement, args)
+            except sqlite3.OperationalError:
+                raise
+            except (sqlite3.Error, ValueError) as error:
+                self._db.execute("ROLLBACK TO one")
+                results.append(LedgerError(f"{self._path}: {type(error).__name__}: {error}"))
+            else:
+                results.append(appended)
+            self._db.execute("RELEASE one")
+        self._db.execute("COMMIT")
+        return results
+
+    def _append(self, new: NewRecord, at: int, mono: int, clk: Json) -> Appended:
+        row = self._db.execute("SELECT count, last FROM stream WHERE name = ?", (new.stream,)).fetchone()
+        n, last = (int(row[0]), row[1]) if row else (0, None)
+        payload: Json = {
+            "v": 1,
+            "log": origin(self.site, self.epoch),
+            "st": new.stream,
+            "n": n,
+            "p": None if last is None else bytes(last).hex(),
+            "a": None,
+            "ty": new.ty,
+            "at": at,
+            "mono": mono,
+            "boot": self.boot,
+            "clk": clk,
+            "fw": self._fw,
+            **new.fields,
+        }
+        line = RecordLine.sign(payload, self._key)
+        cursor = self._db.execute(
+            "INSERT INTO record (stream, n, ty, at, payload, kid, sig, hash) VALUES (?,?,?,?,?,?,?,?)",
+            (new.stream, n, new.ty, at, line.payload, line.kid, line.signature, line.hash),
+        )
+        self._db.execute(
+            "INSERT INTO stream VALUES (?,?,?) ON CONFLICT (name) DO UPDATE SET count=excluded.count, last=excluded.last",
+            (new.stream, n + 1, line.hash),
+        )
+        return Appended(int(cursor.lastrowid or 0), new.stream, n, new.ty, line)
+
+    async def heads(self) -> dict[str, tuple[int, str | None]]:
+        """Per stream: number of records and last leaf hash (hex)."""
+        rows = await self.read("SELECT name, count, last FROM stream")
+        return {str(name): (int(count), bytes(last).hex() if last else None) for name, count, last in rows}
+
+    async def lines(self, stream: str, first: int, last: int, limit: int = 500) -> list[Appended]:
+        """Records of a stream by number."""
+        rows = await self.read(
+            "SELECT idx, stream, n, ty, payload, kid, sig FROM record WHERE stream=? AND n BETWEEN ? AND ? "
+            "ORDER BY n LIMIT ?",
+            stream,
+            first,
+            last,
+            limit,
+        )
+        return [_row(r) for r in rows]
+
+    async def undelivered(self, after_idx: int, limit: int) -> list[Appended]:
+        """Records that central has not confirmed, oldest first."""
+        rows = await self.read(
+            "SELECT idx, stream, n, ty, payload, kid, sig FROM record WHERE committed=0 AND idx>? ORDER BY idx LIMIT ?",
+            after_idx,
+            limit,
+        )
+        return [_row(r) for r in rows]
+
+    async def mark_delivered(self, stream: str, first: int, last: int) -> int:
+        """Central has these on disk; returns how many this confirmed anew."""
+        return await self.execute(
+            "UPDATE record SET committed=1 WHERE stream=? AND n BETWEEN ? AND ? AND committed=0", stream, first, last
+        )
+
+    async def mark_wanted(self, stream: str, first: int, last: int) -> int:
+        """Central asked for these again."""
+        return await self.execute(
+            "UPDATE record SET committed=0 WHERE stream=? AND n BETWEEN ? AND ? AND committed=1", stream, first, last
+        )
+
+
+def _row(row: tuple[Any, ...]) -> Appended:
+    idx, stream, n, ty, payload, kid, sig = row
+    return Appended(int(idx), str(stream), int(n), str(ty), RecordLine(bytes(payload), str(kid), bytes(sig)))
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON text for journal columns."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)

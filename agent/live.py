@@ -1,0 +1,121 @@
+"""Live state: the newest value of every point, with quality and age."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.clock import Clock
+from config.site import Site
+from drivers.capabilities import MinerStatus, Reading, Sample, SwitchState
+from wire.quality import Quality
+
+_NOT_READ = Reading(None, Quality.NOT_READ)
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """Power at a metering or virtual point, W; ``None`` where it is not known now."""
+
+    value_w: int | None
+    at_ms: int
+    mono_ns: int
+    quality: Quality
+
+    def age_s(self, mono_ns: int) -> float:
+        """Seconds since it was read."""
+        return (mono_ns - self.mono_ns) / 1e9
+
+
+UNKNOWN_POWER = Power(None, 0, 0, Quality.NOT_READ)
+
+
+@dataclass(frozen=True, slots=True)
+class Miner:
+    """Newest answer of one machine."""
+
+    status: MinerStatus | None
+    quality: Quality
+    at_ms: int
+    mono_ns: int
+    error: str | None = None
+
+
+class LiveState:
+    """Fed by acquisition; read by everyone else. Lives in the event loop only."""
+
+    def __init__(self, site: Site, clock: Clock) -> None:
+        self._clock = clock
+        self._points = {p.id: p for p in site.metering_points}
+        self._virtual = {v.id: v for v in site.virtual_points}
+        self._periods = {d.id: d.period_s for d in site.devices}
+        self.samples: dict[str, Sample] = {}
+        self.miners: dict[str, Miner] = {}
+        self.switches: dict[str, SwitchState] = {}
+        self._on_sample: list[Callable[[Sample], None]] = []
+        self._on_switch: list[Callable[[str, SwitchState | None, SwitchState], None]] = []
+
+    def on_sample(self, listener: Callable[[Sample], None]) -> None:
+        """Call back for each sample of a meter or PDU."""
+        self._on_sample.append(listener)
+
+    def on_switch(self, listener: Callable[[str, SwitchState | None, SwitchState], None]) -> None:
+        """Call back (switch, state before, state now) for each reading of a switch."""
+        self._on_switch.append(listener)
+
+    def put_sample(self, sample: Sample) -> None:
+        """A meter or PDU was polled."""
+        self.samples[sample.device] = sample
+        for listener in self._on_sample:
+            listener(sample)
+
+    def put_miner(self, machine: str, status: MinerStatus | None, quality: Quality, error: str | None) -> None:
+        """A machine was polled."""
+        self.miners[machine] = Miner(status, quality, self._clock.now_ms(), self._clock.mono_ns(), error)
+
+    def put_switch(self, switch: str, state: SwitchState) -> None:
+        """A switch was read."""
+        was = self.switches.get(switch)
+        self.switches[switch] = state
+        for listener in self._on_switch:
+            listener(switch, was, state)
+
+    def reading(self, device: str, point: str) -> Reading:
+        """Newest reading of a device's point."""
+        sample = self.samples.get(device)
+        return _NOT_READ if sample is None else sample.readings.get(point, _NOT_READ)
+
+    def device_alive(self, device: str) -> bool:
+        """True where the device answered within three periods."""
+        sample = self.samples.get(device)
+        if sample is None or not sample.ok:
+            return False
+        return (self._clock.mono_ns() - sample.mono_ns) / 1e9 <= 3 * self._periods.get(device, 1.0) + 1.0
+
+    def power(self, point: str) -> Power:
+        """Power at a metering or virtual point now. Stale, odd or missing members make it unknown."""
+        virtual = self._virtual.get(point)
+        if virtual is None:
+            return self._metering_power(point)
+        total, oldest_ms, oldest_ns = 0, 2**62, 2**62
+        for sign, member in virtual.terms():
+            part = self.power(member)
+            if part.value_w is None:
+                return Power(None, part.at_ms, part.mono_ns, part.quality)
+            total += sign * part.value_w
+            oldest_ms, oldest_ns = min(oldest_ms, part.at_ms), min(oldest_ns, part.mono_ns)
+        return Power(total, oldest_ms, oldest_ns, Quality.GOOD)
+
+    def _metering_power(self, point: str) -> Power:
+        known = self._points.get(point)
+        sample = self.samples.get(known.device) if known else None
+        if known is None or sample is None:
+            return UNKNOWN_POWER
+        reading = sample.readings.get("power_w", _NOT_READ)
+        if not reading.quality.usable or not isinstance(reading.value, int | float):
+            return Power(None, sample.at_ms, sample.mono_ns, reading.quality)
+        age = (self._clock.mono_ns() - sample.mono_ns) / 1e9
+        if age > 3 * self._periods.get(known.device, 1.0) + 1.0:
+            return Power(None, sample.at_ms, sample.mono_ns, Quality.STALE)
+        value = round(reading.value)
+        return Power(-value if known.inverted else value, sample.at_ms, sample.mono_ns, Quality.GOOD)

@@ -1,0 +1,262 @@
+"""Reads the registers at slot boundaries and writes one record per metering point and slot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from agent.acquisition.bench import Bench, MeterPort
+from agent.clock import Clock
+from agent.curtailment.fleet import Fleet
+from agent.errors import LedgerError
+from agent.ledger import Ledger, Txn
+from agent.ledger.store import dumps
+from agent.metering.slots import Boundary, SlotChain, energy_points
+from config.devices import MeteringPoint
+from config.graph import Graph
+from config.site import Site
+from drivers.capabilities import Position, Sample
+from drivers.modbus.scheduler import Klass
+from drivers.profiles.codec import decode_map
+from wire.quality import Quality
+
+log = structlog.get_logger()
+
+WHY = {
+    Quality.TIMEOUT: "TIMEOUT",
+    Quality.CRC: "CRC",
+    Quality.EXCEPTION: "EXCEPTION",
+    Quality.NO_CONNECTION: "NO_CONNECTION",
+    Quality.NO_VALUE: "NO_VALUE",
+    Quality.DECODE: "DECODE",
+}
+RETRY_S = 0.25
+TRY_S = 1.0
+
+
+@dataclass(slots=True)
+class PointState:
+    """One metering point in service."""
+
+    point: MeteringPoint
+    port: MeterPort
+    decode: dict[str, dict[str, Any]]
+    chain: SlotChain | None = None
+    sn: str | None = None
+
+
+@dataclass(slots=True)
+class SlotCloser:
+    """Owner of the slot clock."""
+
+    site: Site
+    ledger: Ledger
+    bench: Bench
+    fleet: Fleet
+    graph: Graph
+    clock: Clock
+    on_slot: Callable[[int], None] = lambda _t: None
+    states: dict[str, PointState] = field(default_factory=dict)
+    unwritten: int = 0
+    dark_since: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Device → (switch, since ms) while its supply is dark behind an open switch."""
+
+    async def prepare(self) -> None:
+        """Put every point in service: read it once, write or find its ``bind``, restore its chain."""
+        for point in self.site.metering_points:
+            port = self.bench.meters.get(point.device)
+            if point.read_by != "agent" or port is None:
+                continue
+            energy = {p.id: decode_map(p) for p in port.device.profile.points if p.id in port.energy and p.kind == "counter"}
+            state = PointState(point, port, energy)
+            self.states[point.id] = state
+            await self._restore(state)
+
+    async def _restore(self, state: PointState) -> None:
+        stream = f"mp:{state.point.id}"
+        bind = await self.ledger.read(
+            "SELECT payload, hash FROM record WHERE stream=? AND ty='bind' ORDER BY n DESC LIMIT 1", stream
+        )
+        if not bind:
+            return
+        doc = json.loads(bytes(bind[0][0]))
+        if doc["pts"] != state.decode or doc["device"] != state.point.device:
+            log.warning("meter_rebound", point=state.point.id, reason="its decode map or device changed")
+            return
+        state.sn = doc["sn"]
+        state.chain = self._chain(state, bytes(bind[0][1]).hex())
+        rows = await self.ledger.read(
+            "SELECT doc FROM boundary WHERE mp=? ORDER BY t DESC LIMIT 1", state.point.id
+        )
+        good = await self.ledger.read(
+            "SELECT doc FROM boundary WHERE mp=? AND json_extract(doc, '$.why') IS NULL ORDER BY t DESC LIMIT 1",
+            state.point.id,
+        )
+        if rows:
+            state.chain.last = Boundary.from_doc(json.loads(rows[0][0]))
+        if good:
+            state.chain.anchor = Boundary.from_doc(json.loads(good[0][0]))
+
+    def _chain(self, state: PointState, cfg: str) -> SlotChain:
+        late = 3000 if state.port.serial else 1000
+        return SlotChain(self.site.agent.slot_s, late, state.decode, cfg)
+
+    async def _bind(self, state: PointState, sn: str | None) -> None:
+        point, passport = state.point, state.point.passport
+        ratio = {"num": 1, "den": 1}
+        fields = {
+            "device": point.device,
+            "profile": state.port.device.profile.id,
+            "sn": sn,
+            "role": point.role,
+            "owner": point.owner,
+            "boundary": point.boundary,
+            "node": point.node,
+            "inverted": point.inverted,
+            "ct": {"num": passport.ct.num, "den": passport.ct.den} if passport.ct else ratio,
+            "vt": {"num": passport.vt.num, "den": passport.vt.den} if passport.vt else ratio,
+            "ratio_applied_in": passport.ratio_applied_in,
+            "seals": list(passport.seals),
+            "pts": state.decode,
+        }
+        done = await self.ledger.commit(Txn().record(f"mp:{point.id}", "bind", fields), urgent=True)
+        state.sn = sn
+        old = state.chain
+        state.chain = self._chain(state, done[0].line.hash.hex())
+        if old is not None:
+            state.chain.last = old.last
+
+    async def run(self) -> None:
+        """Close slots until cancelled."""
+        slot = self.site.agent.slot_s
+        while True:
+            now = self.clock.now_ms() / 1000
+            boundary = (int(now) // slot + 1) * slot
+            await asyncio.sleep(max(0.0, boundary - now))
+            if self.clock.now_ms() < boundary * 1000:  # the sleep ended a hair early
+                await asyncio.sleep(0.002)
+            window = min(30.0, slot / 10)
+            async with asyncio.TaskGroup() as group:
+                for state in self.states.values():
+                    group.create_task(self._close(state, boundary, window), name=f"slot-{state.point.id}")
+            self.on_slot(boundary)
+
+    async def _close(self, state: PointState, t: int, window_s: float) -> None:
+        boundary = await self._read(state, t, window_s)
+        try:
+            await self._record(state, boundary)
+        except LedgerError as error:
+            # The chain is rebuilt from disk at the next boundary: what was not written becomes a gap, never a guess.
+            self.unwritten += 1
+            log.error("slot_not_recorded", point=state.point.id, t=t, error=str(error))
+            if state.chain is not None:
+                await self._reload(state)
+
+    async def _reload(self, state: PointState) -> None:
+        try:
+            await self._restore(state)
+        except LedgerError as error:
+            log.error("chain_not_reloaded", point=state.point.id, error=str(error))
+
+    async def _read(self, state: PointState, t: int, window_s: float) -> Boundary:
+        """The first good reading in the window."""
+        deadline = t + window_s
+        tries, why = 0, "TIMEOUT"
+        while True:
+            left = deadline - self.clock.now_ms() / 1000
+            if tries and left <= 0.05:
+                return self._absent(state, t, why, tries)
+            tries += 1
+            sample = await state.port.link.read(
+                state.port.device,
+                (*state.port.energy, "power_w"),
+                klass=Klass.BOUNDARY,
+                deadline_s=max(0.1, min(left, TRY_S)),
+            )
+            if energy_points(sample.bits, state.decode) and sample.at_ms <= deadline * 1000:
+                return self._present(state, t, sample, tries)
+            worst = sample.readings.get("energy_import_wh")
+            why = WHY.get(worst.quality, "TIMEOUT") if worst else "TIMEOUT"
+            await asyncio.sleep(RETRY_S)
+
+    def _present(self, state: PointState, t: int, sample: Sample, tries: int) -> Boundary:
+        power, serial = sample.readings.get("power_w"), sample.readings.get("serial_number")
+        return Boundary(
+            t,
+            sample.at_ms,
+            {p: b for p, b in sample.bits.items() if p in state.decode},
+            tuple((a.hex(), b.hex()) for a, b in sample.frames),
+            str(serial.value) if serial and serial.value is not None else None,
+            tries=tries,
+            power_w=round(power.value) if power and isinstance(power.value, int | float) else None,
+        )
+
+    def _absent(self, state: PointState, t: int, why: str, tries: int) -> Boundary:
+        dark = self.dark_since.get(state.point.device)
+        if dark is None:
+            return Boundary(t, self.clock.now_ms(), why=why, tries=tries)
+        return Boundary(t, self.clock.now_ms(), why="NO_POWER", tries=tries, sw=dark[0], dark_since_ms=dark[1])
+
+    async def _record(self, state: PointState, boundary: Boundary) -> None:
+        if state.chain is None:
+            if not boundary.good:
+                return  # never in service yet: nothing is claimed about it
+            await self._bind(state, boundary.sn)
+        elif boundary.good and boundary.sn is not None and state.sn is not None and boundary.sn != state.sn:
+            await self._swap(state, boundary)
+            return
+        assert state.chain is not None
+        if state.chain.last is not None and boundary.t <= state.chain.last.t:
+            log.warning("slot_again", point=state.point.id, t=boundary.t)
+            return
+        txn = self._txn(state, boundary)
+        await self.ledger.commit(txn)
+
+    def _txn(self, state: PointState, boundary: Boundary) -> Txn:
+        assert state.chain is not None
+        txn = Txn()
+        for record in state.chain.close(boundary):
+            txn.record(f"mp:{state.point.id}", record.ty, record.fields)
+        txn.run(
+            "INSERT OR REPLACE INTO boundary VALUES (?,?,?,?)",
+            state.point.id,
+            boundary.t,
+            boundary.rt_ms,
+            dumps(boundary.doc()),
+        )
+        txn.run(
+            "DELETE FROM boundary WHERE mp=? AND t < ?", state.point.id, boundary.t - 400 * self.site.agent.slot_s
+        )
+        return txn
+
+    async def _swap(self, state: PointState, boundary: Boundary) -> None:
+        """Another meter answers at the same place: the slot is a gap, and the new meter is bound."""
+        log.warning("meter_serial_changed", point=state.point.id, was=state.sn, now=boundary.sn)
+        await self.ledger.commit(self._txn(state, boundary))
+        await self._bind(state, boundary.sn)
+        assert state.chain is not None
+        state.chain.anchor = boundary
+
+    def watch_supply(self) -> None:
+        """Note which meters are dark behind an open switch, and since when. Called on every change of a position."""
+        positions = self.fleet.positions()
+        live = self.graph.energised(positions)
+        now = self.clock.now_ms()
+        supplies = {d.id: d.fed_from for d in self.site.devices if d.kind == "meter"}
+        for device, node in supplies.items():
+            if node is None or node in live:
+                self.dark_since.pop(device, None)
+                continue
+            if device in self.dark_since:
+                continue
+            opened = [
+                s for s in self.graph.upstream_path(node, self.graph.normal_positions()) if s in self.graph.switches and not positions.get(s, True)
+            ]
+            seen = [s for s in opened if (st := self.bench.live.switches.get(s)) is not None and st.position is Position.OPEN]
+            if seen:
+                self.dark_since[device] = (seen[0], now)

@@ -1,0 +1,92 @@
+"""Central's knowledge as plain JSON. The pages use the same functions, so that both tell the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from central.dispatch import OrderView
+from central.live import LiveSite
+from central.service import CentralService
+from wire.keys import b64
+
+
+def site_summary(service: CentralService, site_id: str) -> dict[str, Any]:
+    """One site, short."""
+    settings, live, now = service.sites[site_id], service.live.sites[site_id], service.now_ms()
+    net = live.net(now)
+    state = live.state
+    register = service.registers.document.site(site_id) if service.registers.document else None
+    return {
+        "id": site_id,
+        "name": settings.name.model_dump(),
+        "zone": settings.zone,
+        "phone": settings.phone,
+        "contracted_w": round(settings.contracted_kw * 1000),
+        "emergency_w": round(settings.emergency_kw * 1000),
+        "measured_at": settings.measured_at,
+        "simulation": bool(state.simulation) if state else bool(register.simulation) if register else False,
+        "presence": live.presence(broker_up=service.live.broker_up).value,
+        "mode": state.mode if state else None,
+        "epoch": state.epoch if state else None,
+        "boot": state.boot if state else None,
+        "agent_version": state.agent_version if state else None,
+        "power_w": net.power_w,
+        "age_ms": net.age_ms,
+        "freshness": net.freshness.value,
+        "limit_w": live.live.limit_w if live.live else None,
+        "order": live.live.order if live.live else None,
+        "alarms": sorted(live.alarms) + (list(live.live.alarms) if live.live else []),
+    }
+
+
+def site_detail(service: CentralService, site_id: str, latest: OrderView | None) -> dict[str, Any]:
+    """One site with everything that is live of it."""
+    live, now = service.live.sites[site_id], service.now_ms()
+    return site_summary(service, site_id) | {
+        "live": live.live.model_dump(mode="json") if live.live else None,
+        "ages": ages(live, now),
+        "heads": live.heads.model_dump(mode="json") if live.heads else None,
+        "latest_order": order_summary(latest) if latest else None,
+    }
+
+
+def ages(live: LiveSite, now_ms: int) -> dict[str, int | None]:
+    """How long ago each kind of message came, ms; null where none did."""
+
+    def age(seen: int | None) -> int | None:
+        return None if seen is None else max(0, now_ms - seen)
+
+    return {
+        "live_ms": age(live.live_seen_ms),
+        "state_ms": age(live.state_seen_ms),
+        "heads_ms": age(live.heads_seen_ms),
+    }
+
+
+def order_summary(view: OrderView) -> dict[str, Any]:
+    """One order, short."""
+    return {
+        "id": view.order.id,
+        "site": view.order.site,
+        "epoch": view.order.epoch,
+        "action": view.order.action,
+        "posted_at": view.order.posted_at,
+        "execute_by": view.order.execute_by,
+        "state": view.state.value if view.state else None,
+        "signed_state": view.signed_state.value if view.signed_state else None,
+        "phase": view.phase.value,
+        "delivered": view.delivered_at,
+        "not_delivered": view.not_delivered,
+    }
+
+
+def order_detail(view: OrderView, phone: str | None) -> dict[str, Any]:
+    """One order with its envelope, progress and answers."""
+    return order_summary(view) | {
+        "digest": view.order.digest,
+        "envelope": b64(view.order.raw),
+        "progress": [p.model_dump(mode="json") for p in view.progress],
+        "answers": [a.line.decode() for a in view.answers],
+        "answers_verified": [a.verified for a in view.answers],
+        "phone": phone,
+    }

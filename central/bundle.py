@@ -1,0 +1,208 @@
+"""Evidence bundles: a canonical zip that a verifier can rebuild byte for byte.
+
+Stored, in one fixed order, with fixed dates and attributes and nothing else inside. ``manifest.json`` is signed by
+central's own key; the records inside are signed by the site, the register by the registrar.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from central.errors import CentralError
+from central.paths import write_public
+from central.store.schema import records, registers
+from wire import canonical
+from wire.dsse import MANIFEST_TYPE, seal
+from wire.errors import WireError
+from wire.keys import SigningKey, VerifyKey
+from wire.records import parse_line
+from wire.registry import RegisteredSite, open_keys
+
+DATE = (1980, 1, 1, 0, 0, 0)
+ATTRIBUTES = 0o100644 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """[first_s, last_s) in epoch seconds, on the slot grid."""
+
+    first_s: int
+    last_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle and what is in it."""
+
+    data: bytes
+    records: int
+    streams: int
+    points: int
+
+
+def build(
+    connection: Connection,
+    site_id: str,
+    period: Period,
+    key: SigningKey,
+    registrar: dict[str, VerifyKey],
+    *,
+    tool: str,
+    now_ms: int,
+) -> Bundle:
+    """A bundle of one site and period from what is stored.
+
+    Raises:
+        CentralError: no register, a site it does not know, a period off the slot grid, or nothing stored.
+    """
+    envelope, site = _register(connection, site_id, registrar)
+    if period.first_s >= period.last_s or period.first_s % site.slot_s or period.last_s % site.slot_s:
+        raise CentralError(
+            f"period {period.first_s}/{period.last_s}: expected begin before end, both on the grid of {site.slot_s} s"
+        )
+    found = _streams(connection, site_id, period)
+    if not found:
+        raise CentralError(f"site {site_id} has no evidence before the end of the period; nothing to put in a bundle")
+    points: dict[str, _Sum] = {}
+    files = {"keys.json": envelope}
+    total = 0
+    named: dict[str, bytes] = {}
+    for epoch, stream, lines in found:
+        named[f"records/{epoch}/{stream.replace(':', '_')}.tzr"] = b"".join(line + b"\n" for line in lines)
+        total += len(lines)
+        if stream.startswith("mp:"):
+            points.setdefault(stream.removeprefix("mp:"), _Sum()).add_all(lines, period)
+    files["report.json"] = _report(site_id, site.slot_s, period, points)
+    files |= dict(sorted(named.items()))
+    manifest = {
+        "v": 1,
+        "site": site_id,
+        "period": {"from": period.first_s, "to": period.last_s},
+        "made_at": now_ms,
+        "tool": tool,
+        "files": {
+            f"f{i:04d}": {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            for i, (name, data) in enumerate(files.items())
+        },
+    }
+    signed = seal(MANIFEST_TYPE, canonical.encode(manifest), key).encode()
+    return Bundle(_zip({"manifest.json": signed} | files), total, len(found), len(points))
+
+
+def _register(connection: Connection, site_id: str, registrar: dict[str, VerifyKey]) -> tuple[bytes, RegisteredSite]:
+    raw = connection.execute(sa.select(registers.c.envelope).order_by(registers.c.version.desc()).limit(1)).scalar()
+    if raw is None:
+        raise CentralError("no register is stored: put the registrar's keys.json to /api/v1/keys first")
+    try:
+        document, _ = open_keys(bytes(raw), registrar)
+    except WireError as error:
+        raise CentralError(f"the stored register: {error}; were registrar_keys changed?") from None
+    site = document.site(site_id)
+    if site is None:
+        raise CentralError(f"site {site_id!r} is not in register version {document.version}")
+    return bytes(raw), site
+
+
+def _streams(connection: Connection, site_id: str, period: Period) -> list[tuple[str, str, list[bytes]]]:
+    """(epoch, stream, lines): each stream from its number 0 to its last record before the end of the period."""
+    names = connection.execute(
+        sa.select(records.c.epoch, records.c.stream)
+        .where(records.c.site == site_id)
+        .distinct()
+        .order_by(records.c.epoch, records.c.stream)
+    ).all()
+    found = []
+    for epoch, stream in names:
+        query = (
+            sa.select(records.c.n, records.c.line)
+            .where(records.c.site == site_id, records.c.epoch == epoch, records.c.stream == stream)
+            .order_by(records.c.n)
+        )
+        rows = connection.execute(query).all()
+        lines = [bytes(row.line) for row in rows]
+        keep = _prefix(lines, period.last_s)
+        if keep and rows[keep - 1].n != keep - 1:
+            lacking = next(i for i, row in enumerate(rows) if row.n != i)
+            raise CentralError(
+                f"stream {stream} of epoch {epoch} lacks record {lacking}: wait until the site has sent it again"
+            )
+        if keep:
+            found.append((epoch, stream, lines[:keep]))
+    return found
+
+
+def _prefix(lines: Sequence[bytes], end_s: int) -> int:
+    """How many lines belong: up to the last whose slot, or time where it has none, begins before the end."""
+    keep = 0
+    for i, line in enumerate(lines):
+        doc = parse_line(line)[1]
+        begins = doc["t0"] if doc["ty"] in {"interval", "gap"} else doc["at"] / 1000
+        if begins < end_s:
+            keep = i + 1
+    return keep
+
+
+@dataclass(slots=True)
+class _Sum:
+    wh: int = 0
+    exp_wh: int | None = None
+    intervals: int = 0
+    gaps: int = 0
+
+    def add_all(self, lines: Sequence[bytes], period: Period) -> None:
+        for line in lines:
+            doc = parse_line(line)[1]
+            if doc["ty"] not in {"interval", "gap"} or not (period.first_s <= doc["t0"] and doc["t1"] <= period.last_s):
+                continue
+            if doc["ty"] == "gap":
+                self.gaps += 1
+                continue
+            self.intervals += 1
+            self.wh += doc["wh"]
+            if doc["exp_wh"] is not None:
+                self.exp_wh = (self.exp_wh or 0) + doc["exp_wh"]
+
+
+def _report(site_id: str, slot_s: int, period: Period, points: dict[str, _Sum]) -> bytes:
+    return canonical.encode(
+        {
+            "v": 1,
+            "site": site_id,
+            "period": {"from": period.first_s, "to": period.last_s},
+            "slot_s": slot_s,
+            "points": {
+                f"p{i:04d}": {
+                    "id": name,
+                    "wh": points[name].wh,
+                    "exp_wh": points[name].exp_wh,
+                    "intervals": points[name].intervals,
+                    "gaps": points[name].gaps,
+                }
+                for i, name in enumerate(sorted(points))
+            },
+        }
+    )
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name, DATE)
+            info.create_system = 3
+            info.external_attr = ATTRIBUTES
+            archive.writestr(info, data)
+    return buffer.getvalue()
+
+
+def write(path: Path, bundle: Bundle) -> None:
+    """The file, whole or not at all."""
+    write_public(path, bundle.data)

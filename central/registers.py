@@ -1,0 +1,100 @@
+"""The register in force: the newest one that the registrar signed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from central.errors import CentralError
+from central.store.database import Database
+from central.store.evidence import RecordKeys, reverify
+from central.store.schema import registers
+from wire.errors import BadKey, WireError
+from wire.keys import VerifyKey
+from wire.registry import KeysDocument, open_keys
+
+
+class OlderRegister(CentralError):
+    """A register that is not newer than the one in force."""
+
+
+def registrar_keys(texts: Sequence[str]) -> dict[str, VerifyKey]:
+    """Keys of the registrar from the settings.
+
+    Raises:
+        CentralError: one is not an Ed25519 public key in base64.
+    """
+    try:
+        keys = [VerifyKey.from_text(text) for text in texts]
+    except BadKey as error:
+        raise CentralError(
+            f"registrar_keys: {error}; expected base64 of 32 bytes, as 'tizgin registrar' prints"
+        ) from None
+    return {key.kid: key for key in keys}
+
+
+class RegisterBook:
+    """Takes only rising versions; every one is kept."""
+
+    def __init__(self, database: Database, registrar: dict[str, VerifyKey]) -> None:
+        self.document: KeysDocument | None = None
+        self.envelope: bytes | None = None
+        self._database = database
+        self._registrar = registrar
+        self._record_keys: dict[str, RecordKeys] = {}
+
+    async def load(self) -> None:
+        """Take the newest stored register, checked again."""
+        row = await self._database.read(
+            lambda c: c.execute(sa.select(registers.c.envelope).order_by(registers.c.version.desc()).limit(1)).first()
+        )
+        if row is not None:
+            raw = bytes(row[0])
+            try:
+                self._set(open_keys(raw, self._registrar)[0], raw)
+            except WireError as error:
+                raise CentralError(f"the stored register: {error}; were registrar_keys changed?") from None
+
+    def record_keys(self, site: str) -> RecordKeys:
+        """Epoch → kid → record key of a site."""
+        if self.document is None:
+            return {}
+        if site not in self._record_keys:
+            self._record_keys[site] = self.document.record_keys(site)
+        return self._record_keys[site]
+
+    async def accept(self, raw: bytes, now_ms: int) -> bool:
+        """Take a register; false where it is the one in force, byte for byte.
+
+        Raises:
+            WireError: not signed by the registrar, or not a register.
+            OlderRegister: its version does not rise.
+        """
+        document, _ = open_keys(raw, self._registrar)
+        if self.document is not None and document.version <= self.document.version:
+            if raw == self.envelope:
+                return False
+            raise OlderRegister(
+                f"register version {document.version}, in force is {self.document.version}: only a higher one is taken"
+            )
+        row = {"version": document.version, "envelope": raw, "received_at": now_ms}
+        await self._database.write(lambda c: c.execute(sa.insert(registers), [row]))
+        self._set(document, raw)
+        return True
+
+    def _set(self, document: KeysDocument, raw: bytes) -> None:
+        self.document, self.envelope = document, raw
+        self._record_keys = {}
+
+    async def reverify(self, sites: Sequence[str]) -> int:
+        """Judge stored records that came before their key was known."""
+        total = 0
+        for site in sites:
+            keys = self.record_keys(site)
+            while keys:
+                done = await self._database.write(lambda c, s=site, k=keys: reverify(c, s, k))  # type: ignore[misc]
+                total += done
+                if done == 0:
+                    break
+        return total

@@ -1,0 +1,201 @@
+"""One central, put together: broker, collector, stores, register, relay. The API and the pages look at this."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from central.broker.child import ChildBroker
+from central.collector.collector import SUBSCRIPTIONS, Collector
+from central.collector.link import Address, MqttLink
+from central.collector.sorting import Sorter
+from central.collector.storing import Storer
+from central.errors import CentralError
+from central.live import LiveState
+from central.metrics import LiveGauges, Metrics
+from central.paths import Paths
+from central.registers import RegisterBook, registrar_keys
+from central.relay import Relay
+from central.store.database import Database
+from central.telemetry.duck import DuckStore
+from config.central import Central, RegisteredSite
+from config.central import ChildBroker as ChildBrokerSettings
+from wire.names import topic
+
+log = structlog.get_logger(__name__)
+
+
+def wall_ms() -> int:
+    """Milliseconds since the Unix epoch (UTC)."""
+    return time.time_ns() // 1_000_000
+
+
+class CentralService:
+    """Everything of one central that lives as long as its process."""
+
+    def __init__(self, settings: Central, base: Path, now_ms: Callable[[], int] = wall_ms) -> None:
+        self.settings = settings
+        self.paths = Paths.of(settings, base)
+        self.now_ms = now_ms
+        self.started_ms = now_ms()
+        self.sites: dict[str, RegisteredSite] = {site.id: site for site in settings.sites}
+        self.live = LiveState(self.sites)
+        self.metrics = Metrics()
+        self.metrics.registry.register(LiveGauges(self.live, now_ms))
+        self.broker: ChildBroker | None = None
+        self._registrar = registrar_keys(settings.registrar_keys)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Open the stores, start the broker where it is ours, connect.
+
+        Raises:
+            CentralError: something is missing or not usable; what was started is stopped again.
+        """
+        self.paths.data_dir.mkdir(parents=True, exist_ok=True)
+        url = self.settings.database_url or f"sqlite:///{self.paths.database}"
+        self.database = await asyncio.to_thread(Database.open, url)
+        try:
+            self.telemetry = await asyncio.to_thread(DuckStore, self.paths.telemetry)
+        except BaseException:
+            self.database.close()
+            raise
+        try:
+            await self._start_rest()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start_rest(self) -> None:
+        self.registers = RegisterBook(self.database, self._registrar)
+        await self.registers.load()
+        tls = self._tls()
+        settings = self.settings.broker
+        if isinstance(settings, ChildBrokerSettings):
+            self.broker = ChildBroker(self.paths, settings.host, settings.port, self.sites, user=settings.user)
+            await self.broker.start()
+        self.relay = Relay(self.database, self._publish_order, self.metrics, self.now_ms)
+        await self.relay.start()
+        self.collector = Collector(
+            self.live,
+            Sorter(lambda: self.sites, self.registers.record_keys),
+            Storer(self.database, self.telemetry),
+            self.database,
+            self.telemetry,
+            self.metrics,
+            self.now_ms,
+            on_answers=self.relay.answered,
+            on_online=self.relay.site_online,
+        )
+        self.link = MqttLink(
+            lambda: self._address(tls), SUBSCRIPTIONS, self.collector.arrive, self._link_changed, self.now_ms
+        )
+        self.collector.link = self.link
+        self.collector.start()
+        self.link.start()
+
+    async def stop(self) -> None:
+        """Stop in the order in which nothing is lost: first what arrives, then what stores, then the broker."""
+        for name in ("relay", "link", "collector"):
+            part = getattr(self, name, None)
+            if part is not None:
+                await part.stop()
+        for task in list(self._tasks):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if self.broker is not None:
+            await self.broker.stop()
+        await self.telemetry.close()
+        await asyncio.to_thread(self.database.close)
+
+    async def wait_connected(self, timeout_s: float = 15.0) -> None:
+        """Wait until the collector is subscribed.
+
+        Raises:
+            CentralError: it is not within the time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.link.up:
+            if time.monotonic() > deadline:
+                host, port = self.broker_address
+                raise CentralError(
+                    f"no connection to the broker {host}:{port} within {timeout_s:g} s: check that it runs, and that "
+                    "its certificate and the collector's come from the same authority"
+                )
+            await asyncio.sleep(0.02)
+
+    @property
+    def broker_address(self) -> tuple[str, int]:
+        """Where sites and the collector connect."""
+        if self.broker is not None:
+            return self.broker.host, self.broker.port
+        settings = self.settings.broker
+        if isinstance(settings, ChildBrokerSettings):
+            return settings.host, settings.port
+        parts = urlsplit(settings.url)
+        return parts.hostname or "localhost", parts.port or (8883 if parts.scheme == "mqtts" else 1883)
+
+    def _tls(self) -> ssl.SSLContext:
+        settings = self.settings.broker
+        if not isinstance(settings, ChildBrokerSettings) and urlsplit(settings.url).scheme != "mqtts":
+            raise CentralError(f"broker.url {settings.url!r}: expected mqtts://host:port; central speaks only over TLS")
+        try:
+            context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(self.paths.ca_file))
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_cert_chain(self.paths.cert_file, self.paths.key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise CentralError(
+                f"TLS material {self.paths.ca_file}, {self.paths.cert_file}, {self.paths.key_file}: {error}; "
+                "run 'tizgin central init'"
+            ) from None
+        return context
+
+    def _address(self, tls: ssl.SSLContext) -> Address:
+        host, port = self.broker_address
+        return Address(host, port, tls)
+
+    def _publish_order(self, full_topic: str, raw: bytes, expiry_s: int) -> bool:
+        return self.link.publish(full_topic, raw, retain=False, expiry_s=expiry_s)
+
+    def _link_changed(self, up: bool) -> None:
+        self.live.broker_up = up
+        if up:
+            self.publish_keys()
+
+    def publish_keys(self) -> None:
+        """The register in force to every site, retained."""
+        if self.registers.envelope is not None:
+            for site in self.sites:
+                self.link.publish(topic(site, "keys"), self.registers.envelope, retain=True)
+
+    async def take_register(self, raw: bytes) -> bool:
+        """Accept a register, carry it to the sites, and judge what came before it."""
+        new = await self.registers.accept(raw, self.now_ms())
+        if new:
+            log.info("register_accepted", version=self.registers.document.version if self.registers.document else None)
+            self.publish_keys()
+            task = asyncio.create_task(self._reverify(), name="reverify")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return new
+
+    async def _reverify(self) -> None:
+        count = await self.registers.reverify(list(self.sites))
+        if count:
+            log.info("records_judged", count=count)
+
+    async def set_sites(self, sites: tuple[RegisteredSite, ...]) -> None:
+        """Follow a changed list of registered sites."""
+        self.sites = {site.id: site for site in sites}
+        self.live.set_sites(self.sites)
+        if self.broker is not None:
+            await self.broker.set_sites(self.sites)
+        self.publish_keys()

@@ -1,0 +1,185 @@
+"""Tables. Times are ms since the Unix epoch (UTC) unless the name ends in ``_s``; energy is whole Wh."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+_BIG_ID = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts up only a column declared INTEGER."""
+
+records = Table(
+    "records",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("epoch", String(20), primary_key=True),
+    Column("stream", String(70), primary_key=True),
+    Column("n", BigInteger, primary_key=True),
+    Column("ty", String(16), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("prev", String(64)),
+    Column("line", LargeBinary, nullable=False),
+    Column("verified", Boolean),
+    Column("received_at", BigInteger, nullable=False),
+)
+"""Record lines byte for byte. ``verified``: true or false against the register's key, null where it has none yet."""
+
+Index("records_unverified", records.c.site, records.c.verified)
+
+forks = Table(
+    "forks",
+    metadata,
+    Column("id", _BIG_ID, primary_key=True, autoincrement=True),
+    Column("site", String(41), nullable=False),
+    Column("epoch", String(20), nullable=False),
+    Column("stream", String(70), nullable=False),
+    Column("n", BigInteger, nullable=False),
+    Column("line_sha256", String(64), nullable=False),
+    Column("line", LargeBinary, nullable=False),
+    Column("verified", Boolean),
+    Column("received_at", BigInteger, nullable=False),
+    UniqueConstraint("site", "epoch", "stream", "n", "line_sha256", name="forks_once"),
+)
+"""The same identity with other bytes: evidence that a site tells two stories."""
+
+streams = Table(
+    "streams",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("epoch", String(20), primary_key=True),
+    Column("stream", String(70), primary_key=True),
+    Column("next_n", BigInteger, nullable=False),
+    Column("last_hash", String(64)),
+)
+"""How far each stream is stored without a hole: ``next_n`` is the first number that is missing."""
+
+intervals = Table(
+    "intervals",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("epoch", String(20), primary_key=True),
+    Column("mp", String(62), primary_key=True),
+    Column("n", BigInteger, primary_key=True),
+    Column("t0_s", BigInteger, nullable=False),
+    Column("t1_s", BigInteger, nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("wh", BigInteger),
+    Column("exp_wh", BigInteger),
+    Column("why", String(32)),
+    Column("flags", String(120), nullable=False),
+    Column("verified", Boolean),
+)
+"""Projection of ``interval`` and ``gap`` records, for pages and reports. The record line stays the truth."""
+
+Index("intervals_by_time", intervals.c.site, intervals.c.t0_s)
+
+order_answers = Table(
+    "order_answers",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("epoch", String(20), primary_key=True),
+    Column("n", BigInteger, primary_key=True),
+    Column("order_id", String(36)),
+    Column("ty", String(16), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("state", String(20)),
+    Column("code", String(40)),
+    Column("text", Text),
+    Column("power_w", BigInteger),
+    Column("target_w", BigInteger),
+    Column("verified", Boolean),
+)
+"""Projection of ``cmd_*`` records by order."""
+
+Index("order_answers_by_order", order_answers.c.order_id)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("site", String(41), nullable=False),
+    Column("epoch", String(20), nullable=False),
+    Column("action", String(20), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("raw", LargeBinary, nullable=False),
+    Column("posted_at", BigInteger, nullable=False),
+    Column("execute_by", BigInteger, nullable=False),
+)
+"""Envelopes exactly as posted."""
+
+Index("orders_by_time", orders.c.posted_at)
+
+proposals = Table(
+    "proposals",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("site", String(41), nullable=False),
+    Column("made_at", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+)
+"""Unsigned suggestions for a desk to look at."""
+
+registers = Table(
+    "registers",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+)
+"""Every register the registrar signed, byte for byte."""
+
+inventories = Table(
+    "inventories",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+"""The newest claim of each site about what it has."""
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+)
+"""Signed checkpoints byte for byte."""
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", _BIG_ID, primary_key=True, autoincrement=True),
+    Column("site", String(41), nullable=False),
+    Column("topic", String(20), nullable=False),
+    Column("reason", String(20), nullable=False),
+    Column("detail", String(300), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+)
+"""What could not be taken, up to a bound; what went over it is only counted."""
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("name", String(40), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+"""Counters that survive a restart."""

@@ -1,0 +1,142 @@
+"""The site file: everything the agent knows about a site before it asks a single device."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from config.base import Id, Kilowatt, Model, Seconds, SiteId, Text3
+from config.devices import (
+    CoolingLoop,
+    Credentials,
+    Device,
+    Equipment,
+    Link,
+    MeteringPoint,
+    MinerGroup,
+    Network,
+    Tenant,
+    VirtualPoint,
+)
+from config.nodes import Node
+
+AgentModeName = Literal["monitor", "shadow", "armed"]
+
+
+class Reservation(Model):
+    """Reservation (бронь): what a stop may not go below, and the time a process needs to end safely (P5)."""
+
+    emergency_kw: Kilowatt
+    technological_kw: Kilowatt = 0.0
+    technological_min: float = Field(default=0.0, ge=0, le=1440)
+
+
+class Standing(Model):
+    """Standing limits of the connection (P25)."""
+
+    permitted_kw: Kilowatt | None = None
+    ramp_kw_per_min: Kilowatt | None = None
+    enforce: bool = False
+
+
+class Dispatch(Model):
+    """How the dispatcher names and reaches the site (P15)."""
+
+    name: str | None = None
+    phone: str | None = None
+
+
+class SiteHead(Model):
+    """Who the site is."""
+
+    id: SiteId
+    name: Text3
+    zone: Id = "default"
+    contracted_kw: Kilowatt
+    reservation: Reservation
+    standing: Standing = Standing()
+    dispatch: Dispatch = Dispatch()
+    simulation: bool = False
+    """True only for simulated plants: allows 10 s slots and marks every record and page."""
+
+
+class MeasuredAt(Model):
+    """Which metering or virtual point answers an order's ``measured_at``."""
+
+    net_import: Id
+    gross_mining: Id | None = None
+
+
+class Timing(Model):
+    """Times of the curtailment engine."""
+
+    cooldown_s: Seconds = 180.0
+    """Cooling keeps running this long after machines sleep, before their switch may open."""
+    sleep_confirm_s: Seconds = 90.0
+    """How long sleep may take to show at the meter before escalation is considered."""
+    switch_confirm_s: Seconds = 5.0
+    fresh_samples: int = Field(default=2, ge=2, le=10)
+    wake_stagger_per_s: float = Field(default=20.0, gt=0)
+    sleep_concurrency: int = Field(default=256, ge=1, le=4096)
+
+
+class Agent(Model):
+    """Settings of the agent process."""
+
+    mode: AgentModeName = "monitor"
+    """The highest mode the site asks for. Acting also needs a signed mode act and commissioned outputs."""
+    state_dir: str = "/var/lib/tizgin"
+    host: Id | None = None
+    """Equipment id of the machine it runs on."""
+    slot_s: Literal[10, 60, 300, 900, 1800, 3600] = 900
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=9108, ge=0, le=65535)
+    bulk_period_s: float = Field(default=5.0, gt=0, le=3600)
+    bulk_max_mb: int = Field(default=4096, ge=16)
+    live_period_s: float = Field(default=2.0, gt=0, le=60)
+    order_meter_period_s: float = Field(default=1.0, gt=0, le=1.0)
+    clock_source: Literal["kernel", "host"] = "kernel"
+    """``kernel``: the clock counts as synchronised when the kernel says so (chrony, ntpd). ``host``: the operator
+    states that the time is kept by other means (hypervisor, GNSS card); records name this source."""
+    timing: Timing = Timing()
+
+
+class Uplink(Model):
+    """Where central's broker is, and the site's TLS identity."""
+
+    broker: str
+    """``mqtts://host:port``."""
+    ca_file: str
+    cert_file: str
+    key_file: str
+    backfill_kbit_s: float = Field(default=2000.0, gt=0)
+
+
+class Trust(Model):
+    """Whom the agent believes."""
+
+    registrar_keys: tuple[str, ...] = Field(min_length=1)
+    """Raw Ed25519 public keys of the registrar, base64. More than one while a key is being changed."""
+
+
+class Site(Model):
+    """One whole site file."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    site: SiteHead
+    agent: Agent = Agent()
+    uplink: Uplink | None = None
+    trust: Trust | None = None
+    credentials: dict[str, Credentials] = Field(default_factory=dict)
+    networks: tuple[Network, ...] = ()
+    equipment: tuple[Equipment, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
+    cooling_loops: tuple[CoolingLoop, ...] = ()
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...] = ()
+    devices: tuple[Device, ...] = ()
+    metering_points: tuple[MeteringPoint, ...] = ()
+    virtual_points: tuple[VirtualPoint, ...] = ()
+    measured_at: MeasuredAt
+    miners: tuple[MinerGroup, ...] = ()

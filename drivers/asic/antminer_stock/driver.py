@@ -1,0 +1,299 @@
+"""Driver of Bitmain's own firmware."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from time import monotonic, time
+from typing import Any
+
+from drivers.asic.antminer_stock.conf import FAMILY, SLEEP, Prior, mode_of, refusal, with_mode
+from drivers.asic.cgminer import CgminerClient
+from drivers.asic.cgminer_status import Identity, status_from
+from drivers.asic.credentials import Credentials
+from drivers.asic.fields import first, mac, number, rows, text
+from drivers.asic.http import HttpClient
+from drivers.asic.outcome import acknowledged, not_allowed, refused, sleep_for, unknown
+from drivers.asic.timing import Timeouts
+from drivers.capabilities import MinerStatus, WriteOutcome
+from drivers.errors import BadAnswer, DriverError, NoAnswer, NoConnection, Refused
+
+HASHING_SHARE = 0.01
+"""Below this share of the nominal rate (or 0.1 TH/s) a machine counts as not hashing."""
+MIN_WEB_S = 0.2
+"""With less time left than this, a web page is not asked within a status."""
+WEB_RETRY_S = 60.0
+"""Pause after a failed reading over HTTP, so that a broken web page does not slow every poll."""
+
+
+class AntminerStock:
+    """One machine with Bitmain's own firmware: :class:`MinerReader` and :class:`Sleeper`.
+
+    Each poll reads ``summary``, ``stats`` and ``pools`` on the JSON socket. The sleep mode, MAC and serial number come
+    over HTTP, seldom: when unknown, when old, or when the hash rate contradicts the mode last read.
+
+    Args:
+        host: address of the machine.
+        rpc_port: JSON socket.
+        http_host: address of the web interface where it is another one.
+        http_port: web interface; ``None`` where it cannot be reached, then there is neither sleep nor sleep mode.
+        credentials: web log-in.
+        timeouts: time limits.
+        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
+        wall: UTC clock in seconds.
+        mono: monotonic clock in seconds.
+        pause: waits for seconds.
+    """
+
+    family = FAMILY
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        rpc_port: int = 4028,
+        http_host: str | None = None,
+        http_port: int | None = 80,
+        credentials: Credentials | None = None,
+        timeouts: Timeouts | None = None,
+        writes_allowed: bool = False,
+        wall: Callable[[], float] = time,
+        mono: Callable[[], float] = monotonic,
+        pause: Callable[[float], Awaitable[None]] = sleep_for,
+    ) -> None:
+        self.writes_allowed = writes_allowed
+        self._timeouts = timeouts or Timeouts()
+        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
+        self._http = (
+            HttpClient(http_host or host, http_port, credentials=credentials, timeout_s=self._timeouts.http_s)
+            if http_port is not None and credentials is not None
+            else None
+        )
+        self._wall = wall
+        self._mono = mono
+        self._pause = pause
+        self._writing = asyncio.Lock()
+        self._mode: int | None = None
+        self._mode_at = float("-inf")
+        self._identity = Identity()
+        self._identity_at = float("-inf")
+        self._web_not_before = float("-inf")
+        self._uptime_s: int | None = None
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def status(self) -> MinerStatus:
+        """Read the machine; asleep with a closed JSON socket is a status, not an error.
+
+        Raises:
+            DriverError: it did not answer, or not in a way that can be understood.
+        """
+        began = self._mono()
+        try:
+            async with asyncio.timeout(self._timeouts.status_s):
+                answers = await self._rpc.ask(("summary", "stats", "pools"))
+        except TimeoutError as error:
+            raise NoAnswer(f"{self._rpc.name}: not read within {self._timeouts.status_s:g} s") from error
+        except NoConnection as error:
+            # Many firmwares close the JSON socket while asleep. Only its own web page, asked now, can say so.
+            if not await self._refresh_mode(began) or self._mode != SLEEP:
+                raise error from error.__cause__
+            return self._complete(MinerStatus(family=FAMILY), began)
+        status = status_from(FAMILY, answers)
+        if status.uptime_s is not None and self._uptime_s is not None and status.uptime_s < self._uptime_s:
+            self._identity_at = float("-inf")
+        self._uptime_s = status.uptime_s
+        status = replace(status, **_power(answers))
+        hashing = _is_hashing(status)
+        if self._mono() - self._mode_at > self._mode_limit_s(hashing):
+            await self._refresh_mode(began)
+        if self._mono() - self._identity_at > self._timeouts.identity_max_age_s:
+            await self._refresh_identity(began)
+        return self._complete(status, began)
+
+    def _complete(self, status: MinerStatus, began: float) -> MinerStatus:
+        hashing = _is_hashing(status)
+        mode = self._mode if self._mode_is_young() else None
+        errors = status.errors
+        sleeping: bool | None = None
+        if mode is not None:
+            sleeping = mode == SLEEP and not hashing
+            if mode == SLEEP and hashing:
+                errors = (*errors, "configured to sleep, but hashing")
+        elif hashing:
+            sleeping = False
+        identity = Identity(status.model, status.firmware, status.mac, status.serial).over(self._identity)
+        return replace(
+            status,
+            model=identity.model,
+            firmware=identity.firmware,
+            mac=self._identity.mac or identity.mac,
+            serial=identity.serial,
+            sleeping=sleeping,
+            errors=errors,
+            latency_ms=round((self._mono() - began) * 1000, 1),
+        )
+
+    def _mode_limit_s(self, hashing: bool | None) -> float:
+        """How old the mode last read may be before it is read again."""
+        if self._mode == SLEEP and hashing:
+            return 0.0
+        if self._mode != SLEEP and hashing is False:
+            # Put to sleep by somebody else, booting, or broken: worth a look, but not in every poll of a waking fleet.
+            return self._timeouts.mode_max_age_s / 5
+        return self._timeouts.mode_max_age_s
+
+    def _mode_is_young(self) -> bool:
+        return self._mono() - self._mode_at <= self._timeouts.mode_max_age_s
+
+    async def _refresh_mode(self, began: float) -> bool:
+        """Read the mode over HTTP in what is left of the time; False, and the old one kept, where that fails."""
+        conf = await self._web("/cgi-bin/get_miner_conf.cgi", began)
+        return conf is not None and self._took_mode(conf)
+
+    async def _refresh_identity(self, began: float) -> None:
+        info = await self._web("/cgi-bin/get_system_info.cgi", began)
+        if info is None:
+            return
+        self._identity = Identity(
+            model=text(info.get("minertype")),
+            firmware=text(info.get("system_filesystem_version")),
+            mac=mac(info.get("macaddr")),
+            serial=text(info.get("serinum")),
+        )
+        self._identity_at = self._mono()
+
+    async def _web(self, path: str, began: float) -> dict[str, Any] | None:
+        """One reading over HTTP within the time of a status, or ``None``."""
+        left_s = min(self._timeouts.http_s, self._timeouts.status_s - (self._mono() - began))
+        # A write in progress holds the web interface for up to 20 s; the poll must not wait behind it.
+        if self._http is None or self._http.busy or self._mono() < self._web_not_before or left_s < MIN_WEB_S:
+            return None
+        try:
+            return await self._http.get_json(path, timeout_s=left_s)
+        except DriverError:
+            self._web_not_before = self._mono() + WEB_RETRY_S
+            return None
+
+    def _took_mode(self, conf: dict[str, Any]) -> bool:
+        mode = mode_of(conf)
+        if mode is None:
+            return False
+        self._mode = mode
+        self._mode_at = self._mono()
+        return True
+
+    # --- sleep and wake ------------------------------------------------------------------------------------------
+
+    async def prior_state(self) -> str:
+        """The work mode now, as compact JSON.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        conf = await self._read_conf()
+        mode = mode_of(conf)
+        if mode is None:
+            raise BadAnswer(f"{self._rpc.name}: no work mode in its configuration; it must not be changed")
+        return Prior(mode).to_text()
+
+    async def sleep(self) -> WriteOutcome:
+        """Ask it to sleep. Never raises; an answer lost is ``UNKNOWN``. "Acknowledged" means the mode reads back."""
+        return await self._set_mode(SLEEP)
+
+    async def wake(self, prior_state: str) -> WriteOutcome:
+        """Put the mode back that it had before; asleep before stays asleep. Never raises."""
+        try:
+            prior = Prior.from_text(prior_state)
+        except ValueError as error:
+            return refused(self._wall, f"{self._rpc.name}: nothing written: {error}")
+        if prior.asleep:
+            return acknowledged(self._wall, "was asleep before; left asleep, nothing written")
+        return await self._set_mode(prior.mode)
+
+    async def _set_mode(self, mode: int) -> WriteOutcome:
+        if not self.writes_allowed:
+            return not_allowed(self._wall, self._rpc.name)
+        async with self._writing:
+            return await self._set_mode_alone(mode)
+
+    async def _set_mode_alone(self, mode: int) -> WriteOutcome:
+        try:
+            web = self._needed_web()
+            conf = await self._read_conf()
+            if mode_of(conf) == mode:
+                return acknowledged(self._wall, f"mode is {mode} already; nothing written")
+            body = with_mode(conf, mode, name=self._rpc.name)
+        except (Refused, BadAnswer) as error:
+            return refused(self._wall, f"nothing written: {error}")
+        except DriverError as error:
+            return unknown(self._wall, f"nothing written: {error}")
+        return await self._write(web, body, mode)
+
+    async def _write(self, web: HttpClient, body: dict[str, Any], mode: int) -> WriteOutcome:
+        self._mode_at = float("-inf")  # whatever comes of it, the mode last read is no longer to be believed
+        lost: DriverError | None = None
+        try:
+            answer = await web.post_json("/cgi-bin/set_miner_conf.cgi", body, timeout_s=self._timeouts.write_s)
+        except Refused as error:
+            return refused(self._wall, str(error))
+        except DriverError as error:
+            lost = error
+        else:
+            reason = refusal(answer)
+            if reason is not None:
+                return refused(self._wall, f"{self._rpc.name}: set_miner_conf.cgi: {reason}")
+        seen = await self._read_back(mode)
+        if seen == mode:
+            note = f"; the answer to the write was lost ({lost})" if lost is not None else ""
+            return acknowledged(self._wall, f"mode {mode} written and read back{note}")
+        if lost is not None:
+            return unknown(self._wall, f"{lost}; mode read back: {seen}")
+        if seen is None:
+            return unknown(self._wall, f"{self._rpc.name}: the write was answered, but reading it back failed")
+        return refused(
+            self._wall, f"{self._rpc.name}: the write was answered with success, but mode {mode} reads back as {seen}"
+        )
+
+    async def _read_back(self, mode: int) -> int | None:
+        seen: int | None = None
+        for pause_s in self._timeouts.read_back_s:
+            await self._pause(pause_s)
+            try:
+                seen = mode_of(await self._read_conf())
+            except DriverError:
+                continue
+            if seen == mode:
+                break
+        return seen
+
+    async def _read_conf(self) -> dict[str, Any]:
+        """The configuration, only if it is correct JSON: it is going to be written back.
+
+        Raises:
+            DriverError: it could not be read, or no log-in is configured.
+        """
+        conf = await self._needed_web().get_json("/cgi-bin/get_miner_conf.cgi", strict=True)
+        self._took_mode(conf)
+        return conf
+
+    def _needed_web(self) -> HttpClient:
+        if self._http is None:
+            raise Refused(f"{self._rpc.name}: sleep needs its web interface and a log-in; give the group credentials")
+        return self._http
+
+
+def _is_hashing(status: MinerStatus) -> bool | None:
+    if status.hashrate_ths is None:
+        return None
+    return status.hashrate_ths > max(0.1, HASHING_SHARE * (status.hashrate_nominal_ths or 0.0))
+
+
+def _power(answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Power where the answer carries it (some S21-class firmwares), as an estimate: none of them says how it is got."""
+    for row in rows(answers.get("stats"), "STATS"):
+        watts = number(first(row, "chain_power", "power", "Power", "watt"))
+        if watts is not None and watts >= 0:
+            return {"power_w": watts, "power_source": "estimated"}
+    return {}

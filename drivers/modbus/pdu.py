@@ -1,0 +1,116 @@
+"""Modbus protocol data units as bytes: requests we send, answers we accept.
+
+Source: MODBUS Application Protocol Specification V1.1b3. Frames here are *unit address + PDU*: without MBAP header or
+check sum, as evidence keeps them.
+"""
+
+from __future__ import annotations
+
+from drivers.errors import BadAnswer, BadFrame
+
+READ_FUNCTIONS = frozenset({1, 2, 3, 4})
+WRITE_SINGLE_COIL = 5
+COIL_ON, COIL_OFF = 0xFF00, 0x0000
+
+EXCEPTIONS = {
+    1: "illegal function",
+    2: "illegal data address",
+    3: "illegal data value",
+    4: "server device failure",
+    5: "acknowledge, still working",
+    6: "server device busy",
+    8: "memory parity error",
+    10: "gateway path unavailable",
+    11: "gateway target device failed to respond",
+}
+SILENT_TARGET = 11
+"""A gateway's word that the unit behind it did not answer."""
+MAYBE_DONE = frozenset({4, 5, 11})
+"""Exceptions after which a write may have had its effect all the same."""
+
+
+def read_request(function: int, addr: int, count: int) -> bytes:
+    """Functions 1 to 4.
+
+    Raises:
+        ValueError: a count or address the protocol does not have.
+    """
+    limit = 2000 if function in {1, 2} else 125
+    if function not in READ_FUNCTIONS or not 1 <= count <= limit or addr < 0 or addr + count > 0x10000:
+        raise ValueError(f"read: function {function}, address {addr}, count {count} is outside the protocol's bounds")
+    return bytes((function,)) + addr.to_bytes(2, "big") + count.to_bytes(2, "big")
+
+
+def write_coil_request(addr: int, value: int) -> bytes:
+    """Function 5. ``value`` is :data:`COIL_ON`, :data:`COIL_OFF`, or a length where a device times its own pulse."""
+    return bytes((WRITE_SINGLE_COIL,)) + addr.to_bytes(2, "big") + value.to_bytes(2, "big")
+
+
+def exception_of(answer: bytes) -> int | None:
+    """Exception code of an answer frame, if it is one."""
+    return answer[2] if len(answer) >= 3 and answer[1] & 0x80 else None
+
+
+def describe_exception(code: int) -> str:
+    """For people."""
+    return f"exception {code} ({EXCEPTIONS.get(code, 'not in the standard')})"
+
+
+def read_words(request: bytes, answer: bytes) -> tuple[int, ...]:
+    """Registers of an answer to function 3 or 4.
+
+    Raises:
+        BadFrame: another function or another length than was asked for.
+    """
+    count = int.from_bytes(request[4:6], "big")
+    data = _payload(request, answer, 2 * count)
+    return tuple(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
+
+
+def read_bits(request: bytes, answer: bytes) -> tuple[bool, ...]:
+    """Coils or inputs of an answer to function 1 or 2.
+
+    Raises:
+        BadFrame: another function or another length than was asked for.
+    """
+    count = int.from_bytes(request[4:6], "big")
+    data = _payload(request, answer, (count + 7) // 8)
+    return tuple(bool(data[i // 8] >> i % 8 & 1) for i in range(count))
+
+
+def _payload(request: bytes, answer: bytes, length: int) -> bytes:
+    if answer[:2] != request[:2]:
+        raise BadFrame(f"answer begins {answer[:2].hex()}, expected {request[:2].hex()} (unit, function)")
+    if len(answer) != 3 + length or answer[2] != length:
+        raise BadFrame(f"answer has {len(answer) - 3} data bytes and says {answer[2:3].hex()}, expected {length}")
+    return answer[3:]
+
+
+def check_answer(request: bytes, answer: bytes) -> None:
+    """Does the answer fit the question? An exception answer fits.
+
+    Raises:
+        BadFrame: it does not.
+    """
+    if len(answer) == 3 and answer[0] == request[0] and answer[1] == request[1] | 0x80:
+        return
+    function = request[1]
+    if function in {1, 2}:
+        read_bits(request, answer)
+    elif function in {3, 4}:
+        read_words(request, answer)
+    elif answer != request:
+        raise BadFrame(f"echo of the write is {answer.hex()}, expected {request.hex()}")
+
+
+def require_words(request: bytes, answer: bytes) -> tuple[int, ...]:
+    """Like :func:`read_words`, but an exception answer is an error too.
+
+    Raises:
+        BadAnswer: the device answered with an exception.
+        BadFrame: the answer does not fit.
+    """
+    code = exception_of(answer)
+    if code is not None:
+        raise BadAnswer(describe_exception(code))
+    return read_words(request, answer)

@@ -1,0 +1,174 @@
+"""The story of an order out of signed answers: what is proven, by which key, and what is refused.
+
+Only record lines whose signature verifies with a record key that the register names for that site and epoch count.
+Everything else that central shows about an order is a claim and is kept apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wire.errors import BadRecord
+from wire.keys import VerifyKey
+from wire.names import origin
+from wire.orders import SignedOrder
+from wire.records import parse_line
+from wire.registry import KeysDocument
+from wire.states import OrderState
+
+DELIVERY_LIMIT_MS = 10_000
+"""Without a signed ``received`` by then the dispatcher must call (contract, section 7)."""
+MAX_LINES = 2_000
+COMMANDS = frozenset({"cmd_rx", "cmd_ack", "cmd_eff"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One verified record about the order."""
+
+    ty: str
+    state: str
+    at: int
+    kid: str
+    n: int
+    text: str
+    code: str | None
+    flags: tuple[str, ...]
+    power_w: int | None
+    target_w: int | None
+    ms: Mapping[str, int | None]
+    escalated: tuple[str, ...]
+    agent_mode: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A line that does not count, and why."""
+
+    line: str
+    why: str
+
+
+@dataclass(slots=True)
+class Story:
+    """What is known for certain about one order."""
+
+    order_id: str
+    site: str
+    answers: list[Answer] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+    @property
+    def received(self) -> Answer | None:
+        """The site's signed word that the order arrived; the obligation runs from here."""
+        return next((a for a in self.answers if a.ty == "cmd_rx"), None)
+
+    @property
+    def last(self) -> Answer | None:
+        """The newest verified answer that has a state."""
+        return self.answers[-1] if self.answers else None
+
+    @property
+    def state(self) -> str | None:
+        """State by signed answers alone; ``None`` before the first."""
+        return self.last.state if self.last else None
+
+    @property
+    def kids(self) -> tuple[str, ...]:
+        """Keys that verified, in order of appearance."""
+        return tuple(dict.fromkeys(a.kid for a in self.answers))
+
+    @property
+    def held(self) -> Answer | None:
+        """The first answer that says the meter confirmed the effect."""
+        return next((a for a in self.answers if a.ty == "cmd_eff" and a.state == OrderState.HOLDING), None)
+
+    @property
+    def completed(self) -> Answer | None:
+        """The answer to be read aloud: the latest ``done``, else the meter's confirmation."""
+        done = [a for a in self.answers if a.ty == "cmd_eff" and a.state == OrderState.DONE]
+        return done[-1] if done else self.held
+
+    def not_delivered(self, *, signed_ms: int, now_ms: int) -> bool:
+        """True when nothing signed came back in time: the dispatcher must call."""
+        return self.received is None and now_ms - signed_ms >= DELIVERY_LIMIT_MS
+
+
+def tell(signed: SignedOrder, lines: Iterable[str], register: KeysDocument) -> Story:
+    """Verify the answer lines of one order.
+
+    Args:
+        signed: the order as the dispatcher signed it (its own bytes, not what central shows).
+        lines: record lines as text, in any order, duplicates allowed.
+        register: the register, verified with the registrar's key.
+    """
+    order = signed.order
+    story = Story(order.id, order.site)
+    keys = register.record_keys(order.site).get(order.epoch, {})
+    found: dict[int, Answer] = {}
+    for count, text in enumerate(lines):
+        if count >= MAX_LINES:
+            story.refused.append(Refused("", f"more than {MAX_LINES} lines; the rest was not looked at"))
+            break
+        try:
+            answer = _verify(text, signed, keys)
+        except BadRecord as error:
+            story.refused.append(Refused(str(text)[:120], str(error)))
+            continue
+        before = found.setdefault(answer.n, answer)
+        if before != answer:
+            story.refused.append(Refused(str(text)[:120], f"two different signed records number {answer.n}: a fork"))
+    story.answers.extend(found[n] for n in sorted(found))
+    if story.answers and story.answers[0].ty != "cmd_rx":
+        story.refused.append(Refused("", "the signed 'received' is missing before the other answers"))
+    return story
+
+
+def _verify(text: Any, signed: SignedOrder, keys: Mapping[str, VerifyKey]) -> Answer:
+    order = signed.order
+    if not isinstance(text, str):
+        raise BadRecord(f"an answer is a JSON {type(text).__name__}, expected a record line")
+    line, doc = parse_line(text.encode("utf-8", "surrogatepass").rstrip(b"\n"))
+    key = keys.get(line.kid)
+    if key is None:
+        raise BadRecord(f"signed by key {line.kid}, which the register does not name for {order.site} {order.epoch}")
+    if not line.verified_by(key):
+        raise BadRecord(f"the signature of key {line.kid} does not verify")
+    if doc["log"] != origin(order.site, order.epoch) or doc["st"] != "cmd" or doc["ty"] not in COMMANDS:
+        raise BadRecord(
+            f"a {doc['ty']} record of {str(doc['log'])[:80]}/{doc['st']}, expected an answer of this order's site"
+        )
+    if doc.get("id") != order.id:
+        raise BadRecord(f"speaks of order {str(doc.get('id'))[:40]}, not of this one")
+    if doc["ty"] == "cmd_rx" and doc.get("digest") != signed.digest:
+        raise BadRecord("the site received other bytes under this order's id")
+    ms = doc.get("ms")
+    return Answer(
+        ty=doc["ty"],
+        state=OrderState.RECEIVED.value if doc["ty"] == "cmd_rx" else _text(doc.get("state")) or "",
+        at=int(doc["at"]),
+        kid=line.kid,
+        n=int(doc["n"]),
+        text=_text(doc.get("text")) or "",
+        code=_text(doc.get("code")),
+        flags=_texts(doc.get("flags")),
+        power_w=_integer(doc.get("power_w")),
+        target_w=_integer(doc.get("target_w")),
+        ms={str(k): _integer(v) for k, v in ms.items()} if isinstance(ms, dict) else {},
+        escalated=_texts(doc.get("escalated")),
+        agent_mode=_text(doc.get("agent_mode")),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value[:500] if isinstance(value, str) else None
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(str(item)[:100] for item in value[:100]) if isinstance(value, list) else ()
+
+
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,153 @@
+"""A relay module or remote I/O as a Modbus unit: coils move its contacts, inputs show what they are wired to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from drivers.profiles.model import BinaryInput, Output, RelayProfile
+from simulator.devices.modbus import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, ModbusError
+from simulator.faults import DeviceFaults
+from simulator.relays import RelayBody
+
+COIL_ON, COIL_OFF = 0xFF00, 0x0000
+DEFAULT_PULSE_S = 0.5
+
+
+class RelayUnit:
+    """One module.
+
+    Args:
+        profile: which coil is which.
+        body: the contacts behind the coils.
+        level: what an input feels now, by input id.
+        now_s: the plant's clock, after it was brought up to date.
+        pulse_s: by output id, the pulse length set in the device, for devices that keep it as a setting.
+        counts: edges that a counting input has seen, by input id.
+        moved: called after every write.
+    """
+
+    def __init__(
+        self,
+        profile: RelayProfile,
+        body: RelayBody,
+        *,
+        level: Callable[[str], bool],
+        now_s: Callable[[], float],
+        pulse_s: Mapping[str, float] | None = None,
+        counts: Callable[[str], int] = lambda _: 0,
+        faults: DeviceFaults | None = None,
+        moved: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.profile = profile
+        self.body = body
+        self._level = level
+        self._now_s = now_s
+        self._pulse_s = dict(pulse_s or {})
+        self._counts = counts
+        self._faults = faults or DeviceFaults()
+        self._moved = moved
+        self._outputs: dict[int, Output] = {o.addr: o for o in profile.outputs}
+        self._pulses: dict[int, Output] = {o.pulse.addr: o for o in profile.outputs if o.pulse is not None}
+        self._inputs: dict[str, dict[int, BinaryInput]] = {"discrete": {}, "coil": {}}
+        for binary in profile.inputs:
+            self._inputs[binary.table][binary.addr] = binary
+        for output in profile.outputs:
+            body.outputs.setdefault(output.id, False)
+
+    def answers(self) -> bool:
+        """See :class:`simulator.devices.modbus.Unit`."""
+        return self.body.powered and not self._faults.dead
+
+    def delay_s(self) -> float:
+        """See :class:`simulator.devices.modbus.Unit`."""
+        return self._faults.slow_s
+
+    def refuses(self) -> int | None:
+        """See :class:`simulator.devices.modbus.Unit`."""
+        return self._faults.exception
+
+    def read_bits(self, table: str, addr: int, count: int, /) -> Sequence[bool]:
+        """Coils or inputs; only addresses that the profile knows."""
+        self._now_s()
+        return [self._bit(table, at) for at in range(addr, addr + count)]
+
+    def read_registers(self, table: str, addr: int, count: int, /) -> Sequence[int]:
+        """Counters of inputs and the watchdog's time-out."""
+        known = self._registers(table)
+        if not known:
+            raise ModbusError(ILLEGAL_FUNCTION)
+        words = [known.get(at) for at in range(addr, addr + count)]
+        if any(word is None for word in words):
+            raise ModbusError(ILLEGAL_ADDRESS)
+        return [word or 0 for word in words]
+
+    def write_coil(self, addr: int, value: int, /) -> None:
+        """Function 5: a level, or the start of a pulse that the module ends by itself."""
+        now_s = self._now_s()
+        if addr in self._pulses:
+            self._start_pulse(self._pulses[addr], value, now_s)
+        elif addr in self._outputs:
+            if value not in {COIL_ON, COIL_OFF}:
+                raise ModbusError(ILLEGAL_VALUE)
+            self.body.set_output(self._outputs[addr].id, value == COIL_ON, now_s)
+        else:
+            raise ModbusError(ILLEGAL_ADDRESS)
+        self._moved()
+
+    def write_coils(self, addr: int, levels: Sequence[bool], /) -> None:
+        """Function 15, all or nothing."""
+        outputs = [self._outputs.get(addr + i) for i in range(len(levels))]
+        if any(output is None for output in outputs):
+            raise ModbusError(ILLEGAL_ADDRESS)
+        now_s = self._now_s()
+        for output, level in zip(outputs, levels, strict=True):
+            if output is not None:
+                self.body.set_output(output.id, level, now_s)
+        self._moved()
+
+    def write_registers(self, _addr: int, _words: Sequence[int], /) -> None:
+        """No settings can be changed over the bus."""
+        raise ModbusError(ILLEGAL_FUNCTION)
+
+    def _bit(self, table: str, addr: int) -> bool:
+        if table == "coil":
+            if addr in self._outputs:
+                return self.body.outputs[self._outputs[addr].id]
+            if addr in self._pulses:
+                return self._pulses[addr].id in self.body.pulses
+            if addr == self.profile.watchdog.status_coil:
+                return False
+        if addr in self._inputs[table]:
+            return self._level(self._inputs[table][addr].id)
+        raise ModbusError(ILLEGAL_ADDRESS)
+
+    def _start_pulse(self, output: Output, value: int, now_s: float) -> None:
+        pulse = output.pulse
+        assert pulse is not None
+        if pulse.value == "duration":
+            length_ms = value * (pulse.unit_ms or 1)
+            if not 0 < length_ms <= (pulse.max_ms or length_ms):
+                raise ModbusError(ILLEGAL_VALUE)
+            self.body.pulse(output.id, length_ms / 1000.0, now_s)
+        elif value == COIL_ON:
+            self.body.pulse(output.id, self._pulse_s.get(output.id, DEFAULT_PULSE_S), now_s)
+        elif value == COIL_OFF:
+            self.body.set_output(output.id, False, now_s)
+        else:
+            raise ModbusError(ILLEGAL_VALUE)
+
+    def _registers(self, table: str) -> dict[int, int]:
+        known: dict[int, int] = {}
+        watchdog = self.profile.watchdog
+        if table == "holding" and watchdog.holding is not None:
+            known[watchdog.holding] = watchdog.off_value or 0
+        for binary in self.profile.inputs:
+            counter = binary.counter
+            if counter is None or counter.table != table:
+                continue
+            count = self._counts(binary.id) % (1 << 16 * counter.words)
+            words = [count >> 16 * (counter.words - 1 - i) & 0xFFFF for i in range(counter.words)]
+            if counter.word_order == "little":
+                words.reverse()
+            known.update((counter.addr + i, word) for i, word in enumerate(words))
+        return known

@@ -1,0 +1,144 @@
+"""Body of ``tizgin agent check``: read the file, check it with the shipped profiles, print the verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from config.check import CheckResult, Output, ProfileFacts, check
+from config.loader import read_site
+from config.problems import ConfigError, Problem
+from tizgin.errors import EXIT_OK, EXIT_PROBLEM
+
+
+def check_file(path: Path, *, as_json: bool) -> int:
+    """Check one site file and print. Returns the exit code: 0 without errors, else 1."""
+    try:
+        loaded = read_site(path)
+    except ConfigError as error:
+        result = CheckResult(error.problems, ())
+    else:
+        result = check(loaded.value, source=loaded.source, profiles=ProfileCatalogue())
+    if as_json:
+        typer.echo(json.dumps(as_dict(result), ensure_ascii=False))
+    else:
+        _print(result, path.name)
+    return EXIT_OK if result.ok else EXIT_PROBLEM
+
+
+class ProfileCatalogue:
+    """Profile id → what the checks need to know of it, read once each."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, ProfileFacts | None] = {}
+
+    def __call__(self, profile_id: str) -> ProfileFacts | None:
+        """Facts of a profile, or None where there is none of that id (or file)."""
+        if profile_id not in self._known:
+            self._known[profile_id] = _modbus_facts(profile_id) or _pdu_facts(profile_id)
+        return self._known[profile_id]
+
+
+def _modbus_facts(profile_id: str) -> ProfileFacts | None:
+    from drivers.errors import ProfileError
+    from drivers.profiles import RelayProfile, load_profile
+
+    try:
+        profile = load_profile(profile_id)
+    except ProfileError:
+        return None
+    if not isinstance(profile, RelayProfile):
+        return ProfileFacts(profile.kind)
+    return ProfileFacts(
+        kind=profile.kind,
+        outputs={output.id: output.pulse is not None for output in profile.outputs},
+        inputs={found.id: found.latched or found.counter is not None for found in profile.inputs},
+    )
+
+
+def _pdu_facts(profile_id: str) -> ProfileFacts | None:
+    from drivers.errors import ProfileError
+    from drivers.snmp.profile import load_pdu_profile
+
+    try:
+        profile = load_pdu_profile(profile_id)
+    except ProfileError:
+        return None
+    outlets = profile.outlets
+    switchable = outlets.maximum if outlets is not None and outlets.open is not None else 0
+    return ProfileFacts("pdu", outputs={str(n): False for n in range(1, switchable + 1)}, inputs={})
+
+
+def as_dict(result: CheckResult) -> dict[str, Any]:
+    """The shape of ``--json``."""
+    return {
+        "ok": result.ok,
+        "problems": [
+            {
+                "severity": problem.severity,
+                "where": problem.where,
+                "message": problem.message,
+                "file": problem.file,
+                "line": problem.line,
+            }
+            for problem in result.problems
+        ],
+        "outputs": [
+            {
+                "id": output.id,
+                "dark": list(output.dark),
+                "dark_w": output.dark_w,
+                "usable": output.usable,
+                "why": output.why,
+                "proved_by": output.proved_by,
+            }
+            for output in result.outputs
+        ],
+    }
+
+
+def _print(result: CheckResult, name: str) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    _problems(console, "errors", result.errors, "red")
+    _problems(console, "warnings", result.warnings, "yellow")
+    if result.outputs:
+        Console(highlight=False).print(_table(result.outputs))
+    usable = [output for output in result.outputs if output.usable]
+    watts = sum(output.dark_w for output in usable)
+    verdict = "can be used" if result.ok else "cannot be used"
+    console.print(
+        f"{escape(name)}: {verdict}: {len(result.errors)} errors, {len(result.warnings)} warnings, "
+        f"{len(usable)} of {len(result.outputs)} outputs usable ({watts / 1e6:.2f} MW rated behind them)"
+    )
+
+
+def _problems(console: Console, title: str, problems: Sequence[Problem], colour: str) -> None:
+    if problems:
+        console.print(f"[{colour}]{title}[/{colour}]")
+    for problem in problems:
+        console.print(f"  {escape(str(problem))}")
+
+
+def _table(outputs: Sequence[Output]) -> Table:
+    table = Table(title="Outputs, in the normal positions")
+    table.add_column("output")
+    table.add_column("goes dark", overflow="fold")
+    table.add_column("MW", justify="right")
+    table.add_column("proved by")
+    table.add_column("usable", overflow="fold")
+    for output in outputs:
+        table.add_row(
+            escape(output.id),
+            escape(", ".join(name for name in output.dark if name != output.id)),
+            f"{output.dark_w / 1e6:.3f}",
+            escape(output.proved_by or "-"),
+            "yes" if output.usable else escape(f"no: {output.why}"),
+        )
+    return table

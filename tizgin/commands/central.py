@@ -1,0 +1,244 @@
+"""``tizgin central``: init, check, run, enroll, bundle, broker-config."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tizgin import __version__
+from tizgin.errors import EXIT_PROBLEM, EXIT_WRONG_USE, UserError
+
+if TYPE_CHECKING:
+    from config.central import Central
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The collector: init, run, evidence bundles.",
+    epilog="Example: tizgin central init --config central.yaml --registrar KEY",
+)
+
+Config = Annotated[Path, typer.Option("--config", help="Settings of central.", show_default="central.yaml")]
+DEFAULT = Path("central.yaml")
+
+
+def _load(path: Path) -> Central:
+    from config.loader import load_central
+    from config.problems import ConfigError
+
+    try:
+        return load_central(path)
+    except ConfigError as error:
+        raise UserError(str(error)) from None
+
+
+@app.command(epilog="Example: tizgin central init --config central.yaml --registrar BASE64KEY --data-dir ./central")
+def init(
+    config: Config = DEFAULT,
+    registrar: Annotated[list[str] | None, typer.Option(help="Registrar's public key, base64 (repeatable).")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where a new settings file keeps central's data.")] = None,
+    port: Annotated[int, typer.Option(help="Web port in a new settings file.")] = 8080,
+    broker_port: Annotated[int, typer.Option(help="Broker port in a new settings file.")] = 8883,
+) -> None:
+    """Make certificates and keys, and the settings file where there is none. What exists is never replaced."""
+    from central import pki
+    from central.errors import CentralError
+    from central.paths import Paths
+    from central.registers import registrar_keys
+    from config.central import ChildBroker
+
+    try:
+        if not config.exists():
+            registrar_keys(registrar or [])
+            _write_settings(config, registrar or [], data_dir or Path("central-data"), port, broker_port)
+            typer.echo(str(config))
+        settings = _load(config)
+        paths = Paths.of(settings, config.resolve().parent)
+        host = settings.broker.host if isinstance(settings.broker, ChildBroker) else "localhost"
+        for name in pki.initialise(paths, host, datetime.now(UTC)):
+            typer.echo(name)
+    except CentralError as error:
+        raise UserError(str(error)) from None
+
+
+def _write_settings(path: Path, registrar: list[str], data_dir: Path, port: int, broker_port: int) -> None:
+    import yaml
+
+    from central.paths import write_public
+
+    if not registrar:
+        raise UserError(
+            f"{path} is not there and --registrar was not given: name the registrar's public key, as "
+            "'tizgin registrar init' prints it, so that a settings file can be written",
+            exit_code=EXIT_WRONG_USE,
+        )
+    data = {
+        "schema": 1,
+        "data_dir": str(data_dir),
+        "port": port,
+        "broker": {"mode": "child", "host": "127.0.0.1", "port": broker_port},
+        "registrar_keys": registrar,
+        "sites": [],
+    }
+    write_public(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True).encode())
+
+
+@app.command(epilog="Example: tizgin central check --config central.yaml")
+def check(config: Config = DEFAULT, as_json: Annotated[bool, typer.Option("--json")] = False) -> int:
+    """Check settings, keys, certificates and the broker's program, without starting anything."""
+    from central.check import problems
+
+    found = problems(_load(config), config.resolve().parent, datetime.now(UTC))
+    if as_json:
+        typer.echo(json.dumps({"ok": not found, "problems": found}, ensure_ascii=False))
+    else:
+        for line in found or ["ok"]:
+            typer.echo(line)
+    return EXIT_PROBLEM if found else 0
+
+
+@app.command(epilog="Example: tizgin central run --config central.yaml --ready-file /run/tizgin/central.json")
+def run(
+    config: Config = DEFAULT,
+    ready_file: Annotated[Path | None, typer.Option(help="Written with the addresses when everything is up.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning, error.")] = "info",
+) -> None:
+    """Run broker, collector, API and pages in one process until SIGTERM or Ctrl-C."""
+    from central.errors import CentralError
+    from central.logs import configure
+    from central.server import serve
+
+    configure(log_level)
+    settings = _load(config)
+    try:
+        asyncio.run(
+            serve(
+                settings,
+                config.resolve().parent,
+                version=__version__,
+                ready_file=ready_file,
+                reload_sites=lambda: _load(config).sites,
+            )
+        )
+    except CentralError as error:
+        raise UserError(str(error)) from None
+
+
+@app.command(epilog="Example: tizgin central enroll --config central.yaml --csr site.csr --site ekb-1 --out ekb-1.pem")
+def enroll(
+    csr: Annotated[Path, typer.Option(help="The site's certificate request, PEM.")],
+    site: Annotated[str, typer.Option(help="Site id; becomes the common name, whatever the request says.")],
+    out: Annotated[Path, typer.Option(help="Where the certificate goes.")],
+    config: Config = DEFAULT,
+) -> None:
+    """Sign a site's TLS certificate. Compare the request's fingerprint with the site by telephone first."""
+    from central import pki
+    from central.errors import CentralError
+    from central.paths import Paths, write_public
+
+    settings = _load(config)
+    if site not in {s.id for s in settings.sites}:
+        raise UserError(f"site {site!r} is not registered in {config}: add it to 'sites' first")
+    try:
+        request = csr.read_bytes()
+        authority = pki.Authority.load(Paths.of(settings, config.resolve().parent))
+        write_public(out, pki.sign_csr(authority, request, site, datetime.now(UTC)))
+    except (CentralError, OSError) as error:
+        raise UserError(str(error)) from None
+    typer.echo(str(out))
+
+
+@app.command(
+    epilog="Example: tizgin central bundle --site ekb-1 --period 2026-11-01T00:00Z/2026-12-01T00:00Z --out b.zip"
+)
+def bundle(
+    site: Annotated[str, typer.Option(help="Site id.")],
+    period: Annotated[
+        str, typer.Option(help="A/B: begin and end, ISO 8601 in UTC or epoch seconds, on the slot grid.")
+    ],
+    out: Annotated[Path, typer.Option(help="Bundle file.")],
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Write an evidence bundle that 'tizgin verify' checks. Works while central runs, and while it does not."""
+    from central import bundle as bundles
+    from central.errors import CentralError
+    from central.paths import Paths
+    from central.registers import registrar_keys
+    from central.store.database import make_engine
+    from wire.errors import BadKey
+    from wire.keys import SigningKey
+
+    settings = _load(config)
+    paths = Paths.of(settings, config.resolve().parent)
+    first, last = _period(period)
+    if settings.database_url is None and not paths.database.exists():
+        raise UserError(f"{paths.database} is not there: run central first, or check data_dir in {config}")
+    try:
+        key = SigningKey.from_pem(paths.k_col.read_bytes())
+        engine = make_engine(settings.database_url or f"sqlite:///{paths.database}")
+        with engine.connect() as connection:
+            made = bundles.build(
+                connection,
+                site,
+                bundles.Period(first, last),
+                key,
+                registrar_keys(settings.registrar_keys),
+                tool=f"tizgin/{__version__}",
+                now_ms=time.time_ns() // 1_000_000,
+            )
+        engine.dispose()
+        bundles.write(out, made)
+    except (CentralError, BadKey, OSError) as error:
+        raise UserError(str(error)) from None
+    facts = {"bundle": str(out), "records": made.records, "streams": made.streams, "points": made.points}
+    facts |= {"period": f"{first}/{last}", "collector": key.public.text, "bytes": len(made.data)}
+    typer.echo(json.dumps(facts) if as_json else f"{out}: {made.records} records, {made.points} metering points")
+
+
+def _period(text: str) -> tuple[int, int]:
+    parts = text.split("/")
+    if len(parts) != 2:
+        raise UserError(f"period {text!r}: expected A/B", exit_code=EXIT_WRONG_USE)
+    return _moment(parts[0]), _moment(parts[1])
+
+
+def _moment(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(
+            f"period: {text!r} is neither ISO 8601 nor epoch seconds; write 2026-11-01T00:00Z", exit_code=EXIT_WRONG_USE
+        ) from None
+    if when.tzinfo is None:
+        raise UserError(f"period: {text!r} has no time zone; write {text}Z for UTC", exit_code=EXIT_WRONG_USE)
+    return int(when.timestamp())
+
+
+@app.command("broker-config", epilog="Example: tizgin central broker-config --config central.yaml --acl > acl")
+def broker_config(
+    config: Config = DEFAULT,
+    acl: Annotated[bool, typer.Option("--acl", help="Print the access list instead.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "0.0.0.0",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8883,
+    folder: Annotated[Path, typer.Option(help="Where the broker's files will lie.")] = Path("/etc/mosquitto/tizgin"),
+) -> None:
+    """Print the configuration of Mosquitto as a service of its own, so that orders survive central's upgrades."""
+    from central.broker import acl as access
+    from central.broker import conf
+
+    settings = _load(config)
+    if acl:
+        typer.echo(access.render(site.id for site in settings.sites), nl=False)
+        return
+    files = conf.BrokerFiles(
+        folder / "ca.pem", folder / "broker.pem", folder / "broker.key", folder / "acl", Path("/var/lib/mosquitto")
+    )
+    typer.echo(conf.render(files, host, port, user="mosquitto"), nl=False)

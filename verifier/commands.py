@@ -1,0 +1,95 @@
+"""Orders in evidence: every answer has its order, every order is what its record says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from verifier.canonical import Object, read_canonical
+from verifier.errors import CommandError
+from verifier.keys import Envelope, Key, decode_base64, read_envelope
+from verifier.records import Record
+
+ORDER_TYPE = "application/vnd.tizgin.order.v1+json"
+MAX_ORDER = 32_768
+REFUSED = frozenset({"rejected", "expired"})
+
+
+class CommandStream:
+    """Walks one ``cmd`` stream. Findings go to ``errors``; ``doubts`` are what a reader should ask about."""
+
+    def __init__(self, site: str, epoch: str, issuers: Mapping[str, Key]) -> None:
+        self._site, self._epoch, self._issuers = site, epoch, issuers
+        self._orders: dict[str, str | None] = {}
+        """Order id → why it must not have been accepted; ``None`` where it may."""
+        self._nameless = False
+        self._unknown: set[str] = set()
+        self.errors: list[CommandError] = []
+        self.doubts: list[str] = []
+        self.orders = 0
+        self.answers = 0
+
+    def feed(self, records: Iterable[Record]) -> None:
+        """All records of the stream, in their order."""
+        for record in records:
+            try:
+                if record.ty == "cmd_rx":
+                    self._received(record)
+                elif record.ty in {"cmd_ack", "cmd_eff"}:
+                    self._answered(record)
+            except CommandError as error:
+                self.errors.append(error)
+
+    def _received(self, record: Record) -> None:
+        self.orders += 1
+        order_id, raw = record.doc.get("id"), record.doc.get("raw")
+        if order_id is None:
+            # Junk is evidence too; it is kept as it came and promises nothing.
+            self._nameless = True
+            return
+        if not isinstance(order_id, str) or not (raw is None or isinstance(raw, str)):
+            raise CommandError(f"{record.where}: id and raw of an order are texts")
+        why = "its text was not kept" if raw is None else None
+        if raw is not None:
+            try:
+                envelope = read_envelope(decode_base64(raw, MAX_ORDER), ORDER_TYPE, max_bytes=MAX_ORDER)
+                order = read_canonical(envelope.payload, max_bytes=MAX_ORDER)
+                why = self._judge(record, envelope, order)
+            except CommandError:
+                raise
+            except ValueError as error:
+                why = f"it does not decode: {error}"
+        # A first good copy is not made worse by a later bad one under the same id, which the site refuses.
+        if self._orders.get(order_id, "") is not None:
+            self._orders[order_id] = why
+
+    def _judge(self, record: Record, envelope: Envelope, order: Object) -> str | None:
+        if order.get("id") != record.doc["id"]:
+            raise CommandError(f"{record.where}: holds order {str(order.get('id'))[:40]}, named {record.doc['id']}")
+        if record.doc.get("digest") != hashlib.sha256(envelope.payload).hexdigest():
+            raise CommandError(f"{record.where}: the digest is not that of the order it holds")
+        if order.get("site") != self._site or order.get("epoch") != self._epoch:
+            return f"it is for {str(order.get('site'))[:41]} {str(order.get('epoch'))[:20]}"
+        try:
+            if not envelope.good_signers(self._issuers):
+                # The register may have dropped an old key since; a reader should ask, the evidence is not broken.
+                self._unknown.add(str(record.doc["id"]))
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _answered(self, record: Record) -> None:
+        self.answers += 1
+        order_id, state = record.doc.get("id"), record.doc.get("state")
+        if order_id is None:
+            if not self._nameless or state not in REFUSED:
+                raise CommandError(f"{record.where}: answers no order that was received")
+            return
+        if not isinstance(order_id, str) or order_id not in self._orders:
+            raise CommandError(f"{record.where}: answers order {str(order_id)[:40]}, which was not received before")
+        why = self._orders[order_id]
+        if why is not None and state not in REFUSED:
+            raise CommandError(f"{record.where}: order {order_id} was taken ({str(state)[:20]}), although {why}")
+        if order_id in self._unknown and state not in REFUSED:
+            self._unknown.discard(order_id)
+            self.doubts.append(f"order {order_id} was taken, and no key of this register signed it")

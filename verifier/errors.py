@@ -1,0 +1,182 @@
+"""What can be wrong with a bundle: one class per check, so that a test and a report can name it.
+
+``exit_code`` is what the program ends with: 2 the evidence is broken, 3 it cannot be verified (keys or files missing,
+or input that no honest writer makes and that would exhaust the machine), 4 the program was used wrongly.
+"""
+
+from __future__ import annotations
+
+
+class VerifyError(Exception):
+    """Base of all findings that keep a bundle from being intact."""
+
+    check = 0
+    code = "ERROR"
+    exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    def line(self) -> str:
+        """``CODE message``, cut to a length that a report can bear."""
+        return f"{self.code} {str(self)[:400]}"
+
+
+class UsageError(VerifyError):
+    """The program was called wrongly."""
+
+    code = "USAGE"
+    exit_code = 4
+
+
+class CannotVerify(VerifyError):
+    """Something needed is missing, so nothing can be said."""
+
+    code = "CANNOT_VERIFY"
+    exit_code = 3
+
+
+class TrustError(CannotVerify):
+    """1: the trust file names no sane key."""
+
+    check = 1
+    code = "TRUST"
+
+
+class ArchiveError(VerifyError):
+    """2: the archive is not the one canonical zip of its entries."""
+
+    check = 2
+    code = "ARCHIVE"
+
+
+class ArchiveLimit(CannotVerify):
+    """2: the archive is larger than any honest one."""
+
+    check = 2
+    code = "LIMIT"
+
+
+class ManifestError(VerifyError):
+    """3: the manifest's signature, or a file that is not what the manifest says."""
+
+    check = 3
+    code = "MANIFEST"
+
+
+class UnknownSigner(CannotVerify):
+    """3, 4: signed by nobody whom the trust file names."""
+
+    code = "UNKNOWN_SIGNER"
+
+
+class RegisterError(VerifyError):
+    """4: the register's signature or content."""
+
+    check = 4
+    code = "REGISTER"
+
+
+class LineError(VerifyError):
+    """5: a line that is not a record, or not the canonical bytes of one."""
+
+    check = 5
+    code = "FORMAT"
+
+
+class RecordKeyError(VerifyError):
+    """5: a record signed by a key that is not valid for its site and epoch."""
+
+    check = 5
+    code = "KEY"
+
+
+class SignatureError(VerifyError):
+    """5: a record whose signature does not verify."""
+
+    check = 5
+    code = "SIG"
+
+
+class SequenceError(VerifyError):
+    """6: a number missing, twice or out of order."""
+
+    check = 6
+    code = "SEQ"
+
+
+class ChainError(VerifyError):
+    """6: a record that does not follow from the one before it."""
+
+    check = 6
+    code = "CHAIN"
+
+
+class GenesisError(VerifyError):
+    """7: an epoch without a genesis, or one that contradicts the register."""
+
+    check = 7
+    code = "GENESIS"
+
+
+class CalendarError(VerifyError):
+    """7: a slot off the grid, twice, or neither read nor declared as a gap."""
+
+    check = 7
+    code = "SLOT"
+
+
+class ContinuityError(VerifyError):
+    """8: a register reading that does not continue the one before."""
+
+    check = 8
+    code = "REGISTER_DISCONTINUITY"
+
+
+class EnergyError(VerifyError):
+    """8: energy that does not follow from the registers."""
+
+    check = 8
+    code = "DELTA"
+
+
+class DecodeError(VerifyError):
+    """8: raw frames that are absent or say something else."""
+
+    check = 8
+    code = "DECODE"
+
+
+class RatioError(VerifyError):
+    """8: transformer ratios or a serial number that differ from the register."""
+
+    check = 8
+    code = "RATIO"
+
+
+class BindError(VerifyError):
+    """8: a reading without the record that says how to read it."""
+
+    check = 8
+    code = "BIND"
+
+
+class PositionError(VerifyError):
+    """9: a record about a switch that cannot be understood."""
+
+    check = 9
+    code = "SWITCH"
+
+
+class CommandError(VerifyError):
+    """10: an answer without its order, or an order that is not what its record says."""
+
+    check = 10
+    code = "COMMAND"
+
+
+class ReportError(VerifyError):
+    """11: totals in the bundle that differ from those recomputed."""
+
+    check = 11
+    code = "REPORT"

@@ -1,0 +1,133 @@
+"""Record lines: form, key, signature, number and chain.
+
+``TZR1|<canonical JSON>|<kid>|<base64 signature>``. The first line of a stream that breaks a rule ends what is believed
+of that stream: what follows it hangs on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from verifier.archive import Bundle, Entry
+from verifier.canonical import Object, read_canonical
+from verifier.errors import ChainError, LineError, RecordKeyError, SequenceError, SignatureError
+from verifier.keys import Key, decode_base64, pae
+
+RECORD_TYPE = "application/vnd.tizgin.record.v1+json"
+MAX_PAYLOAD = 65_536
+MAX_LINE = MAX_PAYLOAD + 256
+COMMON = frozenset({"v", "log", "st", "n", "p", "a", "ty", "at", "mono", "boot", "clk", "fw"})
+TYPES = frozenset(
+    {
+        "genesis",
+        "start",
+        "stop",
+        "bind",
+        "unbind",
+        "interval",
+        "gap",
+        "archive",
+        "clock",
+        "event",
+        "act",
+        "key_rotate",
+        "cmd_rx",
+        "cmd_ack",
+        "cmd_eff",
+        "balance",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A verified record: its fields and its leaf hash (hex)."""
+
+    doc: Object
+    leaf: str
+    where: str
+
+    @property
+    def ty(self) -> str:
+        """Its type."""
+        return str(self.doc["ty"])
+
+    @property
+    def at(self) -> int:
+        """Wall clock of the agent, ms."""
+        return int(self.doc["at"])
+
+
+def stream_of(path: str) -> tuple[str, str]:
+    """``records/<epoch>/<stream>.tzr`` → (epoch, stream).
+
+    Raises:
+        LineError: not such a path.
+    """
+    parts = path.split("/")
+    if len(parts) != 3 or parts[0] != "records" or not parts[2].endswith(".tzr"):
+        raise LineError(f"{path}: not records/<epoch>/<stream>.tzr")
+    name = parts[2][:-4]
+    stream = "mp:" + name[3:] if name.startswith("mp_") else name
+    if stream not in {"site", "cmd", "bal"} and not (stream.startswith("mp:") and len(stream) > 3):
+        raise LineError(f"{path}: {name!r} is no stream")
+    return parts[1], stream
+
+
+def read_stream(bundle: Bundle, entry: Entry, *, site: str, keys: Sequence[Key]) -> Iterator[Record]:
+    """The records of one stream, each verified before it is handed out.
+
+    Args:
+        bundle: the archive.
+        entry: the stream's file.
+        site: whose records these must be.
+        keys: record keys of the epoch in the order in which they took over.
+
+    Raises:
+        LineError, RecordKeyError, SignatureError, SequenceError, ChainError: the first line that breaks a rule.
+    """
+    epoch, stream = stream_of(entry.name)
+    origin = f"tizgin/{site}/{epoch}"
+    order = {key.kid: number for number, key in enumerate(keys)}
+    newest, previous = 0, None
+    for number, line in enumerate(bundle.lines(entry, MAX_LINE)):
+        where = f"{entry.name}:{number + 1}"
+        doc, payload, kid, signature = _split(line, where)
+        if doc["log"] != origin or doc["st"] != stream:
+            raise LineError(f"{where}: a record of {str(doc['log'])[:80]}/{str(doc['st'])[:40]} in {origin}/{stream}")
+        if kid not in order:
+            raise RecordKeyError(f"{where}: signed by {kid}, not a record key of {epoch} in the register")
+        if order[kid] < newest:
+            raise RecordKeyError(f"{where}: signed by {kid}, which a later key had replaced")
+        newest = order[kid]
+        if not keys[newest].verifies(pae(RECORD_TYPE, payload), signature):
+            raise SignatureError(f"{where}: the signature does not verify")
+        if doc["n"] != number:
+            raise SequenceError(f"{where}: number {doc['n']}, expected {number}")
+        if doc["p"] != previous:
+            raise ChainError(f"{where}: does not follow from the record before it")
+        previous = hashlib.sha256(b"\x00" + payload).hexdigest()
+        yield Record(doc, previous, where)
+
+
+def _split(line: bytes, where: str) -> tuple[Object, bytes, str, bytes]:
+    head, _, rest = line.partition(b"|")
+    body, _, sig = rest.rpartition(b"|")
+    payload, _, kid = body.rpartition(b"|")
+    if head != b"TZR1" or not payload or len(line) > MAX_LINE:
+        raise LineError(f"{where}: not TZR1|payload|kid|signature")
+    try:
+        doc = read_canonical(payload, max_bytes=MAX_PAYLOAD)
+        signature = decode_base64(sig.decode("ascii"), 64)
+        kid_text = kid.decode("ascii")
+    except ValueError as error:
+        raise LineError(f"{where}: {error}") from None
+    missing = COMMON - doc.keys()
+    if missing:
+        raise LineError(f"{where}: no field {', '.join(sorted(missing))}")
+    whole = all(type(doc[name]) is int and doc[name] >= 0 for name in ("n", "at", "mono"))
+    if doc["v"] != 1 or doc["ty"] not in TYPES or not whole or len(signature) != 64:
+        raise LineError(f"{where}: version, type, number or time is not one of a record")
+    return doc, payload, kid_text, signature

@@ -1,0 +1,196 @@
+"""The verdict: as data, as JSON and as text for a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from verifier.errors import VerifyError
+from verifier.metering import IMPORT, MeteringPoint, Period
+from verifier.records import Record
+
+NAMES = {
+    1: "trust file",
+    2: "archive",
+    3: "manifest",
+    4: "register",
+    5: "records",
+    6: "streams",
+    7: "calendar",
+    8: "registers",
+    9: "de-energised",
+    10: "orders",
+    11: "totals",
+}
+MAX_ERRORS = 500
+VERDICTS = {
+    0: "INTEGRITY OK - COMPLETE",
+    1: "INTEGRITY OK - WITH VISIBLE GAPS OR DOUBTS",
+    2: "INTEGRITY FAILURE",
+    3: "CANNOT VERIFY",
+    4: "WRONG USE",
+}
+INCOMPLETE = frozenset("RMX")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One numbered check and how it went."""
+
+    n: int
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PointReport:
+    """One metering point over the asked period; energies in Wh."""
+
+    slots: int
+    grades: dict[str, int]
+    wh: int
+    exp_wh: int | None
+    bridged_wh: int
+    serial: str | None
+    first: int | None
+    last: int | None
+
+    @classmethod
+    def of(cls, point: MeteringPoint) -> PointReport:
+        """Out of a finished walk."""
+        totals = point.asked_totals
+        return cls(
+            slots=point.slots,
+            grades=point.counts(),
+            wh=totals.wh,
+            exp_wh=totals.exp_wh,
+            bridged_wh=totals.bridged_wh,
+            serial=point.serial,
+            first=(point.first or {}).get(IMPORT),
+            last=(point.last or {}).get(IMPORT),
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that was found."""
+
+    path: Path
+    period: Period
+    site: str | None = None
+    sha256: str | None = None
+    register_version: int | None = None
+    records: int = 0
+    orders: int = 0
+    answers: int = 0
+    checks: list[Check] = field(default_factory=list)
+    errors: list[VerifyError] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    points: dict[str, PointReport] = field(default_factory=dict)
+
+    @property
+    def exit(self) -> int:
+        """0 intact and complete, 1 visible gaps or doubts, 2 integrity failure, 3 cannot verify, 4 wrong use."""
+        codes = {error.exit_code for error in self.errors}
+        if codes:
+            return 2 if 2 in codes else max(codes)
+        if len(self.checks) != len(NAMES) or not all(check.ok for check in self.checks):
+            return 3
+        incomplete = any(INCOMPLETE & point.grades.keys() for point in self.points.values())
+        return 1 if incomplete or self.doubts else 0
+
+    def passed(self, n: int, name: str, detail: str) -> None:
+        """A check that held."""
+        self.checks.append(Check(n, name, True, detail))
+
+    def failed(self, error: VerifyError) -> None:
+        """An error that ended the run."""
+        self.errors.append(error)
+        n = error.check or len(self.checks) + 1
+        if n in NAMES and all(check.n != n for check in self.checks):
+            self.checks.append(Check(n, NAMES[n], False, error.line()))
+
+    def judge(self, n: int, name: str, detail: str) -> None:
+        """A check over many things: it holds if no error of its number was found."""
+        found = [error for error in self.errors if error.check == n]
+        if not found:
+            self.passed(n, name, detail)
+        else:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            self.checks.append(Check(n, name, False, found[0].line() + more))
+
+    def counted(self, records: Iterator[Record]) -> Iterator[Record]:
+        """The same records, counted."""
+        for record in records:
+            self.records += 1
+            yield record
+
+    def to_json(self) -> str:
+        """The report for machines."""
+        doc: dict[str, Any] = {
+            "exit": self.exit,
+            "verdict": VERDICTS[self.exit],
+            "bundle": self.path.name,
+            "sha256": self.sha256,
+            "site": self.site,
+            "period": {"from": self.period.start_s, "to": self.period.end_s},
+            "records": self.records,
+            "checkpoints": 0,
+            "cosigned": 0,
+            "orders": {"received": self.orders, "answers": self.answers},
+            "points": {
+                name: {
+                    "slots": point.slots,
+                    "grades": point.grades,
+                    "wh": point.wh,
+                    "exp_wh": point.exp_wh,
+                    "bridged_wh": point.bridged_wh,
+                }
+                for name, point in self.points.items()
+            },
+            "checks": [{"n": c.n, "name": c.name, "ok": c.ok, "detail": c.detail} for c in self.checks],
+            "errors": [error.line() for error in self.errors[:MAX_ERRORS]],
+            "doubts": self.doubts[:MAX_ERRORS],
+        }
+        return json.dumps(doc, ensure_ascii=False, indent=1)
+
+    def to_text(self) -> str:
+        """The report for a person."""
+        span = f"{_utc(self.period.start_s)} to {_utc(self.period.end_s)}"
+        lines = [
+            f"TIZGIN VERIFY  {self.path.name}  sha256 {self.sha256 or '-'}",
+            f"Site           {self.site or '-'}   period {span}   register version {self.register_version or '-'}",
+        ]
+        lines += [f"{c.n:>2} {c.name:<12}{'OK    ' if c.ok else 'FAILED'}  {c.detail}" for c in self.checks]
+        for name, point in self.points.items():
+            grades = ", ".join(f"{count} {grade}" for grade, count in point.grades.items())
+            lines.append(f"Point {name}  serial {point.serial or '-'}: {point.slots} slots = {grades}")
+            exported = "" if point.exp_wh is None else f" | export {_kwh(point.exp_wh)}"
+            lines.append(
+                f"      measured {_kwh(point.wh)} kWh | bridged by registers {_kwh(point.bridged_wh)}{exported}"
+            )
+            lines.append(f"      register bits first {point.first} last {point.last}")
+        if self.points:
+            lines.append("Grades         C read and signed, Z no energy (proven), R bridged, M missing, X failed")
+            lines.append("Time evidence  none: no cosigned checkpoints in this bundle, so no slot is better than C")
+        lines += [f"ERROR          {error.line()}" for error in self.errors[:50]]
+        if len(self.errors) > 50:
+            lines.append(f"ERROR          and {len(self.errors) - 50} more")
+        lines += [f"DOUBT          {doubt}" for doubt in self.doubts[:50]]
+        lines.append(f"VERDICT        {VERDICTS[self.exit]} (exit {self.exit})")
+        # What came out of the files may hold control characters; a terminal must not act on them.
+        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+
+
+def _kwh(wh: int) -> str:
+    whole, rest = divmod(abs(wh), 1000)
+    return f"{'-' if wh < 0 else ''}{whole:,}".replace(",", " ") + f".{rest:03d}"
+
+
+def _utc(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

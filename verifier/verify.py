@@ -1,0 +1,289 @@
+"""The verification of a bundle, as one straight line of numbered checks. Read this file to know what is checked.
+
+The first four checks decide whether anything can be believed; a failure there ends the run. From the fifth on every
+stream is judged by itself, so that one broken meter does not hide what the others say.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from verifier.archive import Bundle, Entry
+from verifier.canonical import Object, read_canonical
+from verifier.commands import CommandStream
+from verifier.errors import (
+    ArchiveError,
+    CannotVerify,
+    GenesisError,
+    LineError,
+    ManifestError,
+    RecordKeyError,
+    ReportError,
+    UnknownSigner,
+    UsageError,
+    VerifyError,
+)
+from verifier.keys import read_envelope
+from verifier.metering import MeteringPoint, Period, Totals
+from verifier.records import Record, read_stream, stream_of
+from verifier.register import Register, Trust, read_register, read_trust
+from verifier.report import PointReport, Report
+from verifier.switches import Switches
+
+MANIFEST_TYPE = "application/vnd.tizgin.manifest.v1+json"
+HEAD = ("manifest.json", "keys.json", "report.json")
+MAX_MANIFEST = 4_194_304
+MAX_REPORT = 4_194_304
+MAX_SLOTS = 4_000_000
+
+
+def verify(path: Path, *, trust_path: Path, period: Period, site: str | None = None) -> Report:
+    """Judge one bundle. Never raises for what is in the files: everything is in the report.
+
+    Args:
+        path: the bundle.
+        trust_path: the trust file: the registrar's and the collector's public keys.
+        period: the period to be shown, chosen by who asks. Without it a cut of the end could not be seen.
+        site: the site to be shown; default: the one the manifest names.
+    """
+    report = Report(path=path, period=period)
+    try:
+        # 1  The trust file holds sane keys: canonical points, none of low order.
+        trust = read_trust(trust_path)
+        report.passed(1, "trust file", f"{len(trust.registrar)} registrar, {len(trust.collector)} collector keys")
+
+        # 2  The archive is the one canonical zip of its entries.
+        with _open(path) as bundle:
+            report.sha256 = bundle.whole_digest()
+            names = list(bundle.entries)
+            if tuple(names[:3]) != HEAD or names[3:] != sorted(names[3:]):
+                raise ArchiveError(f"entries {names[:4]}…, expected {', '.join(HEAD)} and then the streams by name")
+            report.passed(2, "archive", f"{len(names)} entries")
+
+            # 3  The collector signed the manifest, and every file is what it says.
+            manifest = _manifest(bundle, trust)
+            _files(bundle, manifest)
+            report.site = str(manifest["site"])
+            if site is not None and report.site != site:
+                raise CannotVerify(f"the bundle is of site {report.site}, asked for is {site}")
+            made = Period(manifest["period"]["from"], manifest["period"]["to"])
+            if not made.holds(period.start_s, period.end_s):
+                raise CannotVerify(
+                    f"the bundle covers {made.start_s}/{made.end_s}, asked for is {period.start_s}/{period.end_s}"
+                )
+            report.passed(3, "manifest", f"{len(manifest['files'])} files by {manifest['tool']}")
+
+            # 4  The registrar signed the register; slot length and ratios come from there.
+            register = read_register(bundle.read(bundle.entries["keys.json"], MAX_MANIFEST), trust, report.site)
+            _grid(period, made, register.slot_s)
+            report.register_version = register.version
+            report.passed(4, "register", f"version {register.version}, slots of {register.slot_s} s")
+
+            # 5  Every line: form, canonical bytes, key valid in its epoch, signature.
+            # 6  Every stream: numbers from 0 without holes, each record chained to the one before.
+            #    (Both happen in read_stream, for every record that the checks below are given.)
+            # 7  Epochs and slots: genesis, and every slot of a bound point is one interval or one gap.
+            # 8  Registers: continuity, energy from raw bits, raw frames, ratios, bridges.
+            # 9  De-energised slots: the switch was open throughout and the registers did not move.
+            # 10 Orders: every answer has its order, every order is what its record says.
+            points = _streams(bundle, register, period, made, report)
+
+            # 11 The totals in the bundle are those recomputed.
+            _totals(bundle, made, register, points, report)
+    except VerifyError as error:
+        report.failed(error)
+    return report
+
+
+def _open(path: Path) -> Bundle:
+    try:
+        return Bundle(path)
+    except OSError as error:
+        raise CannotVerify(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _manifest(bundle: Bundle, trust: Trust) -> Object:
+    try:
+        envelope = read_envelope(
+            bundle.read(bundle.entries["manifest.json"], MAX_MANIFEST), MANIFEST_TYPE, max_bytes=MAX_MANIFEST
+        )
+        if not envelope.good_signers(trust.collector):
+            seen = ", ".join(kid for kid, _ in envelope.signatures)
+            raise UnknownSigner(f"the manifest is signed by {seen}, the trust file names {', '.join(trust.collector)}")
+        doc = read_canonical(envelope.payload, max_bytes=MAX_MANIFEST)
+        fields = {"v", "site", "period", "made_at", "tool", "files"}
+        if set(doc) != fields or doc["v"] != 1 or not isinstance(doc["site"], str):
+            raise ValueError(f"expected exactly {', '.join(sorted(fields))}")
+        span = doc["period"]
+        if set(span) != {"from", "to"} or not all(type(n) is int for n in span.values()) or span["from"] >= span["to"]:
+            raise ValueError(f"period {span!r}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ManifestError(f"manifest: {error}") from None
+    return doc
+
+
+def _files(bundle: Bundle, manifest: Object) -> None:
+    files = manifest["files"]
+    entries = [entry for name, entry in bundle.entries.items() if name != "manifest.json"]
+    if not isinstance(files, dict) or list(files) != [f"f{i:04d}" for i in range(len(entries))]:
+        raise ManifestError(f"the manifest lists {len(files)} files, the archive has {len(entries)}")
+    for entry, said in zip(entries, files.values(), strict=True):
+        seen = {"name": entry.name, "sha256": bundle.digest(entry), "bytes": entry.size}
+        if said != seen:
+            raise ManifestError(f"{entry.name}: not the file that the manifest lists in this place")
+    # The manifest cannot hold its own hash; its check sum is checked here like the others'.
+    bundle.digest(bundle.entries["manifest.json"])
+
+
+def _grid(period: Period, made: Period, slot_s: int) -> None:
+    if period.start_s % slot_s or period.end_s % slot_s:
+        raise UsageError(f"period {period.start_s}/{period.end_s}: not on the grid of {slot_s} s slots")
+    if made.start_s % slot_s or made.end_s % slot_s:
+        raise ManifestError(f"the manifest's period is not on the grid of {slot_s} s slots")
+    if (period.end_s - period.start_s) // slot_s > MAX_SLOTS:
+        raise UsageError(f"the period has more than {MAX_SLOTS} slots; ask for a shorter one")
+
+
+def _streams(
+    bundle: Bundle, register: Register, period: Period, made: Period, report: Report
+) -> dict[str, MeteringPoint]:
+    epochs: dict[str, dict[str, Entry]] = {}
+    for name, entry in bundle.entries.items():
+        if name not in HEAD:
+            epoch, stream = stream_of(name)
+            epochs.setdefault(epoch, {})[stream] = entry
+    switches = Switches()
+    ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
+    points = {
+        point: MeteringPoint(point, register.slot_s, period, made, register.points.get(point), switches)
+        for point in sorted(ids | set(register.points))
+    }
+    ordered = sorted(epochs, key=_epoch_number)
+    for epoch in ordered:
+        if epoch not in register.epochs:
+            raise RecordKeyError(f"epoch {epoch} is not in the register, so no key is valid in it")
+        _epoch(bundle, register, epoch, epochs[epoch], points, switches, report, last=epoch == ordered[-1])
+    for point in points.values():
+        point.finish()
+        report.errors.extend(point.errors)
+        if point.id not in register.points:
+            report.doubts.append(f"{point.id} is not in the register: its ratios and serial number are unconfirmed")
+        report.points[point.id] = PointReport.of(point)
+    report.errors.extend(switches.errors)
+    if not points:
+        raise CannotVerify("neither the register nor the bundle has a metering point")
+    report.judge(5, "records", f"{report.records} lines, each signed by a key of its epoch")
+    report.judge(6, "streams", f"{len(bundle.entries) - len(HEAD)} chains without holes")
+    report.judge(7, "calendar", f"{sum(p.slots for p in points.values())} slots of {len(points)} points")
+    report.judge(8, "registers", f"{sum(p.asked_totals.intervals for p in points.values())} intervals recomputed")
+    report.judge(9, "de-energised", f"{sum(p.counts().get('Z', 0) for p in points.values())} slots proven")
+    report.judge(10, "orders", f"{report.orders} received, {report.answers} answers")
+    return points
+
+
+def _epoch_number(epoch: str) -> tuple[int, str]:
+    number, _, rest = epoch[1:].partition("-")
+    if not epoch.startswith("e") or not number.isdecimal() or len(number) > 6 or len(rest) != 8:
+        raise LineError(f"{epoch!r} is no epoch")
+    return int(number), epoch
+
+
+def _epoch(
+    bundle: Bundle,
+    register: Register,
+    epoch: str,
+    streams: Mapping[str, Entry],
+    points: Mapping[str, MeteringPoint],
+    switches: Switches,
+    report: Report,
+    *,
+    last: bool,
+) -> None:
+    keys, before = register.epochs[epoch], report.records
+    if "site" not in streams:
+        raise GenesisError(f"epoch {epoch} has no stream 'site', so no genesis")
+    commands = CommandStream(register.site, epoch, register.issuers)
+    # Positions of switches and the genesis stand in 'site', so it is read before the meters.
+    for stream in sorted(streams, key=lambda name: (name != "site", name)):
+        counted = report.counted(read_stream(bundle, streams[stream], site=register.site, keys=keys))
+        point = points[stream[3:]] if stream.startswith("mp:") else None
+        try:
+            if stream == "site":
+                switches.feed(_with_genesis(counted, register, epoch))
+            elif stream == "cmd":
+                commands.feed(counted)
+            elif point is not None:
+                point.feed(counted)
+            else:
+                for _ in counted:
+                    pass
+        except VerifyError as error:
+            report.errors.append(error)
+            if point is not None:
+                point.broken()
+    for point in points.values():
+        point.end_epoch(last=last)
+    report.errors.extend(commands.errors)
+    report.doubts.extend(commands.doubts)
+    report.orders += commands.orders
+    report.answers += commands.answers
+    end = register.ends[epoch]
+    if end is not None and report.records - before > end + 1:
+        raise RecordKeyError(f"epoch {epoch} ended at index {end}, the bundle has {report.records - before} records")
+
+
+def _with_genesis(records: Iterator[Record], register: Register, epoch: str) -> Iterator[Record]:
+    """The records of a ``site`` stream, its first one checked against the register."""
+    empty = True
+    for record in records:
+        if empty:
+            doc = record.doc
+            slot_s, k_rec = doc.get("slot_s"), doc.get("k_rec")
+            own = base64.b64encode(register.epochs[epoch][0].raw).decode()
+            if record.ty != "genesis" or doc.get("site") != register.site:
+                raise GenesisError(f"{record.where}: a {record.ty} record, expected the genesis of {register.site}")
+            if slot_s != register.slot_s or k_rec != own or doc.get("simulation") is not register.simulation:
+                raise GenesisError(f"{record.where}: slot length, key or simulation mark differ from the register")
+        elif record.ty == "genesis":
+            raise GenesisError(f"{record.where}: a second genesis in one epoch")
+        empty = False
+        yield record
+    if empty:
+        raise GenesisError(f"epoch {epoch}: the stream 'site' is empty")
+
+
+def _totals(
+    bundle: Bundle, made: Period, register: Register, points: Mapping[str, MeteringPoint], report: Report
+) -> None:
+    try:
+        doc = read_canonical(bundle.read(bundle.entries["report.json"], MAX_REPORT), max_bytes=MAX_REPORT)
+        stated = {str(entry["id"]): entry for entry in doc["points"].values()}
+        named = list(doc["points"]) == [f"p{i:04d}" for i in range(len(stated))] and list(stated) == sorted(stated)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ReportError(f"report.json: {error}") from None
+    head = {
+        "v": 1,
+        "site": register.site,
+        "period": {"from": made.start_s, "to": made.end_s},
+        "slot_s": register.slot_s,
+    }
+    if {name: value for name, value in doc.items() if name != "points"} != head or not named:
+        raise ReportError("report.json: site, period, slot length or the list of points is not that of the bundle")
+    with_records = {stream_of(name)[1][3:] for name in bundle.entries if "/mp_" in name}
+    if set(stated) != with_records:
+        raise ReportError(f"report.json has points {sorted(stated)}, the bundle {sorted(with_records)}")
+    for point, entry in stated.items():
+        if not _same(point, entry, points[point].reported_totals):
+            report.errors.append(ReportError(f"report.json: {point} differs from {points[point].reported_totals}"))
+    total = sum(p.reported_totals.wh for p in points.values())
+    report.judge(11, "totals", f"{len(stated)} points, {total} Wh equal to report.json")
+
+
+def _same(point: str, entry: Object, totals: Totals) -> bool:
+    body = {"id": point, "wh": totals.wh, "intervals": totals.intervals, "gaps": totals.gaps}
+    exported = entry.get("exp_wh")
+    return {name: value for name, value in entry.items() if name != "exp_wh"} == body and (
+        exported == totals.exp_wh or (exported == 0 and totals.exp_wh is None)
+    )

@@ -1,0 +1,198 @@
+"""Unsigned messages between agent and central. Claims, counters and requests; never a ground for action at a switch."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wire.errors import WireError
+from wire.names import EPOCH, SITE
+from wire.states import Flag, OrderState
+
+MAX_MESSAGE = 262_144
+Count = Annotated[int, Field(ge=0, le=2**53 - 1)]
+SiteName = Annotated[str, Field(pattern=f"^{SITE.pattern}$")]
+EpochName = Annotated[str, Field(pattern=f"^{EPOCH.pattern}$")]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Message(BaseModel):
+    """Unknown fields are ignored, so that an older side can read a newer one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    def encode(self) -> bytes:
+        """JSON bytes."""
+        return self.model_dump_json(exclude_none=True).encode()
+
+
+M = TypeVar("M", bound=Message)
+
+
+def decode(model: type[M], raw: bytes, *, max_bytes: int = MAX_MESSAGE) -> M:
+    """Parse a message.
+
+    Raises:
+        WireError: too large, not JSON, or a field is wrong.
+    """
+    if len(raw) > max_bytes:
+        raise WireError(f"{model.__name__} of {len(raw)} bytes, at most {max_bytes}")
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise WireError(f"{model.__name__} {where}: {first['msg']}"[:300]) from None
+
+
+class State(Message):
+    """``state``: presence only. The will says ``online: false``."""
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    online: bool
+    boot: Name
+    agent_version: Name
+    mode: Literal["monitor", "shadow", "armed"]
+    simulation: bool = False
+    at: Count
+
+
+class StreamHead(Message):
+    """How far one stream is: number of records and the last leaf hash (hex)."""
+
+    count: Count
+    last: str | None = None
+
+
+class Heads(Message):
+    """``heads``: on connect and each slot."""
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    boot: Name
+    at: Count
+    streams: dict[Name, StreamHead]
+    log_size: Count = 0
+    log_root: str | None = None
+    config_sha256: str | None = None
+    keys_version: Count | None = None
+    inventory_sha256: str | None = None
+    bulk_last: Count | None = None
+    """Last batch number written in this boot; with it central sees a missing tail."""
+
+
+class Range(Message):
+    """Numbers ``first`` to ``last``, both included."""
+
+    first: Count
+    last: Count
+
+
+class StreamCommit(Message):
+    """Ranges of one stream that are on central's disk."""
+
+    stream: Name
+    boot: Name | None = None
+    ranges: Annotated[tuple[Range, ...], Field(max_length=1000)]
+
+
+class Commit(Message):
+    """``commit``: central's word that rows are on disk."""
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    at: Count
+    streams: Annotated[tuple[StreamCommit, ...], Field(max_length=1000)] = ()
+    state_at: Count | None = None
+    """Echo of ``State.at`` that this answers; a commit without rows is a sign of life."""
+
+
+class Want(Message):
+    """``want``: send these again."""
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    stream: Name
+    first: Count
+    last: Count
+
+
+class Live(Message):
+    """``live``: kW now; never stored and forwarded. Integers in W; null is unknown."""
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    boot: Name
+    at: Count
+    net_w: int | None = None
+    mining_w: int | None = None
+    limit_w: int | None = None
+    order: str | None = None
+    points: dict[Name, int | None] = Field(default_factory=dict, max_length=2000)
+    ages_ms: dict[Name, Count] = Field(default_factory=dict, max_length=2000)
+    asics_total: Count | None = None
+    asics_hashing: Count | None = None
+    asics_sleeping: Count | None = None
+    switches: dict[Name, str] = Field(default_factory=dict, max_length=2000)
+    alarms: Annotated[tuple[Name, ...], Field(max_length=200)] = ()
+
+
+class Progress(Message):
+    """``progress``: how an order goes. Unsigned and says so; the signed answers are record lines."""
+
+    v: Literal[1] = 1
+    signed: Literal[False] = False
+    site: SiteName
+    epoch: EpochName
+    order: Name
+    state: OrderState
+    flags: tuple[Flag, ...] = ()
+    at: Count
+    power_w: int | None = None
+    target_w: int | None = None
+    steps_done: Count = 0
+    steps_total: Count = 0
+    text: Annotated[str, Field(max_length=500)] | None = None
+    waiting_for: Annotated[tuple[Name, ...], Field(max_length=200)] = ()
+    """Switches that a person has to close."""
+
+
+class InventoryDevice(Message):
+    """One device, claimed."""
+
+    id: Name
+    kind: Literal["meter", "relay", "pdu", "asic"]
+    profile: Name
+    model: str | None = None
+    serial: str | None = None
+    address: str | None = None
+
+
+class Inventory(Message):
+    """``inventory``: what the site says it has. ASICs are listed in groups."""
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    at: Count
+    devices: Annotated[tuple[InventoryDevice, ...], Field(max_length=20_000)] = ()
+    miner_groups: dict[Name, Count] = Field(default_factory=dict)
+    metering_points: tuple[Name, ...] = ()
+    measured_at: Name | None = None
+    contracted_w: Count | None = None
+    emergency_w: Count | None = None
+    outputs: dict[Name, bool] = Field(default_factory=dict)
+    """Output → armed."""
+
+
+def to_json(value: Any) -> bytes:
+    """Compact JSON of plain data."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

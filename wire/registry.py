@@ -1,0 +1,198 @@
+"""What the registrar signs: persons, issuers and their rights, sites with their keys and reservations.
+
+Carried by the ``keys`` topic (retained, signed by K_reg; only rising versions are taken). The site's own file says
+nothing about who may order it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from wire import canonical
+from wire.dsse import KEYS_TYPE, Envelope, open_envelope, seal
+from wire.errors import BadKey, BadSignature, NotCanonical, WireError
+from wire.keys import SigningKey, VerifyKey
+from wire.orders import Millis, Ref, Watt
+
+MAX_KEYS_BYTES = 4_194_304
+
+Kid = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+KeyText = Annotated[str, Field(min_length=44, max_length=44)]
+Right = Literal[
+    "limit",
+    "reduce",
+    "stop",
+    "stage",
+    "open_feeders",
+    "schedule",
+    "release",
+    "extend",
+    "cancel",
+    "emergency_trip",
+    "mode",
+    "commission",
+]
+
+
+class _Doc(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Person(_Doc):
+    """A human being. Two persons are two of these, not two keys."""
+
+    id: Ref
+    name: Annotated[str, Field(max_length=200)]
+    organisation: Annotated[str, Field(max_length=200)]
+    role: Literal["system_operator", "grid_company", "site", "regulator"]
+
+
+class Issuer(_Doc):
+    """One key of one person, and what it may order where."""
+
+    kid: Kid
+    key: KeyText
+    person: Ref
+    rights: tuple[Right, ...]
+    sites: tuple[Ref, ...] = ()
+    zones: tuple[Ref, ...] = ()
+    solo_w: Watt = 0
+    """Most that this key alone may shed per 10 minutes outside an emergency declaration."""
+    valid_from: Millis
+    valid_to: Millis
+
+
+class Epoch(_Doc):
+    """One life of a site's ledger and the keys that sign in it; validity is counted in log indexes."""
+
+    epoch: Ref
+    k_rec: KeyText
+    k_log: KeyText
+    from_index: Annotated[int, Field(ge=0)] = 0
+    to_index: Annotated[int, Field(ge=0)] | None = None
+
+
+class RegisteredPoint(_Doc):
+    """A metering point as the register knows it."""
+
+    id: Ref
+    role: Literal["commercial", "control", "technical", "check"]
+    boundary: bool = False
+    serial: Annotated[str, Field(max_length=64)] | None = None
+    ct_num: Annotated[int, Field(ge=1)] = 1
+    ct_den: Annotated[int, Field(ge=1)] = 1
+    vt_num: Annotated[int, Field(ge=1)] = 1
+    vt_den: Annotated[int, Field(ge=1)] = 1
+
+
+class RegisteredSite(_Doc):
+    """A site in the asset register."""
+
+    id: Ref
+    zone: Ref
+    contracted_w: Watt
+    emergency_w: Watt
+    technological_w: Watt = 0
+    technological_min: Annotated[int, Field(ge=0, le=1440)] = 0
+    slot_s: Literal[10, 60, 300, 900, 1800, 3600]
+    simulation: bool = False
+    epochs: tuple[Epoch, ...] = ()
+    points: tuple[RegisteredPoint, ...] = ()
+
+
+class Revocation(_Doc):
+    """A key that is no longer believed."""
+
+    kid: Kid
+    at: Millis
+    reason: Annotated[str, Field(max_length=200)]
+
+
+class KeysDocument(_Doc):
+    """The whole register."""
+
+    v: Literal[1]
+    version: Annotated[int, Field(ge=1, le=canonical.MAX_INT)]
+    issued_at: Millis
+    persons: tuple[Person, ...]
+    issuers: tuple[Issuer, ...]
+    sites: tuple[RegisteredSite, ...]
+    revoked: tuple[Revocation, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> KeysDocument:
+        persons = {p.id for p in self.persons}
+        for issuer in self.issuers:
+            if issuer.person not in persons:
+                raise ValueError(f"issuer {issuer.kid} names an unknown person {issuer.person!r}")
+            try:
+                key = VerifyKey.from_text(issuer.key)
+            except BadKey as error:
+                raise ValueError(f"issuer {issuer.kid}: {error}") from None
+            if key.kid != issuer.kid:
+                raise ValueError(f"issuer {issuer.kid}: the key's identifier is {key.kid}")
+        for name, ids in (("person", [p.id for p in self.persons]), ("site", [s.id for s in self.sites])):
+            if len(set(ids)) != len(ids):
+                raise ValueError(f"a {name} is listed twice")
+        return self
+
+    def encode(self) -> bytes:
+        """Canonical bytes."""
+        return canonical.encode(self.model_dump(mode="json", exclude_none=True))
+
+    def site(self, site_id: str) -> RegisteredSite | None:
+        """The register's entry of a site."""
+        return next((s for s in self.sites if s.id == site_id), None)
+
+    def person(self, person_id: str) -> Person | None:
+        """The person of that id."""
+        return next((p for p in self.persons if p.id == person_id), None)
+
+    def issuer(self, kid: str) -> Issuer | None:
+        """The issuer of that key."""
+        return next((i for i in self.issuers if i.kid == kid), None)
+
+    def verify_keys(self) -> dict[str, VerifyKey]:
+        """Keys of all issuers by identifier, revoked ones included (revocation is judged by time)."""
+        return {i.kid: VerifyKey.from_text(i.key) for i in self.issuers}
+
+    def revoked_at(self, kid: str) -> int | None:
+        """When the key was revoked, ms; ``None`` if it is not."""
+        return min((r.at for r in self.revoked if r.kid == kid), default=None)
+
+    def record_keys(self, site_id: str) -> dict[str, dict[str, VerifyKey]]:
+        """Record keys of a site: epoch → kid → key."""
+        site = self.site(site_id)
+        found: dict[str, dict[str, VerifyKey]] = {}
+        for entry in site.epochs if site else ():
+            key = VerifyKey.from_text(entry.k_rec)
+            found.setdefault(entry.epoch, {})[key.kid] = key
+        return found
+
+
+def sign_keys(document: KeysDocument, key: SigningKey) -> bytes:
+    """Envelope bytes of a register signed by the registrar."""
+    return seal(KEYS_TYPE, document.encode(), key).encode()
+
+
+def open_keys(raw: bytes, registrar: Sequence[VerifyKey] | Mapping[str, VerifyKey]) -> tuple[KeysDocument, Envelope]:
+    """Parse and verify a register.
+
+    Raises:
+        WireError: not signed by the registrar, or not a register; the message says which.
+    """
+    keys = registrar if isinstance(registrar, Mapping) else {k.kid: k for k in registrar}
+    try:
+        envelope = open_envelope(raw, expected_type=KEYS_TYPE, max_bytes=MAX_KEYS_BYTES)
+        envelope.verify(keys)
+        canonical.decode(envelope.payload, max_bytes=MAX_KEYS_BYTES)
+        return KeysDocument.model_validate_json(envelope.payload), envelope
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise WireError(f"register field {where}: {first['msg']}") from None
+    except (NotCanonical, BadSignature) as error:
+        raise WireError(f"register: {error}") from None
