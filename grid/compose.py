@@ -102,9 +102,7 @@ def watt(kilowatt: Decimal | None) -> int | None:
 def _hold(request: OrderRequest, start_ms: int) -> dict[str, Any] | None:
     if request.action not in SHEDDING and request.action != "extend":
         if request.hold_minutes is not None or request.until_released or request.restore_auto:
-            raise ComposeError(
-                f"{request.action}: has no hold; leave hold_minutes, until_released and restore_auto out"
-            )
+            raise ComposeError(f"{request.action}: has no hold; leave hold and restore_auto out")
         return None
     if request.hold_minutes is not None:
         if request.until_released:

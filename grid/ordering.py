@@ -96,7 +96,7 @@ def read_order(path: Path) -> SignedOrder:
 
 
 def fetch_order(
-    client: CentralClient, order_id: str, *, mine: SignedOrder | None = None
+    client: OrderSource, order_id: str, *, mine: SignedOrder | None = None
 ) -> tuple[SignedOrder, list[str]]:
     """An order and its answer lines from central. With ``mine``, central must show exactly the same signed bytes.
 

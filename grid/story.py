@@ -137,9 +137,8 @@ def _verify(text: Any, signed: SignedOrder, keys: Mapping[str, VerifyKey]) -> An
     if not line.verified_by(key):
         raise BadRecord(f"the signature of key {line.kid} does not verify")
     if doc["log"] != origin(order.site, order.epoch) or doc["st"] != "cmd" or doc["ty"] not in COMMANDS:
-        raise BadRecord(
-            f"a {doc['ty']} record of {str(doc['log'])[:80]}/{doc['st']}, expected an answer of this order's site"
-        )
+        where = f"{str(doc['log'])[:80]}/{doc['st']}"
+        raise BadRecord(f"a {doc['ty']} record of {where}, expected the site's answer")
     if doc.get("id") != order.id:
         raise BadRecord(f"speaks of order {str(doc.get('id'))[:40]}, not of this one")
     if doc["ty"] == "cmd_rx" and doc.get("digest") != signed.digest:

@@ -23,8 +23,12 @@ wakes_itself        machine or group           ``after_s``: mines again that lon
 silent, half_open,  machine or group           what its server does (:mod:`simulator.devices.asic`)
 garbage, http_down
 no_transfer         site (``*``)               АВР does not act
-blackout            grid connection            no voltage until cleared
+blackout            grid connection or ``*``   no voltage until cleared
 ==================  =========================  ===================================================================
+
+Actions: ``open`` and ``close`` (a person at the panel), ``trip`` (protection; ``lockout``), ``reset``, ``saon`` (САОН
+opens the feeder, its contact is made for a tenth of a second), ``write`` (somebody else moves an ``output`` of a relay
+module to ``level``), ``load`` (``share`` of its rating that a load draws), ``generation`` (``power_w`` of a generator).
 """
 
 from __future__ import annotations
@@ -111,6 +115,8 @@ class Faults:
         if kind in ACTIONS:
             self._act(kind, target, parameters)
         else:
+            if (kind, target) in self._active:
+                self.clear(kind, target)
             self._switch(kind, target, True, parameters)
             self._active[kind, target] = ActiveFault(kind, target, parameters)
         self._changed()

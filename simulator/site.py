@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import random
 import time
@@ -31,16 +30,14 @@ from simulator.devices.relay import RelayUnit
 from simulator.devices.snmp_pdu import SnmpPduAgent
 from simulator.faults import Faults, Parameter
 from simulator.latencies import load_latencies
+from simulator.loopback import Endpoint, SimulationError, host_port, refuse_foreign_addresses
 from simulator.plant import Plant
+
+__all__ = ["SimulatedSite", "SimulationError"]
 
 log = structlog.get_logger(__name__)
 
 SECRET_LIMIT_BYTES = 4096
-Endpoint = tuple[str, int]
-
-
-class SimulationError(Exception):
-    """The site file cannot be simulated: what was seen, what was expected, what to do."""
 
 
 class SimulatedSite:
@@ -252,7 +249,7 @@ class SimulatedSite:
         if len(devices) != 1:
             raise SimulationError(f"link {link.id}: saw {len(devices)} devices on {link.url}, expected one PDU")
         device = devices[0]
-        host, port = _host_port(link.url, 161)
+        host, port = host_port(link.url, 161)
         model = PlantPdu(self.plant, device, self.faults.devices[device.id], self._changed)
         read, write = self._communities(device)
         agent = SnmpPduAgent(
@@ -348,53 +345,6 @@ class SimulatedSite:
             raise SimulationError(f"device {device.id}: SNMP version 3 cannot be simulated; give a community of v2c")
         write = found.write.name if isinstance(found.write, Community) else "private"
         return found.read.name, write
-
-
-def refuse_foreign_addresses(site: Site) -> None:
-    """Only loopback may be bound: a simulated site must never be mistaken for, or reached as, a real one.
-
-    Raises:
-        SimulationError: an address is not on loopback, or a link is no network link.
-    """
-    for link in site.links:
-        if link.url.startswith("snmp://"):
-            host, _ = _host_port(link.url, 161)
-        else:
-            try:
-                address, _ = parse_url(link.url)
-            except ValueError as error:
-                raise SimulationError(f"link {link.id}: {error}") from error
-            if address.scheme != "modbus":
-                raise SimulationError(
-                    f"link {link.id}: saw {link.url}, expected modbus://127.0.0.1:port: serial lines are not simulated"
-                )
-            host = address.host
-        _loopback_only(f"link {link.id}", host)
-    for group in site.miners:
-        for machine in addresses_of(group):
-            _loopback_only(f"miners {group.id}", machine.rpc_host)
-            if machine.http_host is not None:
-                _loopback_only(f"miners {group.id}", machine.http_host)
-
-
-def _loopback_only(what: str, host: str) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise SimulationError(
-            f"{what}: saw address {host}, expected one on loopback (127.0.0.1): "
-            "the simulator binds no other, so that nobody takes it for a real device"
-        )
-
-
-def _host_port(url: str, default: int) -> Endpoint:
-    rest = url.partition("://")[2].partition("?")[0].strip("/")
-    host, _, port = rest.partition(":")
-    if not host or (port and not (port.isdecimal() and 0 < int(port) < 65536)):
-        raise SimulationError(f"link address: saw {url!r}, expected snmp://127.0.0.1:port")
-    return host, int(port) if port else default
 
 
 def _server_family(group: MinerGroup) -> str | None:

@@ -41,8 +41,8 @@ def _local(name: bytes, size: int, crc: int) -> bytes:
 
 
 def _central(name: bytes, size: int, crc: int, offset: int) -> bytes:
-    fixed = (0x02014B50, 20, 3, 20, 0, 0, 0, 0, DOS_DATE, crc, size, size, len(name), 0, 0, 0, 0, ATTRIBUTES, offset)
-    return struct.pack("<IBBHHHHHHIIIHHHHHII", *fixed) + name
+    fixed = (0x02014B50, 20, 3, 20, 0, 0, 0, DOS_DATE, crc, size, size, len(name), 0, 0, 0, 0, ATTRIBUTES, offset)
+    return struct.pack("<IBBHHHHHIIIHHHHHII", *fixed) + name
 
 
 def _end(count: int, size: int, offset: int) -> bytes:
@@ -81,7 +81,10 @@ class Bundle:
         if total < 22:
             raise ArchiveError(f"{total} bytes are no zip archive")
         file.seek(total - 22)
-        count, size, offset = struct.unpack_from("<HII", file.read(22), 10)
+        end = file.read(22)
+        if end[:4] != b"PK\x05\x06":
+            raise ArchiveError("no zip directory ends where the file ends")
+        count, size, offset = struct.unpack_from("<HII", end, 10)
         if count > MAX_ENTRIES or size > count * (46 + MAX_NAME):
             raise ArchiveLimit(f"{count} entries with a directory of {size} bytes; at most {MAX_ENTRIES} are read")
         if offset + size + 22 != total:

@@ -15,6 +15,7 @@ from verifier.metering import Period
 from verifier.verify import verify
 
 WRONG_USE = 4
+CANNOT_VERIFY = 3
 LATEST_S = 9_999_999_999
 
 
@@ -60,7 +61,11 @@ def run(bundle: Path, trust: Path, period: str, site: str | None, json_to: str |
     except UsageError as error:
         sys.stderr.write(f"verify: {error}\n")
         return WRONG_USE
-    report = verify(bundle, trust_path=trust, period=span, site=site)
+    try:
+        report = verify(bundle, trust_path=trust, period=span, site=site)
+    except Exception as error:  # a fault of this program must never look like a verdict: Python's own code would be 1
+        sys.stderr.write(f"verify: unexpected {type(error).__name__}: {error}\n")
+        return CANNOT_VERIFY
     try:
         if json_to == "-":
             sys.stdout.write(report.to_json() + "\n")
@@ -81,8 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trust", type=Path, required=True, help="registrar's and collector's public keys")
     parser.add_argument("--period", required=True, help="A/B, ISO 8601 UTC or seconds since the epoch")
     parser.add_argument("--site", help="the site that the bundle must be of")
-    parser.add_argument(
-        "--json", dest="json_to", metavar="FILE", help="write the report as JSON; - for standard output"
-    )
+    parser.add_argument("--json", dest="json_to", metavar="FILE", help="report as JSON; - is standard output")
     given = parser.parse_args(arguments)
     return run(given.bundle, given.trust, given.period, given.site, given.json_to)

@@ -82,10 +82,10 @@ class CommandStream:
         self.answers += 1
         order_id, state = record.doc.get("id"), record.doc.get("state")
         if order_id is None:
-            if not self._nameless or state not in REFUSED:
+            if not self._nameless or not isinstance(state, str) or state not in REFUSED:
                 raise CommandError(f"{record.where}: answers no order that was received")
             return
-        if not isinstance(order_id, str) or order_id not in self._orders:
+        if not isinstance(order_id, str) or not isinstance(state, str) or order_id not in self._orders:
             raise CommandError(f"{record.where}: answers order {str(order_id)[:40]}, which was not received before")
         why = self._orders[order_id]
         if why is not None and state not in REFUSED:

@@ -46,7 +46,7 @@ def read_map(doc: Any) -> DecodeMap:
         found = DecodeMap(doc["fc"], doc["addr"], doc["words"], doc["order"], doc["enc"], lsb)
     except (KeyError, TypeError):
         raise ValueError("a decode map needs fc, addr, words, order, enc and lsb") from None
-    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (found.fc, found.addr, found.words))
+    whole = all(type(n) is int for n in (doc["fc"], doc["addr"], doc["words"]))
     if not whole or found.fc not in READ_FUNCTIONS or not 0 <= found.addr <= 65_535 or not 1 <= found.words <= 8:
         raise ValueError(f"a decode map reads function {found.fc!r}, address {found.addr!r}, {found.words!r} words")
     if found.order not in {"big", "little"} or not isinstance(found.enc, str):
@@ -71,7 +71,7 @@ def ratio(doc: Any) -> Fraction:
 
 def _number(bits: int, enc: str, words: int) -> Fraction | None:
     width = 16 * words
-    if isinstance(bits, bool) or not isinstance(bits, int) or bits < 0 or bits >> width:
+    if type(bits) is not int or bits < 0 or bits >> width:
         raise ValueError(f"{bits!r} does not fit into {words} registers")
     if enc == "bcd":
         digits = [(bits >> shift) & 15 for shift in range(0, width, 4)]

@@ -181,7 +181,7 @@ class MeteringPoint:
                 f"{record.where}: {self.id} is bound with ratios {bind.ct} and {bind.vt}, "
                 f"the register has {known.ct} and {known.vt}"
             )
-        if known.serial is not None and bind.serial != known.serial:
+        if known.serial is not None and bind.serial not in {None, known.serial}:
             raise RatioError(f"{record.where}: serial number {bind.serial!r}, the register has {known.serial!r}")
 
     def _take_unbind(self, record: Record) -> None:
@@ -205,8 +205,9 @@ class MeteringPoint:
         bind = self._bind
         if bind is None or doc["cfg"] != bind.leaf:
             raise BindError(f"{record.where}: cfg is not the bind in force for {self.id}")
-        if doc["sn"] is not None and doc["sn"] != bind.serial:
-            raise RatioError(f"{record.where}: serial number {doc['sn']!r} was read, bound is {bind.serial!r}")
+        serial = bind.serial or (self.registered.serial if self.registered else None)
+        if doc["sn"] is not None and serial is not None and doc["sn"] != serial:
+            raise RatioError(f"{record.where}: serial number {doc['sn']!r} was read, expected {serial!r}")
         opening, closing = self._registers(record, bind)
         follows = self._reading is not None and self._reading.t == t0
         self._check_frames(record, bind, opening, closing, follows=follows)
@@ -284,9 +285,7 @@ class MeteringPoint:
         for name, boundary in (("rt0", t0), ("rt1", t1)):
             late = record.doc[name] - boundary * 1000
             if not 0 <= late <= window:
-                raise CalendarError(
-                    f"{record.where}: {name} is {late} ms after its boundary, 0 to {window} are allowed"
-                )
+                raise CalendarError(f"{record.where}: {name} is {late} ms after its boundary, allowed: 0-{window}")
 
     def _check_energy(
         self,
@@ -316,8 +315,8 @@ class MeteringPoint:
         before = self._reading
         if before is None:
             return
-        if opening != before.reg or record.doc["rt0"] != before.rt:
-            changed = sorted(p for p in {*opening, *before.reg} if opening.get(p) != before.reg.get(p))
+        changed = sorted(p for p in opening.keys() & before.reg.keys() if opening[p] != before.reg[p])
+        if changed or record.doc["rt0"] != before.rt:
             what = ", ".join(changed) or "the instant of the reading"
             raise ContinuityError(f"{record.where}: {what} differs from the closing reading of the slot before")
         if "bridge_wh" in record.doc:
@@ -327,8 +326,7 @@ class MeteringPoint:
         """After a gap: the energy between the last good reading and this opening one."""
         doc, before = record.doc, self._reading
         if "bridge_wh" not in doc:
-            if before is not None and before.bind.same_meter(bind):
-                raise EnergyError(f"{record.where}: a gap lies before this slot and no bridge_wh is stated")
+            # A register that was reset or exchanged cannot be bridged. Energy that nobody states is not claimed here.
             self._settle("M")
             return
         bridge: Registers = doc["bridge_reg"]
@@ -339,11 +337,12 @@ class MeteringPoint:
             raise ContinuityError(f"{record.where}: the bridge begins after it ends")
         start, energy, still = doc["bridge_rt"] // 1000 // self.slot_s * self.slot_s, doc["bridge_wh"], False
         if before is not None:
-            if doc["bridge_rt"] < before.rt or (doc["bridge_rt"] == before.rt and bridge != before.reg):
+            moved = any(bridge[p] != before.reg[p] for p in bridge.keys() & before.reg.keys())
+            if doc["bridge_rt"] < before.rt or (doc["bridge_rt"] == before.rt and moved):
                 raise ContinuityError(f"{record.where}: the bridge does not begin at the last reading before the gap")
             # From the interval's own closing reading, so that the sum over the period telescopes.
             start, energy = before.t, min(self._bridge(before.reg[IMPORT], opening[IMPORT], how, doc), default=-1)
-            still = opening == before.reg
+            still = all(opening[p] == before.reg[p] for p in opening.keys() & before.reg.keys())
         if energy < 0:
             raise EnergyError(f"{record.where}: the register ran backwards over the gap")
         for slot_s, switch in self._pending:

@@ -171,9 +171,8 @@ class Report:
             grades = ", ".join(f"{count} {grade}" for grade, count in point.grades.items())
             lines.append(f"Point {name}  serial {point.serial or '-'}: {point.slots} slots = {grades}")
             exported = "" if point.exp_wh is None else f" | export {_kwh(point.exp_wh)}"
-            lines.append(
-                f"      measured {_kwh(point.wh)} kWh | bridged by registers {_kwh(point.bridged_wh)}{exported}"
-            )
+            bridged = f"bridged by registers {_kwh(point.bridged_wh)}"
+            lines.append(f"      measured {_kwh(point.wh)} kWh | {bridged}{exported}")
             lines.append(f"      register bits first {point.first} last {point.last}")
         if self.points:
             lines.append("Grades         C read and signed, Z no energy (proven), R bridged, M missing, X failed")

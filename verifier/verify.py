@@ -263,12 +263,8 @@ def _totals(
         named = list(doc["points"]) == [f"p{i:04d}" for i in range(len(stated))] and list(stated) == sorted(stated)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(f"report.json: {error}") from None
-    head = {
-        "v": 1,
-        "site": register.site,
-        "period": {"from": made.start_s, "to": made.end_s},
-        "slot_s": register.slot_s,
-    }
+    span = {"from": made.start_s, "to": made.end_s}
+    head = {"v": 1, "site": register.site, "period": span, "slot_s": register.slot_s}
     if {name: value for name, value in doc.items() if name != "points"} != head or not named:
         raise ReportError("report.json: site, period, slot length or the list of points is not that of the bundle")
     with_records = {stream_of(name)[1][3:] for name in bundle.entries if "/mp_" in name}

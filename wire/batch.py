@@ -25,6 +25,7 @@ MAGIC = b"TZB1"
 MAX_PACKET = 262_144
 MAX_RAW = 8 * 1024 * 1024
 MAX_CELLS = 2_000_000
+MAX_INT = 2**53 - 1
 Scalar = float | int | None
 
 
@@ -38,11 +39,11 @@ class Column(msgspec.Struct, forbid_unknown_fields=True):
 class Part(msgspec.Struct, forbid_unknown_fields=True):
     """Rows of one kind of device."""
 
-    kind: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,20}$")]
+    kind: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,20}\Z")]
     dev: list[Annotated[str, msgspec.Meta(min_length=1, max_length=128)]]
     row: list[int]
     dt: list[int]
-    cols: dict[Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{1,64}$")], Column]
+    cols: dict[Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_]{1,64}\Z")], Column]
 
 
 class Batch(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,7 +77,10 @@ def encode(batch: Batch, *, level: int = 3) -> bytes:
     Raises:
         BadBatch: larger than a packet may be; the caller splits it.
     """
-    packed = MAGIC + zstandard.ZstdCompressor(level=level, write_content_size=True).compress(_ENCODER.encode(batch))
+    raw = _ENCODER.encode(batch)
+    if len(raw) > MAX_RAW or batch.values() > MAX_CELLS:
+        raise BadBatch(f"batch of {len(raw)} bytes unpacked and {batch.values()} cells: at most {MAX_RAW}, {MAX_CELLS}")
+    packed = MAGIC + zstandard.ZstdCompressor(level=level, write_content_size=True).compress(raw)
     if len(packed) > MAX_PACKET:
         raise BadBatch(f"batch of {len(packed)} bytes is larger than {MAX_PACKET}")
     return packed
@@ -96,23 +100,27 @@ def decode(packed: bytes) -> Batch:
         size = zstandard.frame_content_size(packed[4:])
         if not 0 <= size <= MAX_RAW:
             raise BadBatch(f"batch says {size} bytes unpacked, at most {MAX_RAW}")
-        raw = zstandard.ZstdDecompressor().decompress(packed[4:], max_output_size=MAX_RAW)
+        raw = zstandard.ZstdDecompressor().decompress(
+            packed[4:], max_output_size=MAX_RAW, allow_extra_data=False
+        )
         batch = _DECODER.decode(raw)
     except zstandard.ZstdError as error:
         raise BadBatch(f"batch is not a zstd frame: {error}") from None
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadBatch(f"batch: {error}"[:300]) from None
     _check(batch)
     return batch
 
 
 def _check(batch: Batch) -> None:
-    if batch.v != 1 or batch.n < 0 or not SITE.fullmatch(batch.site) or not EPOCH.fullmatch(batch.epoch):
+    if batch.v != 1 or not 0 <= batch.n <= MAX_INT or not SITE.fullmatch(batch.site) or not EPOCH.fullmatch(batch.epoch):
         raise BadBatch("batch header: version, number, site or epoch is wrong")
     if not 1 <= len(batch.boot) <= 64 or batch.values() > MAX_CELLS:
         raise BadBatch(f"batch: boot id or {batch.values()} cells out of bounds")
     for part in batch.parts:
         rows = len(part.row)
+        if not 0 <= batch.t0 <= MAX_INT or any(abs(dt) > MAX_INT for dt in part.dt):
+            raise BadBatch(f"batch part {part.kind}: a time needs more than 53 bits")
         if len(part.dt) != rows or any(not 0 <= i < len(part.dev) for i in part.row):
             raise BadBatch(f"batch part {part.kind}: rows, times and devices do not fit together")
         for name, col in part.cols.items():

@@ -26,7 +26,7 @@ def _check(value: Any, depth: int) -> None:
         return
     if isinstance(value, int):
         if abs(value) > MAX_INT:
-            raise NotCanonical(f"integer {value} needs more than 53 bits")
+            raise NotCanonical(f"integer of {value.bit_length()} bits: at most 53 are allowed")
     elif isinstance(value, str):
         if any(0xD800 <= ord(ch) <= 0xDFFF for ch in value) if not value.isascii() else False:
             raise NotCanonical("string holds a lone surrogate")

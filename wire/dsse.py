@@ -6,8 +6,10 @@ Source: secure-systems-lab/dsse, protocol v1.0.2 (pre-authentication encoding).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from wire.errors import BadKey, BadSignature, NotCanonical
 from wire.keys import SigningKey, VerifyKey, b64, unb64
@@ -20,6 +22,7 @@ ACT_TYPE = "application/vnd.tizgin.act.v1+json"
 MANIFEST_TYPE = "application/vnd.tizgin.manifest.v1+json"
 
 MAX_SIGNATURES = 8
+_KID = re.compile(r"[0-9a-f]{16}")
 
 
 def pae(payload_type: str, body: bytes) -> bytes:
@@ -84,6 +87,14 @@ def seal(payload_type: str, payload: bytes, *keys: SigningKey) -> Envelope:
     return envelope
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object that names a field twice means different things to different parsers."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise NotCanonical("envelope names a field twice")
+    return found
+
+
 def open_envelope(data: bytes, *, expected_type: str, max_bytes: int = 262_144) -> Envelope:
     """Parse an envelope of one expected type. Signatures are not checked here.
 
@@ -93,13 +104,18 @@ def open_envelope(data: bytes, *, expected_type: str, max_bytes: int = 262_144) 
     if len(data) > max_bytes:
         raise NotCanonical(f"envelope of {len(data)} bytes, at most {max_bytes} are allowed")
     try:
-        doc = json.loads(data.decode("utf-8"))
+        doc = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
+    except NotCanonical:
+        raise
     except (ValueError, RecursionError) as error:
         raise NotCanonical(f"envelope is not JSON: {error}"[:200]) from None
     if not isinstance(doc, dict) or set(doc) != {"payloadType", "payload", "signatures"}:
         raise NotCanonical("envelope needs exactly payloadType, payload and signatures")
-    if doc["payloadType"] != expected_type:
-        raise NotCanonical(f"payload type {str(doc['payloadType'])[:80]!r}, expected {expected_type!r}")
+    kind = doc["payloadType"]
+    if not isinstance(kind, str):
+        raise NotCanonical(f"payload type is a JSON {type(kind).__name__}, expected {expected_type!r}")
+    if kind != expected_type:
+        raise NotCanonical(f"payload type {kind[:80]!r}, expected {expected_type!r}")
     entries = doc["signatures"]
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_SIGNATURES:
         raise NotCanonical(f"envelope needs 1 to {MAX_SIGNATURES} signatures")
@@ -112,7 +128,7 @@ def open_envelope(data: bytes, *, expected_type: str, max_bytes: int = 262_144) 
             if not isinstance(entry, dict) or set(entry) != {"keyid", "sig"}:
                 raise NotCanonical("a signature needs exactly keyid and sig")
             kid, sig = entry["keyid"], entry["sig"]
-            if not isinstance(kid, str) or not isinstance(sig, str) or len(kid) != 16:
+            if not isinstance(kid, str) or not isinstance(sig, str) or not _KID.fullmatch(kid):
                 raise NotCanonical("keyid must be 16 hex digits and sig base64")
             signatures.append((kid, unb64(sig, max_bytes=128)))
     except BadKey as error:

@@ -20,6 +20,7 @@ SHA-256(0x00 ‖ payload) as in RFC 6962, so that signing again would not change
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from wire import canonical
@@ -30,6 +31,8 @@ from wire.names import STREAM
 
 MAGIC = b"TZR1"
 MAX_PAYLOAD = 65_536
+_KID = re.compile(rb"[0-9a-f]{16}")
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 TYPES = frozenset(
     {
@@ -103,9 +106,9 @@ def check_common(payload: canonical.Json) -> None:
     for name in COMMON:
         if name not in payload:
             raise BadRecord(f"record has no field {name!r}")
-    if payload["v"] != 1:
+    if isinstance(payload["v"], bool) or payload["v"] != 1:
         raise BadRecord(f"record version {payload['v']!r}, expected 1")
-    if payload["ty"] not in TYPES:
+    if not isinstance(payload["ty"], str) or payload["ty"] not in TYPES:
         raise BadRecord(f"record type {payload['ty']!r} is not in the contract")
     if not isinstance(payload["st"], str) or not STREAM.fullmatch(payload["st"]):
         raise BadRecord(f"stream {payload['st']!r} is not in the contract")
@@ -114,6 +117,8 @@ def check_common(payload: canonical.Json) -> None:
             raise BadRecord(f"field {name} is {payload[name]!r}, expected an integer from 0")
     if (payload["n"] == 0) != (payload["p"] is None):
         raise BadRecord("the first record of a stream has p null, every other a hash")
+    if payload["p"] is not None and not (isinstance(payload["p"], str) and _HASH.fullmatch(payload["p"])):
+        raise BadRecord(f"field p is {payload['p']!r}"[:120] + ", expected null or 64 hex digits")
 
 
 def parse_line(line: bytes) -> tuple[RecordLine, canonical.Json]:
@@ -127,7 +132,7 @@ def parse_line(line: bytes) -> tuple[RecordLine, canonical.Json]:
     head, _, rest = line.partition(b"|")
     body, _, sig_text = rest.rpartition(b"|")
     payload, _, kid = body.rpartition(b"|")
-    if head != MAGIC or not payload or len(kid) != 16:
+    if head != MAGIC or not payload or not _KID.fullmatch(kid):
         raise BadRecord("expected TZR1|<payload>|<16 hex>|<base64>")
     try:
         doc = canonical.decode(payload, max_bytes=MAX_PAYLOAD)
@@ -135,4 +140,4 @@ def parse_line(line: bytes) -> tuple[RecordLine, canonical.Json]:
     except (NotCanonical, BadKey) as error:
         raise BadRecord(f"record: {error}") from None
     check_common(doc)
-    return RecordLine(payload, kid.decode("ascii", "replace"), signature), doc
+    return RecordLine(payload, kid.decode("ascii"), signature), doc

@@ -125,6 +125,7 @@ class KeysDocument(_Doc):
     @model_validator(mode="after")
     def _consistent(self) -> KeysDocument:
         persons = {p.id for p in self.persons}
+        kids = [i.kid for i in self.issuers]
         for issuer in self.issuers:
             if issuer.person not in persons:
                 raise ValueError(f"issuer {issuer.kid} names an unknown person {issuer.person!r}")
@@ -134,9 +135,15 @@ class KeysDocument(_Doc):
                 raise ValueError(f"issuer {issuer.kid}: {error}") from None
             if key.kid != issuer.kid:
                 raise ValueError(f"issuer {issuer.kid}: the key's identifier is {key.kid}")
-        for name, ids in (("person", [p.id for p in self.persons]), ("site", [s.id for s in self.sites])):
+        for name, ids in (("person", [p.id for p in self.persons]), ("site", [s.id for s in self.sites]), ("issuer", kids)):
             if len(set(ids)) != len(ids):
                 raise ValueError(f"a {name} is listed twice")
+        for site in self.sites:
+            for entry in site.epochs:
+                try:
+                    VerifyKey.from_text(entry.k_rec)
+                except BadKey as error:
+                    raise ValueError(f"site {site.id} epoch {entry.epoch} k_rec: {error}") from None
         return self
 
     def encode(self) -> bytes:

@@ -431,8 +431,8 @@ class Engine:
                 at=self.clock.now_ms(),
                 power_w=self.live.power(order.doc.point).value_w,
                 target_w=order.doc.target_w,
-                steps_done=sum(order.doc.attempts.values()) - len(order.tasks),
-                steps_total=sum(order.doc.attempts.values()),
+                steps_done=max(0, len(order.doc.attempts) - len(order.tasks)),
+                steps_total=len(order.doc.attempts),
                 text=(order.block or order.doc.text)[:500],
                 waiting_for=order.waiting,
             )

@@ -278,9 +278,9 @@ class ChildBroker:
                 tries = 0
             await asyncio.sleep(BACKOFF_S[min(tries, len(BACKOFF_S) - 1)])
             tries += 1
-            self.restarts += 1
             try:
                 await self._spawn(binary)
+                self.restarts += 1
                 log.info("broker_restarted", pid=self.pid, port=self.port)
             except (CentralError, OSError) as error:
                 self._process = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,10 @@ READ_FUNCTION: dict[str, int] = {"coil": 1, "discrete": 2, "holding": 3, "input"
 ADDRESS_END = 0x10000
 
 
-def _exact(value: object) -> Fraction:
+_EXACT = r"-?[0-9]{1,40}(\.[0-9]{1,40}|/[0-9]{1,40})?"
+
+
+def exact_number(value: object) -> Fraction:
     """``"0.001"``, ``"1/3"``, ``10`` or ``{num, den}`` → exact rational. Binary floats are refused."""
     if isinstance(value, Fraction):
         return value
@@ -33,7 +37,10 @@ def _exact(value: object) -> Fraction:
         raise ValueError(f'seen the binary float {value!r}; put it in quotes ("{value!r}") so that it stays exact')
     if isinstance(value, str):
         try:
-            return Fraction(value)
+            # No exponents: "1e999999999" is a small text and a number that fills the memory.
+            if re.fullmatch(_EXACT, value, re.ASCII):
+                return Fraction(value)
+            raise ValueError(value)
         except (ValueError, ZeroDivisionError):
             raise ValueError(f'seen {value!r}; expected a decimal such as "0.1" or a ratio such as "1/3"') from None
     if isinstance(value, dict) and set(value) == {"num", "den"}:
@@ -45,12 +52,12 @@ def _exact(value: object) -> Fraction:
 
 Exact = Annotated[
     Fraction,
-    PlainValidator(_exact),
+    PlainValidator(exact_number),
     PlainSerializer(str, return_type=str),
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?(/[0-9]+)?$"},
+                {"type": "string", "pattern": f"^({_EXACT})$"},
                 {"type": "integer"},
                 {
                     "type": "object",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from drivers.profiles.codec import decode_block
-from drivers.profiles.fields import FIXED_WORDS, READ_FUNCTION
+from drivers.profiles.fields import FIXED_WORDS, READ_FUNCTION, exact_number
 from drivers.profiles.model import BinaryInput, MeterProfile, Output, Point, RelayProfile, Vector
 from drivers.profiles.plan import atomic_groups, touches_forbidden
 
@@ -128,7 +128,7 @@ def _same(number: Fraction | str | None, wanted: int | str | None, kind: str) ->
     if wanted is None or isinstance(number, str) or number is None:
         return number == (None if wanted is None else str(wanted))
     try:
-        expected = Fraction(wanted)
+        expected = exact_number(wanted)
     except ValueError:
         return False
     if kind in {"f32", "f64"}:

@@ -31,8 +31,8 @@ class _NoAlias(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1}: aliases are not allowed in a register")
+            line = self.get_mark().line + 1
+            raise yaml.YAMLError(f"near line {line}: aliases are not allowed in a register")
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 

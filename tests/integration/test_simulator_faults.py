@@ -82,6 +82,18 @@ class TestFaults:
             site.faults.clear_all()
             assert await ask(site, "meters", 1, POWER) is not None
 
+    async def test_a_gateway_that_loses_its_supply_silences_the_meters_behind_it(self) -> None:
+        raw = yaml.safe_load(SITE_FILE.read_text(encoding="utf-8"))
+        raw["miners"] = []
+        raw["equipment"] = [{"id": "gw", "kind": "gateway", "fed_from": "BOARD1"}]
+        raw["links"][0]["via"] = ["gw"]
+        async with running(Site.model_validate(raw)) as site:
+            assert await ask(site, "meters", 1, POWER) is not None
+            site.faults.set("open", "KM1")
+            await until(lambda: "BOARD1" not in site.plant.energised, "the gateway's board is dark")
+            assert await ask(site, "meters", 1, POWER) is None
+            assert await ask(site, "relays", 1, read(1, 0, 1)) is not None
+
     async def test_a_slow_unit_answers_later_and_does_not_hold_up_others_of_its_connection(self) -> None:
         async with running() as site:
             site.faults.set("slow", "em-1", seconds=0.3)

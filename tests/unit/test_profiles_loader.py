@@ -91,6 +91,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], Change, str]] = {
     "binary float": (METER, lambda p: p["points"][0].update(scale=0.1), "put it in quotes"),
     "zero scale": (METER, lambda p: p["points"][0].update(scale=0), "expected more than 0"),
     "scale text": (METER, lambda p: p["points"][0].update(scale="ten"), "expected a decimal"),
+    "scale that fills the memory": (
+        METER,
+        lambda p: p["points"][0].update(scale="1e999999999"),
+        "expected a decimal",
+    ),
+    "vector that fills the memory": (
+        METER,
+        lambda p: p["tests"][0].update(expect={"power_w": "1e999999999"}),
+        "expected '1e999999999'",
+    ),
     "one over zero": (METER, lambda p: p["points"][0].update(scale="1/0"), "expected a decimal"),
     "words against type": (METER, lambda p: p["points"][0].update(words=1), "expected 2 for type i32"),
     "text without words": (

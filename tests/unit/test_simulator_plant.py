@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simulator
+from config.check import check
 from config.loader import load_site
 from config.site import Site
 from drivers.capabilities import Position
@@ -410,3 +411,8 @@ def test_every_latency_has_a_source_and_every_load_kind_a_shape() -> None:
             assert len(getattr(family, name).source) >= 8, name
     with pytest.raises(KeyError, match="known:"):
         latencies.family("toaster")
+
+
+def test_the_shipped_site_file_passes_the_check_of_site_files() -> None:
+    found = check(SITE)
+    assert [p for p in found.problems if p.severity == "error"] == []

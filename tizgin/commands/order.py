@@ -18,12 +18,9 @@ from tizgin.errors import EXIT_PROBLEM, EXIT_WRONG_USE, UserError
 app = typer.Typer(
     help="The dispatcher's side: make keys, sign, send, watch orders.",
     no_args_is_help=True,
-    epilog="Example: tizgin order sign --key me.pem --keys keys.json --registrar reg.pub --site ekb-01 --limit-kw 38000 "
-    "--out order.json",
+    epilog="Example: tizgin order sign --key me.pem --site ekb-01 --limit-kw 38000 --out order.json",
 )
-act_app = typer.Typer(
-    help="Signed acts about a site: mode of the agent, commissioning of outputs.", no_args_is_help=True
-)
+act_app = typer.Typer(help="Signed acts about a site: the agent's mode, commissioning.", no_args_is_help=True)
 app.add_typer(act_app, name="act")
 
 Key = Annotated[Path, typer.Option("--key", help="The dispatcher's private key (mode 0600).")]
@@ -88,9 +85,7 @@ def keygen(
 
     def ask() -> str:
         return str(
-            typer.prompt(
-                "New passphrase (empty: none)", default="", hide_input=True, confirmation_prompt=True, err=True
-            )
+            typer.prompt("Passphrase (empty: none)", default="", hide_input=True, confirmation_prompt=True, err=True)
         )
 
     with _as_user_errors():

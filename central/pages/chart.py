@@ -1,0 +1,80 @@
+"""The chart of the last hour: power, the limit as a step line, the slots as a grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from central.pages.texts import Texts
+
+SHIFT_MS = 5 * 3_600_000
+"""The chart draws UTC; shifted by five hours it shows Kazakhstan time on every viewer's computer."""
+POWER, LIMIT = "#0b6e6e", "#b3261e"
+HOUR_MS = 3_600_000
+
+
+def options(texts: Texts, slot_s: int = 900) -> dict[str, Any]:
+    """Options without data."""
+    axis_text = {"color": "#44546a", "fontSize": 12}
+    return {
+        "useUTC": True,
+        "animation": False,
+        "aria": {"enabled": True, "label": {"description": texts("Power and limit of the last hour, kW")}},
+        "grid": {"left": 8, "right": 18, "top": 34, "bottom": 6, "containLabel": True},
+        "legend": {"right": 8, "top": 0, "itemWidth": 18, "textStyle": axis_text},
+        "tooltip": {"trigger": "axis", "confine": True},
+        "xAxis": {
+            "type": "time",
+            "axisLabel": axis_text | {"formatter": "{HH}:{mm}", "hideOverlap": True},
+            "minInterval": slot_s * 1000,
+            "maxInterval": slot_s * 1000,
+            "splitLine": {"show": True, "lineStyle": {"color": "#e3e8ee"}},
+            "axisLine": {"lineStyle": {"color": "#9fb0c3"}},
+        },
+        "yAxis": {
+            "type": "value",
+            "min": 0,
+            "name": texts("kW"),
+            "nameTextStyle": axis_text,
+            "axisLabel": axis_text,
+            "splitLine": {"lineStyle": {"color": "#eef2f6"}},
+        },
+        "series": [
+            {
+                "name": texts("Power"),
+                "type": "line",
+                "showSymbol": False,
+                "connectNulls": False,
+                "lineStyle": {"width": 2.5, "color": POWER},
+                "itemStyle": {"color": POWER},
+                "areaStyle": {"color": "rgba(11,110,110,0.10)"},
+                "data": [],
+            },
+            {
+                "name": texts("Limit"),
+                "type": "line",
+                "step": "end",
+                "showSymbol": False,
+                "connectNulls": False,
+                "lineStyle": {"width": 2.5, "type": "dashed", "color": LIMIT},
+                "itemStyle": {"color": LIMIT},
+                "data": [],
+            },
+        ],
+    }
+
+
+def fill(chart: dict[str, Any], power: list[list[float | None]], limits: list[list[float | None]], now_ms: int) -> None:
+    """Put data into options."""
+    chart["series"][0]["data"] = [[_shift(at), _round(value)] for at, value in power]
+    last = [[now_ms, limits[-1][1]]] if limits and limits[-1][1] is not None else []
+    chart["series"][1]["data"] = [[_shift(at), _round(value)] for at, value in [*limits, *last]]
+    chart["xAxis"]["min"] = now_ms - HOUR_MS + SHIFT_MS
+    chart["xAxis"]["max"] = now_ms + SHIFT_MS
+
+
+def _shift(at: float | None) -> float:
+    return (at or 0) + SHIFT_MS
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)

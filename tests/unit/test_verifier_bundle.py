@@ -1,0 +1,668 @@
+"""The offline verifier against bundles of a small generator that signs records as a site does."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import io
+import json
+import random
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verifier.cli import main, parse_period
+from verifier.metering import Period
+from verifier.report import Report
+from verifier.verify import verify
+from wire import canonical
+from wire.dsse import KEYS_TYPE, MANIFEST_TYPE, ORDER_TYPE, seal
+from wire.energy import interval_wh
+from wire.keys import SigningKey, b64
+from wire.records import RecordLine
+
+SITE, EPOCH, SLOT = "ekb-01", "e1-0a1b2c3d", 900
+START = 1_790_000_100 // SLOT * SLOT
+SLOTS = 12
+IMPORT = "energy_import_wh"
+MAP = {"fc": 4, "addr": 100, "words": 2, "order": "little", "enc": "f32", "lsb": {"num": 1000, "den": 1}}
+EXPORT_MAP = {"fc": 4, "addr": 102, "words": 2, "order": "big", "enc": "u32", "lsb": {"num": 1, "den": 3}}
+Doc = dict[str, Any]
+
+
+def f32(value: float) -> int:
+    import struct
+
+    return int.from_bytes(struct.pack(">f", value), "big")
+
+
+def frames(imported: int, exported: int) -> list[list[str]]:
+    words = [imported & 0xFFFF, imported >> 16, exported >> 16, exported & 0xFFFF]
+    data = b"".join(word.to_bytes(2, "big") for word in words)
+    return [["010400640004", (b"\x01\x04\x08" + data).hex()]]
+
+
+@dataclass
+class Site:
+    """A site's evidence as plain documents, to be changed before :meth:`write` signs and packs it."""
+
+    rec: SigningKey = field(default_factory=SigningKey.generate)
+    reg: SigningKey = field(default_factory=SigningKey.generate)
+    col: SigningKey = field(default_factory=SigningKey.generate)
+    dispatcher: SigningKey = field(default_factory=SigningKey.generate)
+    streams: dict[str, list[Doc]] = field(default_factory=dict)
+    register: Doc = field(default_factory=dict)
+    first: int = START
+    last: int = START + SLOTS * SLOT
+
+    def add(self, stream: str, ty: str, at_s: float, fields: Doc) -> None:
+        common = {"v": 1, "log": f"tizgin/{SITE}/{EPOCH}", "st": stream, "a": None, "ty": ty, "at": int(at_s * 1000)}
+        more = {
+            "mono": int((at_s - START + 100) * 1e9),
+            "boot": "b0",
+            "clk": {"s": "S", "off_us": 5, "src": "ntp"},
+            "fw": "1.0",
+        }
+        self.streams.setdefault(stream, []).append(common | more | fields)
+
+    def lines(self, stream: str, key: SigningKey | None = None) -> list[bytes]:
+        out: list[bytes] = []
+        previous, bind = None, None
+        for n, doc in enumerate(self.streams[stream]):
+            body = {"n": n, "p": previous} | doc
+            if doc["ty"] == "interval" and doc.get("cfg") == "BIND":
+                body["cfg"] = bind
+            line = RecordLine.sign(body, key or self.rec)
+            previous = line.hash.hex()
+            bind = previous if doc["ty"] == "bind" else bind
+            out.append(line.encode())
+        return out
+
+    def totals(self, stream: str) -> Doc:
+        inside = [d for d in self.streams[stream] if self.first <= d.get("t0", -1) and d.get("t1", 1e12) <= self.last]
+        read = [d for d in inside if d["ty"] == "interval"]
+        exported = [d["exp_wh"] for d in read if d["exp_wh"] is not None]
+        return {
+            "id": stream[3:],
+            "wh": sum(d["wh"] for d in read),
+            "exp_wh": sum(exported) if exported else None,
+            "intervals": len(read),
+            "gaps": sum(d["ty"] == "gap" for d in inside),
+        }
+
+    def files(self) -> dict[str, bytes]:
+        points = sorted(s for s in self.streams if s.startswith("mp:"))
+        span = {"from": self.first, "to": self.last}
+        report = {"v": 1, "site": SITE, "period": span, "slot_s": SLOT}
+        report["points"] = {f"p{i:04d}": self.totals(s) for i, s in enumerate(points)}
+        records = {
+            f"records/{EPOCH}/{stream.replace(':', '_')}.tzr": b"".join(x + b"\n" for x in self.lines(stream))
+            for stream in self.streams
+        }
+        keys = seal(KEYS_TYPE, canonical.encode(self.register), self.reg).encode()
+        return {"keys.json": keys, "report.json": canonical.encode(report)} | dict(sorted(records.items()))
+
+    def pack(self, files: dict[str, bytes] | None = None) -> bytes:
+        content = self.files() if files is None else files
+        manifest = {
+            "v": 1,
+            "site": SITE,
+            "period": {"from": self.first, "to": self.last},
+            "made_at": self.last * 1000,
+            "tool": "tizgin/test",
+            "files": {
+                f"f{i:04d}": {"name": name, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+                for i, (name, data) in enumerate(content.items())
+            },
+        }
+        signed = seal(MANIFEST_TYPE, canonical.encode(manifest), self.col).encode()
+        return zipped({"manifest.json": signed} | content)
+
+    def trust(self) -> bytes:
+        return json.dumps({"v": 1, "registrar": [self.reg.public.text], "collector": [self.col.public.text]}).encode()
+
+
+def zipped(files: dict[str, bytes], **changes: Any) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name, changes.get("date", (1980, 1, 1, 0, 0, 0)))
+            info.create_system, info.external_attr = 3, 0o100644 << 16
+            info.compress_type = changes.get("method", zipfile.ZIP_STORED)
+            info.comment = changes.get("comment", b"")
+            archive.writestr(info, data)
+        archive.comment = changes.get("end", b"")
+    return buffer.getvalue()
+
+
+def interval(slot: int, registers: list[tuple[int, int]], *, opening: bool = False) -> Doc:
+    (i0, x0), (i1, x1) = registers[slot], registers[slot + 1]
+    t0 = START + slot * SLOT
+    doc: Doc = {
+        "t0": t0,
+        "t1": t0 + SLOT,
+        "rt0": t0 * 1000 + 200 + slot,
+        "rt1": (t0 + SLOT) * 1000 + 201 + slot,
+        "reg": {IMPORT: [i0, i1], "energy_export_wh": [x0, x1]},
+        "cfg": "BIND",
+        "wh": interval_wh(i0, i1, MAP),
+        "exp_wh": interval_wh(x0, x1, EXPORT_MAP),
+        "sn": "A1",
+        "mto": 12,
+        "q": [],
+        "raw": frames(i1, x1),
+    }
+    if opening:
+        doc["raw0"] = frames(i0, x0)
+    return doc
+
+
+def order_envelope(site: Site, order_id: str) -> tuple[bytes, str]:
+    payload = canonical.encode({"v": 1, "id": order_id, "site": SITE, "epoch": EPOCH, "action": "stop"})
+    return seal(ORDER_TYPE, payload, site.dispatcher).encode(), hashlib.sha256(payload).hexdigest()
+
+
+ORDER_ID = "01912345-0000-7000-8000-000000000001"
+
+
+def good_site() -> Site:
+    """Two metering points, twelve slots each, one order: intact and complete."""
+    site = Site()
+    site.register = {
+        "v": 1,
+        "version": 3,
+        "issued_at": START * 1000,
+        "persons": [],
+        "issuers": [{"kid": site.dispatcher.kid, "key": site.dispatcher.public.text, "person": "d"}],
+        "sites": [
+            {
+                "id": SITE,
+                "zone": "north",
+                "slot_s": SLOT,
+                "simulation": False,
+                "epochs": [{"epoch": EPOCH, "k_rec": site.rec.public.text, "k_log": "", "from_index": 0}],
+                "points": [
+                    {"id": "M1", "role": "commercial", "ct_num": 600, "ct_den": 5},
+                    {"id": "M2", "role": "technical", "ct_num": 600, "ct_den": 5, "serial": "A1"},
+                ],
+            }
+        ],
+        "revoked": [],
+    }
+    genesis = {"site": SITE, "slot_s": SLOT, "k_rec": site.rec.public.text, "k_log": "", "prev": None}
+    genesis |= {"simulation": False, "contracted_w": 100_000_000, "emergency_w": 1_500_000}
+    site.add("site", "genesis", START - 60, genesis)
+    site.add("site", "start", START - 59, {"config_sha256": "00", "mode": "armed", "keys_version": 3})
+    raw, digest = order_envelope(site, ORDER_ID)
+    site.add("cmd", "cmd_rx", START + 70, {"id": ORDER_ID, "digest": digest, "raw": b64(raw), "rx": 1})
+    ack = {"id": ORDER_ID, "state": "validated", "code": None, "text": "", "order_mode": "live"}
+    site.add("cmd", "cmd_ack", START + 70, ack | {"agent_mode": "armed", "kids": [site.dispatcher.kid], "seq": 1})
+    site.add("cmd", "cmd_eff", START + 80, {"id": ORDER_ID, "state": "holding", "flags": [], "power_w": 1})
+    for point, step in (("mp:M1", 9.75), ("mp:M2", 3.3)):
+        registers = [(f32(1000.1 + step * i), 70 + 7 * i) for i in range(SLOTS + 1)]
+        bind = {"device": "d", "profile": "p", "sn": "A1", "role": "commercial", "owner": "grid", "boundary": True}
+        bind |= {"node": "n", "inverted": False, "ct": {"num": 120, "den": 1}, "vt": {"num": 1, "den": 1}}
+        bind |= {"ratio_applied_in": "agent", "seals": [], "pts": {IMPORT: MAP, "energy_export_wh": EXPORT_MAP}}
+        site.add(point, "bind", START + 0.3, bind)
+        for slot in range(SLOTS):
+            site.add(point, "interval", START + (slot + 1) * SLOT + 0.4, interval(slot, registers, opening=slot == 0))
+    return site
+
+
+@pytest.fixture(scope="module")
+def template() -> Site:
+    return good_site()
+
+
+@pytest.fixture
+def site(template: Site) -> Site:
+    fresh = copy.copy(template)
+    fresh.streams, fresh.register = copy.deepcopy(template.streams), copy.deepcopy(template.register)
+    return fresh
+
+
+@pytest.fixture
+def judge(tmp_path: Path) -> Callable[..., Report]:
+    def run(site: Site, data: bytes | None = None, trust: bytes | None = None, **asked: Any) -> Report:
+        (tmp_path / "b.zip").write_bytes(site.pack() if data is None else data)
+        (tmp_path / "trust.json").write_bytes(site.trust() if trust is None else trust)
+        period, name = asked.get("period", Period(site.first, site.last)), asked.get("name")
+        return verify(tmp_path / "b.zip", trust_path=tmp_path / "trust.json", period=period, site=name)
+
+    return run
+
+
+def codes(report: Report) -> set[str]:
+    return {error.code for error in report.errors}
+
+
+def gap(site: Site, stream: str, slots: range, why: str = "TIMEOUT", **more: Any) -> None:
+    """Replace intervals by gaps; the interval after them bridges, as a site writes it."""
+    docs = site.streams[stream]
+    before, after = docs[slots.start], docs[slots.stop + 1]
+    for i in slots:
+        t0 = docs[i + 1]["t0"]
+        kept = {k: v for k, v in docs[i + 1].items() if k in {"v", "log", "st", "a", "at", "mono", "boot", "clk", "fw"}}
+        docs[i + 1] = kept | {"ty": "gap", "t0": t0, "t1": t0 + SLOT, "why": why, "tries": 3} | more
+    closing = {p: pair[1] for p, pair in before["reg"].items()}
+    opening = {p: pair[0] for p, pair in after["reg"].items()}
+    after["bridge_reg"], after["bridge_rt"] = closing, before["rt1"]
+    after["bridge_wh"] = interval_wh(closing[IMPORT], opening[IMPORT], MAP)
+    after["raw0"] = frames(opening[IMPORT], opening["energy_export_wh"])
+
+
+def test_a_good_bundle_is_intact_and_complete(site: Site, judge: Callable[..., Report]) -> None:
+    report = judge(site)
+    assert report.errors == []
+    assert report.exit == 0
+    assert [check.n for check in report.checks] == list(range(1, 12))
+    assert report.records == sum(len(docs) for docs in site.streams.values())
+    point = report.points["M1"]
+    # Sums telescope: the total is the difference of the floors at the two ends, whatever lies between.
+    first, last = site.streams["mp:M1"][1]["reg"][IMPORT][0], site.streams["mp:M1"][-1]["reg"][IMPORT][1]
+    assert point.wh == interval_wh(first, last, MAP)
+    assert point.grades == {"C": SLOTS}
+    assert (report.orders, report.answers) == (1, 2)
+
+
+def test_json_and_text_say_the_same(site: Site, judge: Callable[..., Report]) -> None:
+    report = judge(site)
+    doc = json.loads(report.to_json())
+    assert doc["exit"] == 0
+    assert doc["points"]["M2"] == {
+        "slots": SLOTS,
+        "grades": {"C": SLOTS},
+        "wh": report.points["M2"].wh,
+        "exp_wh": report.points["M2"].exp_wh,
+        "bridged_wh": 0,
+    }
+    assert (doc["records"], doc["checkpoints"], doc["cosigned"]) == (report.records, 0, 0)
+    text = report.to_text()
+    assert "INTEGRITY OK - COMPLETE (exit 0)" in text
+    assert "12 slots = 12 C" in text
+
+
+def test_a_bridged_gap_is_visible_and_loses_no_energy(site: Site, judge: Callable[..., Report]) -> None:
+    whole = judge(site).points["M1"].wh
+    gap(site, "mp:M1", range(3, 5))
+    report = judge(site)
+    assert report.errors == []
+    assert report.exit == 1
+    assert report.points["M1"].grades == {"C": SLOTS - 2, "R": 2}
+    assert report.points["M1"].wh + report.points["M1"].bridged_wh == whole
+
+
+def test_an_unbridged_gap_is_missing(site: Site, judge: Callable[..., Report]) -> None:
+    gap(site, "mp:M1", range(3, 5), why="COUNTER_RESET")
+    for name in ("bridge_wh", "bridge_rt", "bridge_reg"):
+        del site.streams["mp:M1"][6][name]
+    report = judge(site)
+    assert (report.exit, report.points["M1"].grades) == (1, {"C": SLOTS - 2, "M": 2})
+
+
+def still(site: Site, stream: str, slots: range) -> None:
+    """Let the registers stand over these slots and keep every later reading shifted accordingly."""
+    docs = site.streams[stream]
+    held = docs[slots.start]["reg"]
+    for doc in docs[slots.start + 1 :]:
+        for name, how in ((IMPORT, MAP), ("energy_export_wh", EXPORT_MAP)):
+            first = held[name][1]
+            doc["reg"][name] = [first, first]
+            doc["wh" if name == IMPORT else "exp_wh"] = interval_wh(first, first, how)
+        doc["raw"] = frames(held[IMPORT][1], held["energy_export_wh"][1])
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed", "grades"),
+    [(3 * SLOT, 6 * SLOT, {"C": 9, "Z": 3}), (3 * SLOT + 60, 6 * SLOT, {"C": 9, "Z": 2, "R": 1})],
+)
+def test_a_dead_branch_is_proven_by_signed_positions(
+    site: Site, judge: Callable[..., Report], opened: int, closed: int, grades: dict[str, int]
+) -> None:
+    still(site, "mp:M2", range(3, 6))
+    gap(site, "mp:M2", range(3, 6), why="DE_ENERGISED", sw="Q1")
+    for at, was, now in ((START + opened, "closed", "open"), (START + closed + 1, "open", "closed")):
+        site.add("site", "event", at, {"ev": "switch_position", "obj": "Q1", "was": was, "now": now})
+    report = judge(site)
+    assert report.errors == []
+    assert report.points["M2"].grades == grades
+    assert report.exit == (1 if "R" in grades else 0)
+
+
+def test_silence_without_a_switch_proves_nothing(site: Site, judge: Callable[..., Report]) -> None:
+    still(site, "mp:M2", range(3, 6))
+    gap(site, "mp:M2", range(3, 6), why="DE_ENERGISED", sw="Q1")
+    report = judge(site)
+    assert (report.exit, report.points["M2"].grades) == (1, {"C": 9, "R": 3})
+
+
+def test_a_registered_point_without_records_is_missing(site: Site, judge: Callable[..., Report]) -> None:
+    del site.streams["mp:M2"]
+    report = judge(site)
+    assert (report.exit, report.points["M2"].grades) == (1, {"M": SLOTS})
+
+
+def test_a_point_outside_the_register_is_a_doubt(site: Site, judge: Callable[..., Report]) -> None:
+    site.register["sites"][0]["points"].pop()
+    report = judge(site)
+    assert (report.exit, codes(report)) == (1, set())
+    assert "unconfirmed" in report.doubts[0]
+
+
+Change = Callable[[Site], None]
+
+
+def at(stream: str, index: int, **fields: Any) -> Change:
+    def change(site: Site) -> None:
+        site.streams[stream][index].update(fields)
+
+    return change
+
+
+def drop(stream: str, index: int) -> Change:
+    def change(site: Site) -> None:
+        del site.streams[stream][index]
+
+    return change
+
+
+def register(path: tuple[str | int, ...], value: Any) -> Change:
+    def change(site: Site) -> None:
+        target: Any = site.register["sites"][0]
+        for part in path[:-1]:
+            target = target[part]
+        target[path[-1]] = value
+
+    return change
+
+
+def swap_bits(site: Site) -> None:
+    doc = site.streams["mp:M1"][4]
+    doc["reg"][IMPORT][1] = f32(1100.0)
+    doc["wh"] = interval_wh(doc["reg"][IMPORT][0], doc["reg"][IMPORT][1], MAP)
+
+
+def swap_bits_and_frames(site: Site) -> None:
+    swap_bits(site)
+    doc = site.streams["mp:M1"][4]
+    doc["raw"] = frames(doc["reg"][IMPORT][1], doc["reg"]["energy_export_wh"][1])
+
+
+def foreign_order(site: Site) -> None:
+    envelope = {
+        "payloadType": ORDER_TYPE,
+        "payload": "e30=",
+        "signatures": [{"keyid": "0" * 16, "sig": b64(bytes(64))}],
+    }
+    site.streams["cmd"][0]["raw"] = base64.b64encode(json.dumps(envelope).encode()).decode()
+
+
+def badly_signed_order(site: Site) -> None:
+    doc = json.loads(base64.b64decode(site.streams["cmd"][0]["raw"]))
+    doc["signatures"][0]["sig"] = b64(bytes(64))
+    site.streams["cmd"][0]["raw"] = b64(json.dumps(doc).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (at("mp:M1", 4, wh=1), "DELTA"),
+        (at("mp:M1", 4, exp_wh=None), "DELTA"),
+        (swap_bits, "DECODE"),
+        (swap_bits_and_frames, "REGISTER_DISCONTINUITY"),
+        (at("mp:M1", 4, rt0=(START + 3 * SLOT) * 1000 + 777), "REGISTER_DISCONTINUITY"),
+        (at("mp:M1", 4, rt1=(START + 4 * SLOT) * 1000 + 30_001), "SLOT"),
+        (at("mp:M1", 4, raw=[]), "DECODE"),
+        (at("mp:M1", 4, raw=[["010400640004", "0104"]]), "DECODE"),
+        (at("mp:M1", 4, reg={}), "DELTA"),
+        (at("mp:M1", 4, reg=7), "DECODE"),
+        (at("mp:M1", 4, cfg="00" * 32), "BIND"),
+        (at("mp:M1", 4, sn="B2"), "RATIO"),
+        (at("mp:M1", 4, t0=START + 3 * SLOT + 1), "SLOT"),
+        (at("mp:M1", 4, t0=START, t1=START + SLOT), "SLOT"),
+        (at("mp:M1", 4, bridge_wh=0, bridge_rt=1, bridge_reg={}), "REGISTER_DISCONTINUITY"),
+        (drop("mp:M1", 4), "SLOT"),
+        (drop("mp:M1", -1), "SLOT"),
+        (drop("mp:M1", 0), "BIND"),
+        (at("mp:M1", 0, ct={"num": 121, "den": 1}), "RATIO"),
+        (at("mp:M2", 0, sn="A2"), "RATIO"),
+        (register(("points", 0, "vt_num"), 2), "RATIO"),
+        (register(("slot_s",), 300), "GENESIS"),
+        (register(("simulation",), True), "GENESIS"),
+        (register(("epochs", 0, "epoch"), "e1-ffffffff"), "KEY"),
+        (register(("epochs", 0, "k_rec"), SigningKey.generate().public.text), "KEY"),
+        (register(("epochs", 0, "to_index"), 3), "KEY"),
+        (drop("site", 0), "GENESIS"),
+        (at("site", 1, ty="genesis"), "GENESIS"),
+        (at("site", 0, log=f"tizgin/other/{EPOCH}"), "FORMAT"),
+        (at("mp:M1", 4, st="mp:M2"), "FORMAT"),
+        (at("mp:M1", 4, p="00" * 32), "CHAIN"),
+        (at("mp:M1", 4, n=9), "SEQ"),
+        (drop("cmd", 0), "COMMAND"),
+        (at("cmd", 0, digest="00" * 32), "COMMAND"),
+        (at("cmd", 2, id="01912345-0000-7000-8000-000000000002"), "COMMAND"),
+        (at("cmd", 1, id=None), "COMMAND"),
+        (foreign_order, "COMMAND"),
+        (badly_signed_order, "COMMAND"),
+    ],
+)
+def test_every_falsehood_has_its_own_error(site: Site, judge: Callable[..., Report], change: Change, code: str) -> None:
+    """Signed again by the site's own key: a stolen or misused key does not help."""
+    change(site)
+    report = judge(site)
+    assert report.exit == 2
+    assert code in codes(report), [error.line() for error in report.errors]
+
+
+def test_junk_orders_are_evidence_too(site: Site, judge: Callable[..., Report]) -> None:
+    site.add("cmd", "cmd_rx", START + 90, {"id": None, "digest": None, "raw": "anything", "rx": 1})
+    site.add("cmd", "cmd_ack", START + 90, {"id": None, "state": "rejected", "code": "format", "text": "junk"})
+    assert judge(site).exit == 0
+
+
+def test_a_record_of_another_key_is_refused(site: Site, judge: Callable[..., Report]) -> None:
+    files = site.files()
+    name = f"records/{EPOCH}/mp_M1.tzr"
+    files[name] = b"".join(line + b"\n" for line in site.lines("mp:M1", SigningKey.generate()))
+    report = judge(site, site.pack(files))
+    assert (report.exit, codes(report) & {"KEY"}) == (2, {"KEY"})
+    assert report.points["M1"].grades == {"X": SLOTS}
+    assert report.points["M2"].grades == {"C": SLOTS}
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        lambda line: line.replace(b'"wh":', b'"wh": ', 1),
+        lambda line: line.replace(b'"v":1', b'"v":1.0', 1),
+        lambda line: line + b"\r",
+        lambda line: b"\xef\xbb\xbf" + line,
+        lambda line: line.replace(b'"boot":"b0"', b'"boot":"\\u0062\\u0030"', 1),
+        lambda line: line.replace(b"TZR1", b"TZR2", 1),
+        lambda line: line[:-4],
+    ],
+)
+def test_a_non_canonical_twin_is_refused(
+    site: Site, judge: Callable[..., Report], twin: Callable[[bytes], bytes]
+) -> None:
+    files = site.files()
+    name = f"records/{EPOCH}/mp_M1.tzr"
+    lines = files[name].splitlines()
+    lines[3] = twin(lines[3])
+    files[name] = b"\n".join(lines) + b"\n"
+    report = judge(site, site.pack(files))
+    assert report.exit == 2
+    assert codes(report) & {"FORMAT", "SIG"}
+
+
+def test_report_totals_are_recomputed(site: Site, judge: Callable[..., Report]) -> None:
+    files = site.files()
+    doc = json.loads(files["report.json"])
+    doc["points"]["p0000"]["wh"] += 1
+    files["report.json"] = canonical.encode(doc)
+    report = judge(site, site.pack(files))
+    assert (report.exit, codes(report)) == (2, {"REPORT"})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"date": (1999, 1, 1, 0, 0, 0)},
+        {"method": zipfile.ZIP_DEFLATED},
+        {"comment": b"hello"},
+        {"end": b"hello"},
+    ],
+)
+def test_a_zip_that_is_not_the_canonical_one_is_refused(
+    site: Site, judge: Callable[..., Report], changes: dict[str, Any]
+) -> None:
+    with zipfile.ZipFile(io.BytesIO(site.pack())) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    report = judge(site, zipped(files, **changes))
+    assert (report.exit, codes(report)) == (2, {"ARCHIVE"})
+
+
+def test_something_before_or_behind_the_zip_is_refused(site: Site, judge: Callable[..., Report]) -> None:
+    data = site.pack()
+    for changed in (b"x" + data, data + b"x", data[:-1], b"", b"PK"):
+        assert judge(site, changed).exit in {2, 3}
+
+
+def test_bombs_and_absurd_directories_are_not_unpacked(site: Site, judge: Callable[..., Report]) -> None:
+    many = zipped({f"f{i}": b"" for i in range(5000)})
+    assert (judge(site, many).exit, codes(judge(site, many))) == (3, {"LIMIT"})
+    bomb = zipped({"manifest.json": bytes(1 << 24)}, method=zipfile.ZIP_DEFLATED)
+    assert judge(site, bomb).exit == 2
+
+
+def test_unknown_signers_cannot_be_verified(site: Site, judge: Callable[..., Report]) -> None:
+    other = Site()
+    for wrong in ("registrar", "collector"):
+        trust = json.loads(site.trust())
+        trust[wrong] = [other.reg.public.text]
+        report = judge(site, trust=json.dumps(trust).encode())
+        assert (report.exit, codes(report)) == (3, {"UNKNOWN_SIGNER"})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        b64(bytes(32)),
+        b64(b"\x01" + bytes(31)),
+        b64((2**255 - 20).to_bytes(32, "little")),
+        b64((2**255 - 18).to_bytes(32, "little")),
+        b64(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")),
+        b64(bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")),
+        b64(bytes(31)),
+        "not base64",
+        7,
+        None,
+    ],
+)
+def test_keys_that_prove_nothing_are_not_trusted(site: Site, judge: Callable[..., Report], key: Any) -> None:
+    trust = json.loads(site.trust())
+    trust["registrar"] = [key]
+    report = judge(site, trust=json.dumps(trust).encode())
+    assert (report.exit, codes(report)) == (3, {"TRUST"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "exit_code"),
+    [
+        ({"period": Period(START - SLOT, START + SLOT)}, 3),
+        ({"period": Period(START, START + SLOT * (SLOTS + 1))}, 3),
+        ({"period": Period(START, START + SLOT + 1)}, 4),
+        ({"period": Period(START + SLOT, START + 3 * SLOT)}, 0),
+        ({"name": "other"}, 3),
+        ({"name": SITE}, 0),
+    ],
+)
+def test_what_is_asked_for_must_be_there(
+    site: Site, judge: Callable[..., Report], asked: dict[str, Any], exit_code: int
+) -> None:
+    assert judge(site, **asked).exit == exit_code
+
+
+def test_a_cut_end_is_seen_because_the_period_is_given(site: Site, judge: Callable[..., Report]) -> None:
+    """Records, totals and manifest are all consistent; only the asked period shows what is not there."""
+    for stream in ("mp:M1", "mp:M2"):
+        del site.streams[stream][-3:]
+    report = judge(site)
+    assert (report.exit, codes(report)) == (2, {"SLOT"})
+    assert report.points["M1"].grades == {"C": SLOTS - 3, "M": 3}
+
+
+def test_flipping_any_byte_never_passes(site: Site, judge: Callable[..., Report]) -> None:
+    data = site.pack()
+    positions = random.Random(7).sample(range(len(data)), 320)  # seeded: the same every time
+    for position in (*positions, *range(30), *range(len(data) - 30, len(data))):
+        broken = bytearray(data)
+        broken[position] ^= 1 << (position % 8)
+        assert judge(site, bytes(broken)).exit in {2, 3}, position
+
+
+def test_flipping_a_byte_and_repairing_manifest_and_check_sums_never_passes(
+    site: Site, judge: Callable[..., Report]
+) -> None:
+    """The attacker is the collector: he signs the manifest again. The site's and the registrar's signatures remain."""
+    files = site.files()
+    rng = random.Random(11)  # seeded: the same every time
+    names = [name for name in files if name != "report.json"]
+    for _ in range(120):
+        name = rng.choice(names)
+        changed = bytearray(files[name])
+        position = rng.randrange(len(changed))
+        changed[position] ^= 1 << rng.randrange(8)
+        assert judge(site, site.pack(files | {name: bytes(changed)})).exit in {2, 3}, (name, position)
+
+
+@pytest.mark.parametrize(
+    ("text", "period"),
+    [
+        ("1790000000/1790000900", Period(1790000000, 1790000900)),
+        ("2026-10-01T00:00:00Z/2026-10-01T05:00:00+05:00", None),
+        ("2026-10-01/2026-10-02", Period(1790812800, 1790899200)),
+        ("2026-10-01T05:00:00+05:00/2026-10-02T00:00Z", Period(1790812800, 1790899200)),
+        ("2026-10-01", None),
+        ("a/b", None),
+        ("2026-10-02/2026-10-01", None),
+        ("2026-10-01T00:00:00.5/2026-10-02", None),
+    ],
+)
+def test_periods(text: str, period: Period | None) -> None:
+    if period is None:
+        with pytest.raises(Exception, match=r"expected|after"):
+            parse_period(text)
+    else:
+        assert parse_period(text) == period
+
+
+def test_command_line_in_a_process_of_its_own(site: Site, tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "b.zip").write_bytes(site.pack())
+    (tmp_path / "t.json").write_bytes(site.trust())
+    period = f"{site.first}/{site.last}"
+    words = [str(tmp_path / "b.zip"), "--trust", str(tmp_path / "t.json"), "--period", period, "--json", "-"]
+    done = subprocess.run(
+        [sys.executable, "-m", "verifier", *words],
+        capture_output=True,
+        text=True,
+        cwd=repository,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["site"] == SITE
+    from tizgin.cli import run
+
+    assert run(["verify", *words[:-2]]) == 0
+    assert run(["verify", *words[:3], "--period", "nonsense"]) == 4
+    assert run(["verify", words[0]]) == 4
+    assert main([str(tmp_path / "absent.zip"), *words[1:5]]) == 3
+    assert main([words[0], "--trust", str(tmp_path / "absent"), *words[3:5]]) == 3

@@ -1,0 +1,422 @@
+"""Site files of the demo: plain data for :class:`config.site.Site`, sized by the number of machines.
+
+Each site has what a real one has and a toy has not: two 10 kV incomers and a section breaker with automatic transfer
+(АВР), two 10/0.4 kV transformers, four boards of machines behind contactors, cooling on a board of its own, and a UPS
+board from a bus that no output can darken. The UPS board supplies everything an order passes through, the meters of
+all metering points included; one technical meter hangs behind an output and goes silent with it, as such meters do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from simulator.latencies import Latencies
+
+LUXOS, STOCK = "luxos", "antminer-stock"
+BOARDS = 4
+OUTPUTS = tuple(f"KM{number}" for number in range(1, BOARDS + 1))
+PDU_OUTPUT = "OUT1"
+"""The rack PDU's outlet: known to the agent, never commissioned, so never used."""
+ZONE = "demo"
+SLOT_S = 10
+RECLOSE_GUARD_S = 1.0
+UPS_MIN = 60
+RESIDUAL_SHARE = 0.45
+"""A stop may leave this share of what only opening takes away (sleeping machines, auxiliaries of the boards): so that
+some boards must open and not all, and the reservation is neither met by sleep nor out of reach."""
+RESERVATION_MARGIN = 1.015
+"""Above the fixed load, whose draw wanders by half a per cent."""
+NO_LOAD_LOSS_SHARE = 0.0015
+"""Of the rating of a transformer."""
+
+Machine = dict[str, Any]
+MACHINES: dict[str, Machine] = {
+    LUXOS: {"model": "Antminer S19", "nameplate_w": 3250, "nominal_ths": 95, "sleep_w": 25},
+    STOCK: {"model": "Antminer S21", "nameplate_w": 3500, "nominal_ths": 200, "sleep_w": 30},
+}
+NAMES = (
+    ("Екібастұз", "Экибастуз", "Ekibastuz"),
+    ("Павлодар", "Павлодар", "Pavlodar"),
+    ("Қарағанды", "Караганда", "Karaganda"),
+    ("Ақсу", "Аксу", "Aksu"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SitePorts:
+    """Where a site's devices listen on loopback."""
+
+    meters: int
+    relays: int
+    pdu: int
+    metrics: int
+    rpc: tuple[int, ...]
+    """First port of each board's JSON sockets."""
+    http: tuple[int, ...]
+    """First port of each board's web pages; used by stock firmware."""
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Machines behind one contactor."""
+
+    number: int
+    family: str
+    machines: int
+
+    @property
+    def mining_kw(self) -> float:
+        """Nameplate of its machines."""
+        return float(self.machines * MACHINES[self.family]["nameplate_w"]) / 1000
+
+    @property
+    def auxiliary_kw(self) -> float:
+        """Fans in the racks, network switches and light of the board, rated."""
+        return round(1.0 + 0.2 * self.machines, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One site's size and the figures that follow from it, kW."""
+
+    number: int
+    boards: tuple[Board, ...]
+    cooling_kw: float
+    guard_kw: float
+    rack_kw: float
+    transformer_kva: int
+    contracted_kw: float
+    emergency_kw: float
+
+    @property
+    def id(self) -> str:
+        """Site id."""
+        return f"kz-demo-{self.number:02d}"
+
+    @property
+    def machines(self) -> int:
+        """Machines of the site."""
+        return sum(board.machines for board in self.boards)
+
+    @property
+    def name(self) -> dict[str, str]:
+        """In three languages."""
+        kk, ru, en = NAMES[(self.number - 1) % len(NAMES)]
+        return {
+            "kk": f"{kk} (сынақ {self.number})",
+            "ru": f"{ru} (демо {self.number})",
+            "en": f"{en} (demo {self.number})",
+        }
+
+    @property
+    def phone(self) -> str:
+        """Of the site's duty engineer; a number that nobody has."""
+        return f"+7 700 000 00 {self.number:02d}"
+
+
+def allocate(ports: Callable[[int], int], plan: Plan) -> SitePorts:
+    """Ports of one site; ``ports`` gives the first of so many neighbouring free ones."""
+    first = ports(4)
+    rpc = tuple(ports(board.machines) for board in plan.boards)
+    http = tuple(ports(board.machines) if board.family == STOCK else 0 for board in plan.boards)
+    return SitePorts(first, first + 1, first + 2, first + 3, rpc, http)
+
+
+def shares(total: int, parts: int) -> tuple[int, ...]:
+    """``total`` in ``parts`` that differ by one at most, larger ones first."""
+    return tuple(total // parts + (1 if index < total % parts else 0) for index in range(parts))
+
+
+def plan_site(number: int, machines: int, latencies: Latencies) -> Plan:
+    """Figures of a site with so many machines (at least one per board).
+
+    The emergency reservation follows from what the plant will draw, because it has to lie between two figures of the
+    plant: what sleep alone leaves, and what is left with every output open.
+    """
+    counts = shares(machines, BOARDS)
+    boards = tuple(Board(i + 1, LUXOS if i % 2 == 0 else STOCK, n) for i, n in enumerate(counts))
+    mining = sum(board.mining_kw for board in boards)
+    cooling, guard, rack = round(4 + 0.06 * mining, 1), 6.0, 2.0
+    load = latencies.loads
+    auxiliaries = sum(board.auxiliary_kw for board in boards)
+    total = mining + cooling + guard + rack + auxiliaries
+    kva = math.ceil(total / 2 * 1.3 / 10) * 10
+    fixed = cooling * load["cooling"].share + guard * load["protected"].share + rack * load["other"].share
+    fixed += 2 * kva * NO_LOAD_LOSS_SHARE
+    sleeping = sum(b.machines * MACHINES[b.family]["sleep_w"] for b in boards) / 1000
+    only_opening = auxiliaries * load["other"].share + sleeping
+    return Plan(
+        number=number,
+        boards=boards,
+        cooling_kw=cooling,
+        guard_kw=guard,
+        rack_kw=rack,
+        transformer_kva=kva,
+        contracted_kw=float(math.ceil(total * 1.15)),
+        emergency_kw=round(fixed * RESERVATION_MARGIN + only_opening * RESIDUAL_SHARE, 1),
+    )
+
+
+def build_site(plan: Plan, ports: SitePorts, *, broker_port: int, registrar_key: str) -> dict[str, Any]:
+    """The whole site file as plain data, to be written as YAML and read by :func:`config.loader.load_site`.
+
+    Paths in it count from the folder of the file: ``state`` and ``tls`` beside it.
+    """
+    return {
+        "schema": 1,
+        "site": _head(plan),
+        "agent": _agent(ports),
+        "uplink": {
+            "broker": f"mqtts://127.0.0.1:{broker_port}",
+            "ca_file": "tls/ca.pem",
+            "cert_file": "tls/site.pem",
+            "key_file": "state/tls.key",
+        },
+        "trust": {"registrar_keys": [registrar_key]},
+        "credentials": {
+            "miners": {"user": "root", "password_file": "secrets/miners"},
+            "pdu": {"password_file": "secrets/pdu"},
+        },
+        "networks": [
+            {"id": "control", "kind": "control"},
+            {"id": "metering", "kind": "metering"},
+            {"id": "farm", "kind": "miners"},
+            {"id": "racks", "kind": "pdu"},
+        ],
+        "equipment": [
+            {"id": "box", "kind": "host", "fed_from": "UPS", "ups_min": UPS_MIN},
+            {"id": "sw-control", "kind": "network", "fed_from": "UPS", "ups_min": UPS_MIN, "network": "control"},
+            {"id": "gw-meters", "kind": "gateway", "fed_from": "UPS", "ups_min": UPS_MIN, "network": "metering"},
+        ],
+        "cooling_loops": [{"id": "AIR", "type": "air", "members": ["FANS"], "run_on_s": 60}],
+        "nodes": _nodes(plan),
+        "links": _links(ports),
+        "devices": _devices(),
+        "metering_points": _points(),
+        "virtual_points": [
+            {"id": "NET", "formula": "+M1 +M2", "role": "commercial", "boundary": True},
+            {"id": "MINING", "formula": " ".join(f"+M1{b.number}" for b in plan.boards), "role": "technical"},
+        ],
+        "measured_at": {"net_import": "NET", "gross_mining": "MINING"},
+        "miners": [_miners(board, ports) for board in plan.boards],
+    }
+
+
+def _head(plan: Plan) -> dict[str, Any]:
+    return {
+        "id": plan.id,
+        "name": plan.name,
+        "zone": ZONE,
+        "contracted_kw": plan.contracted_kw,
+        "reservation": {
+            "emergency_kw": plan.emergency_kw,
+            "technological_kw": round(plan.contracted_kw / 2, 1),
+            "technological_min": 1,
+        },
+        "dispatch": {"name": f"ПС Демо-{plan.number}, яч. 1", "phone": plan.phone},
+        "simulation": True,
+    }
+
+
+def _agent(ports: SitePorts) -> dict[str, Any]:
+    return {
+        "mode": "armed",
+        "state_dir": "state",
+        "host": "box",
+        "slot_s": SLOT_S,
+        "metrics_port": ports.metrics,
+        "bulk_period_s": 2,
+        "live_period_s": 1,
+        "clock_source": "host",
+        "timing": {"cooldown_s": 2, "sleep_confirm_s": 8, "switch_confirm_s": 4},
+    }
+
+
+def _nodes(plan: Plan) -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = []
+    for side in (1, 2):
+        grid, incomer, section, breaker = f"GRID{side}", f"QF{side}", f"SECTION{side}", f"QT{side}"
+        nodes += [
+            {"id": grid, "type": "grid_connection", "permitted_kw": plan.contracted_kw, "voltage_kv": 10},
+            {
+                "id": incomer,
+                "type": "switch",
+                "role": "incomer",
+                "fed_from": [grid],
+                "dispatch_name": f"Ввод {side}",
+                "close": "by_person",
+            },
+            {"id": section, "type": "bus", "fed_from": [incomer], "voltage_kv": 10},
+            {"id": breaker, "type": "switch", "fed_from": [section]},
+            {
+                "id": f"T{side}",
+                "type": "transformer",
+                "fed_from": [breaker],
+                "rated_kva": plan.transformer_kva,
+                "no_load_loss_kw": round(plan.transformer_kva * NO_LOAD_LOSS_SHARE, 3),
+                "load_loss_kw": round(plan.transformer_kva * 0.01, 3),
+            },
+            {"id": f"LV{side}", "type": "bus", "fed_from": [f"T{side}"], "voltage_kv": 0.4},
+        ]
+    nodes.append(
+        {
+            "id": "QS",
+            "type": "switch",
+            "role": "section",
+            "between": ["SECTION1", "SECTION2"],
+            "normal": "open",
+            "avr": True,
+            "dispatch_name": "Секционный",
+        }
+    )
+    for board in plan.boards:
+        nodes += _board(board)
+    nodes += [
+        {"id": "QU", "type": "switch", "fed_from": ["LV1"]},
+        {"id": "UPS", "type": "bus", "fed_from": ["QU"]},
+        {"id": "QC", "type": "switch", "fed_from": ["LV2"]},
+        {"id": "COOLING", "type": "bus", "fed_from": ["QC"]},
+        _load("FANS", "COOLING", "cooling", plan.cooling_kw, cooling_loop="AIR"),
+        {"id": "QG", "type": "switch", "fed_from": ["LV2"]},
+        _load("GUARD", "QG", "protected", plan.guard_kw, emergency=True),
+        {
+            "id": PDU_OUTPUT,
+            "type": "switch",
+            "role": "outlet",
+            "fed_from": ["LV1"],
+            "actuator": "latching",
+            "close": "auto",
+            "control": {"device": "pdu-1", "output": "1"},
+        },
+        _load("RACK", PDU_OUTPUT, "other", plan.rack_kw),
+    ]
+    return nodes
+
+
+def _load(name: str, feeder: str, kind: str, rated_kw: float, **more: Any) -> dict[str, Any]:
+    return {"id": name, "type": "load", "kind": kind, "rated_kw": rated_kw, "fed_from": [feeder], **more}
+
+
+def _board(board: Board) -> list[dict[str, Any]]:
+    number = board.number
+    # Two boards per I/O module: six relays and six inputs each, two inputs for the two contacts of a contactor.
+    module, place = f"io-{(number + 1) // 2}", (number - 1) % 2
+    return [
+        {
+            "id": f"KM{number}",
+            "type": "switch",
+            "fed_from": [f"LV{1 if number <= BOARDS // 2 else 2}"],
+            "actuator": "contactor_no",
+            "close": "auto",
+            "control": {"device": module, "output": f"relay_{place + 1}", "min_interval_s": 1},
+            "position": {
+                "open": {"device": module, "input": f"di_{2 * place + 1}"},
+                "closed": {"device": module, "input": f"di_{2 * place + 2}"},
+            },
+            "reclose_guard_s": RECLOSE_GUARD_S,
+        },
+        {"id": f"BOARD{number}", "type": "bus", "fed_from": [f"KM{number}"]},
+        _load(f"MINERS{number}", f"BOARD{number}", "mining", round(board.mining_kw, 1), cooling_loop="AIR"),
+        _load(f"AUX{number}", f"BOARD{number}", "other", board.auxiliary_kw),
+    ]
+
+
+def _links(ports: SitePorts) -> list[dict[str, Any]]:
+    return [
+        {"id": "meters", "url": f"modbus://127.0.0.1:{ports.meters}", "network": "metering", "via": ["gw-meters"]},
+        {"id": "relays", "url": f"modbus://127.0.0.1:{ports.relays}", "network": "control", "via": ["sw-control"]},
+        {"id": "pdus", "url": f"snmp://127.0.0.1:{ports.pdu}", "network": "racks"},
+    ]
+
+
+def _devices() -> list[dict[str, Any]]:
+    profiles = [
+        ("em-1", "eastron-sdm630", 1),
+        ("em-2", "schneider-iem3000", 2),
+        *((f"em-1{number}", "carlogavazzi-em24-e1", 10 + number) for number in range(1, BOARDS + 1)),
+        ("em-3", "schneider-iem3000", 3),
+    ]
+    meters = [_meter(name, profile, unit, fed_from="UPS", ups_min=UPS_MIN) for name, profile, unit in profiles]
+    behind = _meter("em-board1", "eastron-sdm630", 21, fed_from="BOARD1")
+    relays = [
+        {
+            "id": f"io-{number}",
+            "kind": "relay",
+            "profile": "moxa-iologik-e1214",
+            "link": "relays",
+            "unit": number,
+            "fed_from": "UPS",
+            "ups_min": UPS_MIN,
+        }
+        for number in (1, 2)
+    ]
+    pdu = {
+        "id": "pdu-1",
+        "kind": "pdu",
+        "profile": "apc-rpdu2",
+        "link": "pdus",
+        "fed_from": "LV1",
+        "credentials": "pdu",
+        "period_s": 5,
+    }
+    return [*meters, behind, *relays, pdu]
+
+
+def _meter(name: str, profile: str, unit: int, **supply: Any) -> dict[str, Any]:
+    return {"id": name, "kind": "meter", "profile": profile, "link": "meters", "unit": unit, "period_s": 1, **supply}
+
+
+def _points() -> list[dict[str, Any]]:
+    boundary = [
+        {
+            "id": f"M{side}",
+            "device": f"em-{side}",
+            "node": f"QF{side}",
+            "role": "commercial",
+            "owner": "the grid company",
+            "boundary": True,
+            "passport": {
+                "accuracy_class": "0.5S",
+                "ct": {"num": 100, "den": 5, "accuracy_class": "0.5S"},
+                "vt": {"num": 10_000, "den": 100, "accuracy_class": "0.5"},
+                "ratio_applied_in": "meter",
+            },
+        }
+        for side in (1, 2)
+    ]
+    feeders = [
+        {
+            "id": f"M1{number}",
+            "device": f"em-1{number}",
+            "node": f"KM{number}",
+            "role": "technical",
+            "owner": "the site",
+        }
+        for number in range(1, BOARDS + 1)
+    ]
+    cooling = {"id": "M3", "device": "em-3", "node": "QC", "role": "control", "owner": "the site"}
+    return [*boundary, *feeders, cooling]
+
+
+def _miners(board: Board, ports: SitePorts) -> dict[str, Any]:
+    index = board.number - 1
+    found: dict[str, Any] = {
+        "id": f"board{board.number}",
+        "load": f"MINERS{board.number}",
+        "family": board.family,
+        "rpc": _range(ports.rpc[index], board.machines),
+        **MACHINES[board.family],
+        "writes_allowed": True,
+        "network": "farm",
+        "period_s": 5,
+    }
+    if board.family == STOCK:
+        found |= {"http": _range(ports.http[index], board.machines), "credentials": "miners"}
+    return found
+
+
+def _range(first: int, count: int) -> str:
+    return f"127.0.0.1:{first}" if count == 1 else f"127.0.0.1:{first}-{first + count - 1}"
