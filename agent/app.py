@@ -31,7 +31,8 @@ from agent.ledger import Ledger, Txn
 from agent.live import LiveState
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
-from agent.telemetry import Batcher, mining_w
+from agent.reports import Reports
+from agent.telemetry import Batcher
 from agent.uplink.link import Endpoint
 from agent.uplink.uplink import Facts, Uplink
 from config.check import Profiles, check
@@ -41,7 +42,7 @@ from drivers.capabilities import Sample, SwitchState
 from drivers.snmp.session import SnmpSession
 from wire.errors import WireError
 from wire.keys import VerifyKey
-from wire.messages import Inventory, InventoryDevice, Live, Progress
+from wire.messages import Progress
 from wire.registry import KeysDocument, open_keys
 
 log = structlog.get_logger()
@@ -62,7 +63,14 @@ class AgentApp:
     """One agent. :meth:`run` returns when cancelled; everything it started is then stopped."""
 
     def __init__(
-        self, site: Site, *, base: Path, config_sha256: str, version: str, profiles: Profiles, clock: Clock | None = None
+        self,
+        site: Site,
+        *,
+        base: Path,
+        config_sha256: str,
+        version: str,
+        profiles: Profiles,
+        clock: Clock | None = None,
     ) -> None:
         if site.uplink is None or site.trust is None:
             raise AgentError("site file: 'uplink' and 'trust' are needed to run (broker and registrar's key)")
@@ -110,6 +118,19 @@ class AgentApp:
         self.ledger.start()
         genesis_ms = await self._open_books(k_rec, k_log)
         self.reception = self._reception(genesis_ms)
+        self.reports = Reports(
+            self.site,
+            self.ledger,
+            self.bulk,
+            self.bench,
+            self.live,
+            self.engine,
+            self.reception,
+            self.closer,
+            self.uplink,
+            self.batcher.groups,
+            self.clock,
+        )
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
         try:
@@ -122,7 +143,7 @@ class AgentApp:
         await self.closer.prepare()
         self.closer.watch_supply()
         health = HealthServer(
-            self.site.agent.metrics_host, self.site.agent.metrics_port, self.status, self.figures
+            self.site.agent.metrics_host, self.site.agent.metrics_port, self.reports.status, self.reports.figures
         )
         await health.start()
         try:
@@ -185,7 +206,7 @@ class AgentApp:
             clock,
             self.trusted,
             self.emergency_w,
-            lambda: self.uplink.control.connected.is_set(),
+            lambda: self.uplink.control.connected.is_set(),  # noqa: PLW0108 - the uplink exists only later
             self._queue_progress,
         )
         groups = {g.id: g for g in site.miners}
@@ -208,7 +229,8 @@ class AgentApp:
 
     def _uplink(self) -> Uplink:
         settings = self.site.uplink
-        assert settings is not None
+        if settings is None:  # refused in __init__
+            raise AgentError("site file: no uplink")
         endpoint = Endpoint(
             settings.broker,
             str(self._base / settings.ca_file),
@@ -221,7 +243,7 @@ class AgentApp:
             self.site.site.simulation,
             self._config_sha256,
             lambda: self._keys_document.version if self._keys_document else None,
-            self._inventory,
+            lambda: self.reports.inventory(),  # noqa: PLW0108 - reports exist only after the uplink
         )
         try:
             return Uplink(
@@ -299,10 +321,7 @@ class AgentApp:
             if document.version < present.version:
                 log.warning("register_older", version=document.version, have=present.version)
             return
-        txn = Txn().run(
-            "INSERT INTO meta VALUES ('keys', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value",
-            base64.b64encode(raw).decode(),
-        )
+        txn = Txn().set_meta("keys", base64.b64encode(raw).decode())
         txn.record("site", "event", {"ev": "register", "obj": "keys", "now": str(document.version)})
         await self.ledger.commit(txn, urgent=True)
         self._keys_document = document
@@ -353,7 +372,7 @@ class AgentApp:
         self._event_tasks.add(task)
         task.add_done_callback(self._event_tasks.discard)
 
-    # reports -------------------------------------------------------------------------------------------------------
+    # publishing ----------------------------------------------------------------------------------------------------
 
     async def _queue_progress(self, message: Progress) -> None:
         if self._progress.full():
@@ -366,120 +385,8 @@ class AgentApp:
 
     async def _publish_live(self) -> None:
         while True:
-            await self.uplink.live(self._live_message())
+            await self.uplink.live(self.reports.live())
             await asyncio.sleep(1.0 if self.engine.busy() else self.site.agent.live_period_s)
-
-    def _live_message(self) -> Live:
-        now_ns = self.clock.mono_ns()
-        measured = self.site.measured_at
-        names = [p.id for p in self.site.metering_points] + [v.id for v in self.site.virtual_points]
-        powers = {name: self.live.power(name) for name in names}
-        awake = sum(1 for m in self.live.miners.values() if m.status and (m.status.hashrate_ths or 0) > 0)
-        asleep = sum(1 for m in self.live.miners.values() if m.status and m.status.sleeping)
-        active = next((o.id for o in self.journal.live.values() if o.order.sheds), None)
-        return Live(
-            site=self.site.site.id,
-            epoch=self.ledger.epoch,
-            boot=self.ledger.boot,
-            at=self.clock.now_ms(),
-            net_w=powers[measured.net_import].value_w,
-            mining_w=mining_w(self.live, self.batcher.groups),
-            limit_w=self.engine.limit_w(measured.net_import),
-            order=active,
-            points={n: p.value_w for n, p in powers.items()},
-            ages_ms={n: max(0, round(p.age_s(now_ns) * 1000)) for n, p in powers.items() if p.mono_ns},
-            asics_total=len(self.bench.machines),
-            asics_hashing=awake,
-            asics_sleeping=asleep,
-            switches={n: s.position.value for n, s in self.live.switches.items()},
-            alarms=tuple(sorted(self._alarms())),
-        )
-
-    def _alarms(self) -> set[str]:
-        found: set[str] = set()
-        if not self.clock.synchronised():
-            found.add("clock_unsynchronised")
-        if self.closer.unwritten or self.bulk.refused:
-            found.add("storage")
-        if self.gates.saon_lock:
-            found.add("saon_lock")
-        for meter in self.bench.meters:
-            if meter in self.live.samples and not self.live.device_alive(meter) and meter not in self.closer.dark_since:
-                found.add(f"meter_silent:{meter}")
-        return found
-
-    def _inventory(self) -> Inventory:
-        devices = tuple(
-            InventoryDevice(
-                id=d.id,
-                kind=d.kind,
-                profile=d.profile,
-                serial=str(serial.value) if (serial := self.live.reading(d.id, "serial_number")).value else d.serial_number,
-                address=next((link.url for link in self.site.links if link.id == d.link), None),
-            )
-            for d in self.site.devices
-        )
-        counts: dict[str, int] = {}
-        for machine in self.bench.machines.values():
-            counts[machine.group.id] = counts.get(machine.group.id, 0) + 1
-        return Inventory(
-            site=self.site.site.id,
-            epoch=self.ledger.epoch,
-            at=self.clock.now_ms(),
-            devices=devices,
-            miner_groups=counts,
-            metering_points=tuple(p.id for p in self.site.metering_points),
-            measured_at=self.site.measured_at.net_import,
-            contracted_w=round(self.site.site.contracted_kw * 1000),
-            emergency_w=self.emergency_w(),
-            outputs={s: self.gates.unusable(s) is None for s in self.fleet.switches},
-        )
-
-    def status(self) -> dict[str, Any]:
-        """For ``/healthz`` and ``tizgin agent status``."""
-        silent = [m for m in self.bench.meters if not self.live.device_alive(m)]
-        return {
-            "ok": self.closer.unwritten == 0 and self.bulk.refused == 0,
-            "site": self.site.site.id,
-            "epoch": self.ledger.epoch,
-            "mode": self.gates.mode,
-            "connected": self.uplink.control.connected.is_set(),
-            "net_w": self.live.power(self.site.measured_at.net_import).value_w,
-            "meters_silent": silent,
-            "orders": {o.id: {"state": o.state, "flags": sorted(o.flags)} for o in self.journal.live.values()},
-            "held": len(self.journal.held),
-            "outputs": {s: self.gates.unusable(s) for s in self.fleet.switches},
-            "alarms": sorted(self._alarms()),
-            "broker_error": self.uplink.control.last_error,
-        }
-
-    def figures(self) -> dict[str, float]:
-        """For ``/metrics``."""
-        delivery = self.uplink.delivery.counters
-        power = self.live.power(self.site.measured_at.net_import)
-        found: dict[str, float] = {
-            "connected": float(self.uplink.control.connected.is_set()),
-            "evidence_sent_total": delivery.evidence_sent,
-            "evidence_confirmed_total": delivery.evidence_confirmed,
-            "bulk_sent_total": delivery.bulk_sent,
-            "bulk_confirmed_total": delivery.bulk_confirmed,
-            "bulk_rows_total": self.bulk.rows,
-            "bulk_values_total": self.bulk.cells,
-            "bulk_refused_total": self.bulk.refused,
-            "strange_commits_total": delivery.strange_commits,
-            "slots_unwritten_total": self.closer.unwritten,
-            "orders_live": len(self.journal.live),
-            "orders_refused_total": sum(self.reception.refused.values()),
-            "held": len(self.journal.held),
-            "machines": len(self.bench.machines),
-            "machines_answering": sum(1 for m in self.live.miners.values() if m.status is not None),
-            "clock_synchronised": float(self.clock.synchronised()),
-        }
-        if power.value_w is not None:
-            found["net_watts"] = power.value_w
-        for link in self.bench.links.values():
-            found[f"link_{link.name.replace('-', '_').replace('.', '_')}_busy_share"] = link.busy_share
-        return found
 
     async def _housekeeping(self) -> None:
         """Persist the trusted time and the status file."""
@@ -488,15 +395,10 @@ class AgentApp:
         while True:
             part = path.with_suffix(".part")
             try:
-                part.write_text(json.dumps(self.status()))
+                part.write_text(json.dumps(self.reports.status()))
                 part.replace(path)
                 if count % int(HIGH_WATER_S / 2) == 0:
-                    await self.ledger.commit(
-                        Txn().run(
-                            "INSERT INTO meta VALUES ('high_water', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value",
-                            str(self.trusted.low_ms()),
-                        )
-                    )
+                    await self.ledger.commit(Txn().set_meta("high_water", str(self.trusted.low_ms())))
             except (OSError, LedgerError) as error:
                 log.error("housekeeping_failed", error=str(error))
             count += 1

@@ -32,7 +32,9 @@ class _Snapshot(Collector):
 class HealthServer:
     """Two pages: /metrics and /healthz."""
 
-    def __init__(self, host: str, port: int, status: Callable[[], dict[str, Any]], figures: Callable[[], dict[str, float]]) -> None:
+    def __init__(
+        self, host: str, port: int, status: Callable[[], dict[str, Any]], figures: Callable[[], dict[str, float]]
+    ) -> None:
         if host not in LOOPBACK:
             raise ValueError(f"metrics_host {host}: only loopback is allowed, there is no log-in")
         self._host, self._port = host, port

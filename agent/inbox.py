@@ -36,29 +36,41 @@ class Inbox:
     async def run(self) -> None:
         """Take files until cancelled."""
         while True:
-            for path in sorted(self._dir.glob("*.json")):
+            for path in await asyncio.to_thread(self._waiting):
                 await self._take(path)
             await asyncio.sleep(PERIOD_S)
 
-    async def _take(self, path: Path) -> None:
-        try:
-            result = {"ok": True, "text": await self._do(path)}
-        except (WireError, LedgerError, OSError) as error:
-            result = {"ok": False, "text": str(error)}
-        log.info("inbox", file=path.name, **result)
+    def _waiting(self) -> list[Path]:
+        return sorted(self._dir.glob("*.json"))
+
+    @staticmethod
+    def _read(path: Path) -> bytes:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+
+    @staticmethod
+    def _answer(path: Path, text: str) -> None:
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(result))
+        part.write_text(text)
         path.unlink(missing_ok=True)
         part.replace(path.with_suffix(".result"))
 
-    async def _do(self, path: Path) -> str:
-        if path.stat().st_size > MAX_BYTES:
-            raise WireError(f"{path.name}: larger than {MAX_BYTES} bytes")
-        raw = path.read_bytes()
+    async def _take(self, path: Path) -> None:
+        try:
+            raw = await asyncio.to_thread(self._read, path)
+            result = {"ok": True, "text": await self._do(path.name, raw)}
+        except (WireError, LedgerError, OSError) as error:
+            result = {"ok": False, "text": str(error)}
+        log.info("inbox", file=path.name, **result)
+        await asyncio.to_thread(self._answer, path, json.dumps(result))
+
+    async def _do(self, name: str, raw: bytes) -> str:
+        if len(raw) > MAX_BYTES:
+            raise WireError(f"{name}: larger than {MAX_BYTES} bytes")
         try:
             doc = json.loads(raw)
         except (ValueError, RecursionError) as error:
-            raise WireError(f"{path.name}: not JSON: {error}") from None
+            raise WireError(f"{name}: not JSON: {error}") from None
         if isinstance(doc, dict) and doc.get("ty") == "tag":
             await self._gates.tag(str(doc["object"])[:64], str(doc["who"])[:100], str(doc["reason"])[:300])
             return f"{doc['object']} is tagged"

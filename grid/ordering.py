@@ -6,9 +6,8 @@ import base64
 import binascii
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from grid.client import CentralClient
 from grid.compose import OrderRequest, compose, read_request
 from grid.errors import ComposeError, GridError
 from grid.files import read_bounded
@@ -93,6 +92,14 @@ def read_order(path: Path) -> SignedOrder:
         return parse_order(read_bounded(path, MAX_ORDER_BYTES).strip())
     except BadOrder as error:
         raise GridError(f"{path}: {error}") from None
+
+
+class OrderSource(Protocol):
+    """Whatever can show an order as central's API does."""
+
+    def order(self, order_id: str, /) -> dict[str, Any]:
+        """The order's document."""
+        ...
 
 
 def fetch_order(

@@ -153,7 +153,7 @@ def _methods(order: Order, t: Texts) -> str:
 def _escalation(order: Order, t: Texts) -> str:
     if order.escalation.to == "none":
         # The waiting time says nothing here, but it is signed, so it is shown.
-        return t("none") + f" ({order.escalation.after_s} s)"
+        return t("none ({seconds} s)", seconds=order.escalation.after_s)
     return t("without effect at the meter after {seconds} s: open switches", seconds=order.escalation.after_s)
 
 
@@ -193,7 +193,7 @@ def describe(order: Order, texts: Texts, *, site_name: str | None = None, signer
     optional = (
         (t("Change per minute"), kilowatt(order.ramp_w_per_min, t) if order.ramp_w_per_min is not None else None),
         (t("Largest step"), kilowatt(order.max_step_w, t) if order.max_step_w is not None else None),
-        (t("Lease"), f"{order.lease_s} s" if order.lease_s is not None else None),
+        (t("Lease"), t("{seconds} s", seconds=order.lease_s) if order.lease_s is not None else None),
         (t("Replaces"), order.supersedes),
         (t("Dispatch name"), order.basis.dispatch_name),
         (t("Dispatch number"), order.basis.dispatch_no),

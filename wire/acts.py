@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from wire import canonical
 from wire.dsse import ACT_TYPE, Envelope, open_envelope
 from wire.errors import NotCanonical, WireError
-from wire.orders import Millis, Ref, Text, Uuid
+from wire.orders import Millis, Ref, Text, Uuid, Version1
 
 
 class _Act(BaseModel):
@@ -23,7 +23,7 @@ class _Act(BaseModel):
 class ModeAct(_Act):
     """A step of the agent's mode: ``monitor`` → ``shadow`` → ``armed``."""
 
-    v: Literal[1]
+    v: Version1
     ty: Literal["mode"]
     id: Uuid
     site: Ref
@@ -50,7 +50,7 @@ class OutputTest(_Act):
 class CommissioningAct(_Act):
     """Protocol of a commissioning: outputs proven at the site by named persons."""
 
-    v: Literal[1]
+    v: Version1
     ty: Literal["commissioning"]
     id: Uuid
     site: Ref

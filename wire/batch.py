@@ -100,9 +100,7 @@ def decode(packed: bytes) -> Batch:
         size = zstandard.frame_content_size(packed[4:])
         if not 0 <= size <= MAX_RAW:
             raise BadBatch(f"batch says {size} bytes unpacked, at most {MAX_RAW}")
-        raw = zstandard.ZstdDecompressor().decompress(
-            packed[4:], max_output_size=MAX_RAW, allow_extra_data=False
-        )
+        raw = zstandard.ZstdDecompressor().decompress(packed[4:], max_output_size=MAX_RAW, allow_extra_data=False)
         batch = _DECODER.decode(raw)
     except zstandard.ZstdError as error:
         raise BadBatch(f"batch is not a zstd frame: {error}") from None
@@ -113,7 +111,12 @@ def decode(packed: bytes) -> Batch:
 
 
 def _check(batch: Batch) -> None:
-    if batch.v != 1 or not 0 <= batch.n <= MAX_INT or not SITE.fullmatch(batch.site) or not EPOCH.fullmatch(batch.epoch):
+    if (
+        batch.v != 1
+        or not 0 <= batch.n <= MAX_INT
+        or not SITE.fullmatch(batch.site)
+        or not EPOCH.fullmatch(batch.epoch)
+    ):
         raise BadBatch("batch header: version, number, site or epoch is wrong")
     if not 1 <= len(batch.boot) <= 64 or batch.values() > MAX_CELLS:
         raise BadBatch(f"batch: boot id or {batch.values()} cells out of bounds")

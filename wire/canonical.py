@@ -39,7 +39,9 @@ def _check(value: Any, depth: int) -> None:
                 raise NotCanonical(f"object key {key!r}: only a-z, 0-9 and _ are allowed")
             _check(item, depth + 1)
     else:
-        raise NotCanonical(f"{type(value).__name__} {value!r}: only objects, arrays, strings, integers, true/false/null")
+        raise NotCanonical(
+            f"{type(value).__name__} {value!r}: only objects, arrays, strings, integers, true/false/null"
+        )
 
 
 def encode(value: Json) -> bytes:

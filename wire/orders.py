@@ -22,10 +22,10 @@ MAX_ORDER_BYTES = 32_768
 
 Watt = Annotated[int, Field(ge=0, le=10_000_000_000)]
 Millis = Annotated[int, Field(ge=1_600_000_000_000, le=9_999_999_999_999)]
-Uuid = Annotated[
-    str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
-]
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")]
 Text = Annotated[str, Field(max_length=500)]
+Version1 = Annotated[int, Field(ge=1, le=1)]
+"""The number 1; ``Literal[1]`` would also take ``true``."""
 Ref = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,60}$")]
 
 Action = Literal[
@@ -41,9 +41,7 @@ Action = Literal[
     "emergency_trip",
 ]
 Method = Literal["sleep", "power_limit", "outlet", "switch"]
-SHEDDING: frozenset[str] = frozenset(
-    {"limit", "reduce", "stop", "stage", "open_feeders", "schedule", "emergency_trip"}
-)
+SHEDDING: frozenset[str] = frozenset({"limit", "reduce", "stop", "stage", "open_feeders", "schedule", "emergency_trip"})
 
 
 class _Strict(BaseModel):
@@ -99,7 +97,7 @@ class Basis(_Strict):
 class Order(_Strict):
     """One order."""
 
-    v: Literal[1]
+    v: Version1
     id: Uuid
     site: Annotated[str, Field(pattern=f"^{SITE.pattern}$")]
     epoch: Annotated[str, Field(pattern=f"^{EPOCH.pattern}$")]

@@ -173,7 +173,8 @@ class CmdEff(TypedDict):
     power_w: int | None
     target_w: int | None
     proof: dict[str, Any] | None
-    positions: dict[str, str]
+    positions: list[list[str]]
+    """``[switch, position]`` of every switch held."""
     ms: dict[str, int | None]
     escalated: list[str]
     text: str

@@ -31,6 +31,7 @@ from wire.names import STREAM
 
 MAGIC = b"TZR1"
 MAX_PAYLOAD = 65_536
+SIGNATURE_BYTES = 64
 _KID = re.compile(rb"[0-9a-f]{16}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -139,5 +140,7 @@ def parse_line(line: bytes) -> tuple[RecordLine, canonical.Json]:
         signature = unb64(sig_text.decode("ascii", "replace"), max_bytes=128)
     except (NotCanonical, BadKey) as error:
         raise BadRecord(f"record: {error}") from None
+    if len(signature) != SIGNATURE_BYTES:
+        raise BadRecord(f"record signature of {len(signature)} bytes, expected {SIGNATURE_BYTES}")
     check_common(doc)
     return RecordLine(payload, kid.decode("ascii"), signature), doc

@@ -15,7 +15,7 @@ from wire import canonical
 from wire.dsse import KEYS_TYPE, Envelope, open_envelope, seal
 from wire.errors import BadKey, BadSignature, NotCanonical, WireError
 from wire.keys import SigningKey, VerifyKey
-from wire.orders import Millis, Ref, Watt
+from wire.orders import Millis, Ref, Version1, Watt
 
 MAX_KEYS_BYTES = 4_194_304
 
@@ -114,7 +114,7 @@ class Revocation(_Doc):
 class KeysDocument(_Doc):
     """The whole register."""
 
-    v: Literal[1]
+    v: Version1
     version: Annotated[int, Field(ge=1, le=canonical.MAX_INT)]
     issued_at: Millis
     persons: tuple[Person, ...]
@@ -135,7 +135,11 @@ class KeysDocument(_Doc):
                 raise ValueError(f"issuer {issuer.kid}: {error}") from None
             if key.kid != issuer.kid:
                 raise ValueError(f"issuer {issuer.kid}: the key's identifier is {key.kid}")
-        for name, ids in (("person", [p.id for p in self.persons]), ("site", [s.id for s in self.sites]), ("issuer", kids)):
+        for name, ids in (
+            ("person", [p.id for p in self.persons]),
+            ("site", [s.id for s in self.sites]),
+            ("issuer", kids),
+        ):
             if len(set(ids)) != len(ids):
                 raise ValueError(f"a {name} is listed twice")
         for site in self.sites:

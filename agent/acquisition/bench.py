@@ -238,7 +238,8 @@ def _switch(bench: Bench, node: SwitchNode) -> None:
         number = int(node.control.output.removeprefix("outlet_"))
         bench.switches[node.id] = bench.pdus[node.control.device].outlet_switch(number)
         return
-    assert node.actuator is not None
+    if node.actuator is None:  # the model forbids it
+        raise AgentError(f"switch {node.id}: no actuator")
     ready = {n: _input(bench, ref) for n in READY if (ref := getattr(node.readiness, n)) is not None}
     bench.switches[node.id] = RelaySwitch(
         bench.relays[node.control.device],

@@ -7,6 +7,7 @@ held is shared through the journal. The loop wakes on orders, on meter samples a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +87,11 @@ class Engine:
                     continue
                 closed = state.position is Position.CLOSED
                 await self.journal.outcome(
-                    order_id, n, f"found_{state.position}", "read after restart", drop=target if kind == "close" and closed else None
+                    order_id,
+                    n,
+                    f"found_{state.position}",
+                    "read after restart",
+                    drop=target if kind == "close" and closed else None,
                 )
             else:
                 await self.journal.outcome(order_id, n, "unknown", "the agent restarted before the answer")
@@ -110,10 +115,8 @@ class Engine:
                         log.error("no_journal_no_movement", order=order.id, error=str(error))
                     except Exception:  # one order's trouble must not stop the others
                         log.exception("order_failed_to_advance", order=order.id)
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.wake.wait(), TICK_S)
-                except TimeoutError:
-                    pass
                 self.wake.clear()
         finally:
             pending = [t for o in self.journal.live.values() for t in o.tasks]
@@ -170,7 +173,7 @@ class Engine:
             return False
         o = order.order
         if o.action == "open_feeders":
-            return self._open_wave(order, Choice(tuple(o.feeders or ()), {f: 0 for f in o.feeders or ()}))
+            return self._open_wave(order, Choice(tuple(o.feeders or ()), dict.fromkeys(o.feeders or (), 0)))
         if o.action == "emergency_trip":
             outputs = self.fleet.outputs(order.doc.attempts)
             return self._open_wave(order, Choice(tuple(x.id for x in outputs), {x.id: x.gain_w for x in outputs}))
@@ -320,10 +323,10 @@ class Engine:
                 return
         until = order.doc.hold_until
         hold = order.order.hold
-        if until is not None and hold is not None and hold.restore_auto and self.clock.now_ms() >= until:
-            if self.clock.synchronised() and self.online() and Flag.ORPHANED not in order.flags:
-                order.doc.released_by = "hold ended"
-                await self.journal.move(order, S.RESTORING, "the order allowed its own end")
+        over = until is not None and hold is not None and hold.restore_auto and self.clock.now_ms() >= until
+        if over and self.clock.synchronised() and self.online() and Flag.ORPHANED not in order.flags:
+            order.doc.released_by = "hold ended"
+            await self.journal.move(order, S.RESTORING, "the order allowed its own end")
 
     async def _reassert(self, order: LiveOrder) -> None:
         """A held switch was closed by others: told at once; OPEN is asserted again within its attempts."""
@@ -334,7 +337,11 @@ class Engine:
             if state.remote is False:
                 order.flags.add(Flag.LOCAL_OVERRIDE)
                 continue
-            if order.doc.attempts.get(held.target, 0) < 2 and not order.tasks and self.gates.unusable(held.target) is None:
+            if (
+                order.doc.attempts.get(held.target, 0) < 2
+                and not order.tasks
+                and self.gates.unusable(held.target) is None
+            ):
                 log.warning("reassert_open", switch=held.target, order=order.id)
                 await self.shedder.open(order, held.target, held.expected_w)
 
@@ -397,12 +404,14 @@ class Engine:
             "flags": sorted(order.flags),
             "power_w": power.value_w,
             "target_w": doc.target_w,
-            "proof": {"point": doc.point, "at": power.at_ms, "samples": order.good} if power.value_w is not None else None,
-            "positions": {
-                h.target: s.position
+            "proof": {"point": doc.point, "at": power.at_ms, "samples": order.good}
+            if power.value_w is not None
+            else None,
+            "positions": [
+                [h.target, str(s.position)]
                 for h in self.journal.held_by(order.id)
                 if h.kind == "switch" and (s := self.live.switches.get(h.target)) is not None
-            },
+            ],
             "ms": {
                 "accepted": doc.accepted_ms,
                 "first_output": doc.first_output_ms,

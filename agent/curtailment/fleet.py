@@ -89,7 +89,11 @@ class Fleet:
             rate = seen.status.hashrate_nominal_ths or machine.group.nominal_ths
             found.append(
                 Machine(
-                    machine.id, draw, round(machine.group.sleep_w), machine.group.nameplate_w / rate, machine.group.tenant
+                    machine.id,
+                    draw,
+                    round(machine.group.sleep_w),
+                    machine.group.nameplate_w / rate,
+                    machine.group.tenant,
                 )
             )
         return found
@@ -114,9 +118,7 @@ class Fleet:
             behind = self.machines_behind(switch, positions)
             gain = self._gain(switch, behind)
             node = self.gates.switches[switch]
-            found.append(
-                Output(switch, gain, any(s.state == "in" for s in node.saon), frozenset(m.id for m in behind))
-            )
+            found.append(Output(switch, gain, any(s.state == "in" for s in node.saon), frozenset(m.id for m in behind)))
         return found
 
     def _gain(self, switch: str, behind: list[KnownMachine]) -> int:

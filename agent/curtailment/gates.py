@@ -158,9 +158,7 @@ class Gates:
                     act.id,
                 )
         else:
-            txn.run(
-                "INSERT INTO meta VALUES ('act_mode', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", act.mode
-            )
+            txn.set_meta("act_mode", act.mode)
         await self.ledger.commit(txn, urgent=True)
         if isinstance(act, CommissioningAct):
             self.commissioned |= {t.output: Commissioned(t.fingerprint, act.at) for t in act.outputs}
@@ -209,7 +207,9 @@ class Gates:
 
     async def tag(self, obj: str, who: str, reason: str) -> None:
         """Hang a tag: the object is not moved while it hangs."""
-        txn = Txn().record("site", "event", {"ev": "tag", "obj": obj, "now": "tagged", "detail": {"who": who, "reason": reason}})
+        txn = Txn().record(
+            "site", "event", {"ev": "tag", "obj": obj, "now": "tagged", "detail": {"who": who, "reason": reason}}
+        )
         txn.run("INSERT OR REPLACE INTO tag VALUES (?,?,?,?)", obj, who, reason, self.clock.now_ms())
         await self.ledger.commit(txn, urgent=True)
         self.tags[obj] = f"{who}: {reason}"
@@ -231,8 +231,6 @@ class Gates:
     async def set_saon_lock(self, reason: str | None) -> None:
         """Lock or unlock restoration after САОН operated."""
         txn = Txn().record("site", "event", {"ev": "saon_lock", "obj": "site", "now": reason or "released"})
-        txn.run(
-            "INSERT INTO meta VALUES ('saon_lock', ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", reason or ""
-        )
+        txn.set_meta("saon_lock", reason or "")
         await self.ledger.commit(txn, urgent=True)
         self.saon_lock = reason

@@ -75,7 +75,9 @@ def judge(signed: SignedOrder, ctx: Context) -> Verdict:
     if timely.reason is not None:
         return timely
     if ctx.mode == "monitor" and order.mode != "drill":
-        return Verdict(Reason.MODE, "the agent is in mode monitor: it may not act; raise it by a signed act", authentic.kids)
+        return Verdict(
+            Reason.MODE, "the agent is in mode monitor: it may not act; raise it by a signed act", authentic.kids
+        )
     if order.mode == "proof_test" or order.action in {"stage", "schedule"}:
         return Verdict(
             Reason.UNSUPPORTED,
@@ -100,7 +102,9 @@ def _authentic(signed: SignedOrder, ctx: Context) -> Verdict:
     known = ctx.keys.verify_keys()
     seen = tuple(kid for kid, _ in signed.envelope.signatures)
     if not any(kid in known for kid in seen):
-        return Verdict(Reason.UNKNOWN_KEY, f"signed by {', '.join(seen)}: not in the register version {ctx.keys.version}")
+        return Verdict(
+            Reason.UNKNOWN_KEY, f"signed by {', '.join(seen)}: not in the register version {ctx.keys.version}"
+        )
     try:
         kids = signed.envelope.verify(known)
     except BadSignature as error:
@@ -111,8 +115,7 @@ def _authentic(signed: SignedOrder, ctx: Context) -> Verdict:
         if revoked is not None:
             return Verdict(Reason.REVOKED_KEY, f"key {kid} was revoked", kids)
         issuer = ctx.keys.issuer(kid)
-        assert issuer is not None
-        if not issuer.valid_from <= order.issued_at <= issuer.valid_to:
+        if issuer is None or not issuer.valid_from <= order.issued_at <= issuer.valid_to:
             return Verdict(Reason.REVOKED_KEY, f"key {kid} was not valid when the order was issued", kids)
         issuers.append(issuer)
     site = ctx.keys.site(ctx.site)

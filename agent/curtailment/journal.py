@@ -122,7 +122,7 @@ class Journal:
             )
         for row in read("SELECT target, kind, order_id, prior, expected_w, since_ms FROM held"):
             self.held[row[0]] = Held(*row)
-        self.last_seq = {kid: last for kid, last in read("SELECT kid, last FROM seq")}
+        self.last_seq = {str(kid): int(last) for kid, last in read("SELECT kid, last FROM seq")}
         self._step_no = {order: n + 1 for order, n in read("SELECT order_id, max(n) FROM step GROUP BY order_id")}
 
     def open_steps(self) -> list[tuple[str, int, str, str, str | None]]:
@@ -173,7 +173,9 @@ class Journal:
             cause,
         )
 
-    async def move(self, live: LiveOrder, state: OrderState, cause: str, *, record: dict[str, Any] | None = None) -> None:
+    async def move(
+        self, live: LiveOrder, state: OrderState, cause: str, *, record: dict[str, Any] | None = None
+    ) -> None:
         """Change an order's state durably, with an optional ``cmd_eff`` record in the same transaction.
 
         Raises:
@@ -196,7 +198,11 @@ class Journal:
 
     def _update(self, txn: Txn, live: LiveOrder, state: OrderState) -> None:
         txn.run(
-            "UPDATE orders SET state=?, flags=?, doc=? WHERE id=?", state, _flags(live), dumps(asdict(live.doc)), live.id
+            "UPDATE orders SET state=?, flags=?, doc=? WHERE id=?",
+            state,
+            _flags(live),
+            dumps(asdict(live.doc)),
+            live.id,
         )
 
     async def save(self, live: LiveOrder, *, record: dict[str, Any] | None = None) -> None:
@@ -230,9 +236,7 @@ class Journal:
         held = None
         if kind in {"sleep", "open"} and target not in self.held:
             held = Held(target, "machine" if kind == "sleep" else "switch", live.id, prior, expected_w, now)
-            txn.run(
-                "INSERT INTO held VALUES (?,?,?,?,?,?)", target, held.kind, live.id, prior, expected_w, now
-            )
+            txn.run("INSERT INTO held VALUES (?,?,?,?,?,?)", target, held.kind, live.id, prior, expected_w, now)
         await self._ledger.commit(txn, urgent=urgent)
         if held is not None:
             self.held[target] = held

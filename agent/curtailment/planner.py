@@ -113,9 +113,7 @@ class Return:
     expected_w: int
 
 
-def stage(
-    items: Collection[Return], *, stage_w: int, room_w: int | None
-) -> tuple[Return, ...]:
+def stage(items: Collection[Return], *, stage_w: int, room_w: int | None) -> tuple[Return, ...]:
     """Items of the next stage: switches before machines, in stages of about ``stage_w``, within ``room_w``.
 
     At least one item comes back per stage where there is room for it; none where there is not.

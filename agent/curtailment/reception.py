@@ -190,7 +190,9 @@ class Reception:
         order = signed.order
         point = self.point_of(order)
         if point is None:
-            no_point = Verdict(Reason.NO_METER, f"no metering point answers measured_at {order.measured_at!r}", verdict.kids)
+            no_point = Verdict(
+                Reason.NO_METER, f"no metering point answers measured_at {order.measured_at!r}", verdict.kids
+            )
             await self._refuse(signed.raw, signed, no_point, rx_ms)
             return
         before = self.engine.live.power(point).value_w
@@ -268,9 +270,7 @@ class Reception:
         if live.doc.target_w is None or live.doc.before_w is None:
             return f"{prefix}accepted; power or target is not known in W"
         excess = live.doc.before_w - live.doc.target_w
-        choice = choose_machines(
-            self.engine.fleet.sleepers({}), max(0, excess), everything=live.order.action == "stop"
-        )
+        choice = choose_machines(self.engine.fleet.sleepers({}), max(0, excess), everything=live.order.action == "stop")
         return (
             f"{prefix}accepted; {live.doc.before_w / 1000:.1f} kW now, target {live.doc.target_w / 1000:.1f} kW; "
             f"{word} {len(choice.targets)} machines to sleep for {choice.expected_w / 1000:.1f} kW"
@@ -282,7 +282,9 @@ class Reception:
             log.warning("supersedes_unknown", order=new.id, supersedes=old_id)
             return
         await self.journal.hand_over(old_id, new.id)
-        await self.journal.move(old, S.SUPERSEDED, f"superseded by {new.id}", record=self.engine.effect(old, S.SUPERSEDED))
+        await self.journal.move(
+            old, S.SUPERSEDED, f"superseded by {new.id}", record=self.engine.effect(old, S.SUPERSEDED)
+        )
         await self.journal.move(old, S.RESTORING, "what it held is held by its successor")
 
     # release, extend, cancel ---------------------------------------------------------------------------------------

@@ -97,9 +97,8 @@ class Restorer:
             if held.kind == "switch":
                 rule = self.gates.switches[held.target].close
                 state = self.live.switches.get(held.target)
-                if state is not None and state.position is Position.CLOSED:
-                    ready.append(held)
-                elif rule == "auto" and self.gates.may_close(held.target) is None:
+                closed = state is not None and state.position is Position.CLOSED
+                if closed or (rule == "auto" and self.gates.may_close(held.target) is None):
                     ready.append(held)
                 else:
                     waiting.append(held.target)
@@ -167,9 +166,7 @@ class Restorer:
             await self.journal.outcome(order.id, n, outcome.status, outcome.detail, drop=item.target)
             return
         awake = await self._is_awake(item.target)
-        await self.journal.outcome(
-            order.id, n, outcome.status, outcome.detail, drop=item.target if awake else None
-        )
+        await self.journal.outcome(order.id, n, outcome.status, outcome.detail, drop=item.target if awake else None)
         if not awake:
             await self._failed(order, item, f"wake {outcome.status}: {outcome.detail}")
 

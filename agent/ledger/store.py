@@ -7,6 +7,7 @@ A :class:`Txn` holds records to sign and chain, and SQL of the journal; it becom
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -57,6 +58,12 @@ class Txn:
         self.sql.append((statement, args))
         return self
 
+    def set_meta(self, key: str, value: str) -> Txn:
+        """Set a value of the meta table."""
+        return self.run(
+            "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value=excluded.value", key, value
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Appended:
@@ -85,6 +92,7 @@ class Ledger:
         self._urgent = asyncio.Event()
         self._listeners: list[Callable[[list[Appended]], None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
         self.boot = secrets.token_hex(8)
         self.site = self._meta("site") or ""
         self.epoch = self._meta("epoch") or ""
@@ -117,7 +125,8 @@ class Ledger:
             db.execute("PRAGMA synchronous=FULL")
             if fresh or not db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
                 counter = cls._next_epoch(path)
-                db.executescript("BEGIN;" + DDL + "COMMIT;")
+                # Tables and names become durable as one: a ledger without a name would belong to nobody.
+                db.executescript("BEGIN;" + DDL)
                 db.executemany(
                     "INSERT INTO meta VALUES (?, ?)",
                     [
@@ -127,6 +136,7 @@ class Ledger:
                         ("kid", key.kid),
                     ],
                 )
+                db.execute("COMMIT")
             cls._make_ballast(path)
         except (sqlite3.Error, OSError) as error:
             os.close(lock)
@@ -171,11 +181,9 @@ class Ledger:
     async def close(self) -> None:
         """Write what is pending and close."""
         if self._task is not None:
+            self._closing = True
             self._kick.set()
             self._urgent.set()
-            while self._pending:
-                await asyncio.sleep(0.005)
-            self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._pool.shutdown(wait=True)
         self._db.close()
@@ -235,14 +243,14 @@ class Ledger:
         while True:
             await self._kick.wait()
             if not self._urgent.is_set():
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), GROUP_S)
-                except TimeoutError:
-                    pass
             self._kick.clear()
             self._urgent.clear()
             batch, self._pending = self._pending, []
             if not batch:
+                if self._closing:
+                    return
                 continue
             clk = clock_state(self._clock)
             work = loop.run_in_executor(self._pool, self._write, [(t, at, mono) for t, at, mono, _ in batch], clk)
@@ -253,22 +261,28 @@ class Ledger:
                 raise
             except Exception as error:  # every waiter must hear of it, whatever it is
                 results = [LedgerError(f"{self._path}: {error}")] * len(batch)
-            done: list[Appended] = []
-            for (_, _, _, future), result in zip(batch, results, strict=True):
-                if isinstance(result, BaseException):
-                    if not future.done():
-                        future.set_exception(result)
-                    continue
-                done.extend(result)
-                if not future.done():
-                    future.set_result(result)
-            if done:
-                for listener in self._listeners:
-                    listener(done)
+            self._settle([future for *_, future in batch], results)
+            if self._closing:
+                self._kick.set()
 
-    def _write(
-        self, batch: Sequence[tuple[Txn, int, int]], clk: Json
-    ) -> list[list[Appended] | LedgerError]:
+    def _settle(
+        self, futures: list[asyncio.Future[list[Appended]]], results: Sequence[list[Appended] | LedgerError]
+    ) -> None:
+        """Tell every waiter what became of its transaction, then the listeners what is new."""
+        done: list[Appended] = []
+        for future, result in zip(futures, results, strict=True):
+            if isinstance(result, LedgerError):
+                if not future.done():
+                    future.set_exception(result)
+                continue
+            done.extend(result)
+            if not future.done():
+                future.set_result(result)
+        if done:
+            for listener in self._listeners:
+                listener(done)
+
+    def _write(self, batch: Sequence[tuple[Txn, int, int]], clk: Json) -> list[list[Appended] | LedgerError]:
         """One SQLite transaction for the batch; a failing member is rolled back alone."""
         for attempt in (1, 2):
             try:
@@ -282,9 +296,7 @@ class Ledger:
                 return [LedgerError(f"{self._path}: {error}")] * len(batch)
         raise AssertionError("unreachable")
 
-    def _write_once(
-        self, batch: Sequence[tuple[Txn, int, int]], clk: Json
-    ) -> list[list[Appended] | LedgerError]:
+    def _write_once(self, batch: Sequence[tuple[Txn, int, int]], clk: Json) -> list[list[Appended] | LedgerError]:
         results: list[list[Appended] | LedgerError] = []
         self._db.execute("BEGIN IMMEDIATE")
         for txn, at, mono in batch:
@@ -295,7 +307,7 @@ class Ledger:
                     self._db.execute(statement, args)
             except sqlite3.OperationalError:
                 raise
-            except (sqlite3.Error, ValueError) as error:
+            except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
                 self._db.execute("ROLLBACK TO one")
                 results.append(LedgerError(f"{self._path}: {type(error).__name__}: {error}"))
             else:
@@ -328,7 +340,8 @@ class Ledger:
             (new.stream, n, new.ty, at, line.payload, line.kid, line.signature, line.hash),
         )
         self._db.execute(
-            "INSERT INTO stream VALUES (?,?,?) ON CONFLICT (name) DO UPDATE SET count=excluded.count, last=excluded.last",
+            "INSERT INTO stream VALUES (?,?,?) "
+            "ON CONFLICT (name) DO UPDATE SET count=excluded.count, last=excluded.last",
             (new.stream, n + 1, line.hash),
         )
         return Appended(int(cursor.lastrowid or 0), new.stream, n, new.ty, line)

@@ -36,6 +36,7 @@ WHY = {
     Quality.DECODE: "DECODE",
 }
 RETRY_S = 0.25
+KEEP_SLOTS = 400
 TRY_S = 1.0
 
 
@@ -72,7 +73,9 @@ class SlotCloser:
             port = self.bench.meters.get(point.device)
             if point.read_by != "agent" or port is None:
                 continue
-            energy = {p.id: decode_map(p) for p in port.device.profile.points if p.id in port.energy and p.kind == "counter"}
+            energy = {
+                p.id: decode_map(p) for p in port.device.profile.points if p.id in port.energy and p.kind == "counter"
+            }
             state = PointState(point, port, energy)
             self.states[point.id] = state
             await self._restore(state)
@@ -90,23 +93,23 @@ class SlotCloser:
             return
         state.sn = doc["sn"]
         state.chain = self._chain(state, bytes(bind[0][1]).hex())
-        rows = await self.ledger.read(
-            "SELECT doc FROM boundary WHERE mp=? ORDER BY t DESC LIMIT 1", state.point.id
+        rows = await self.ledger.read("SELECT doc FROM boundary WHERE mp=? ORDER BY t DESC LIMIT 1", state.point.id)
+        if not rows:
+            return
+        last = json.loads(rows[0][0])
+        state.chain.last = Boundary.from_doc(last)
+        anchor = await self.ledger.read(
+            "SELECT doc FROM boundary WHERE mp=? AND t=?", state.point.id, last["anchor"] or 0
         )
-        good = await self.ledger.read(
-            "SELECT doc FROM boundary WHERE mp=? AND json_extract(doc, '$.why') IS NULL ORDER BY t DESC LIMIT 1",
-            state.point.id,
-        )
-        if rows:
-            state.chain.last = Boundary.from_doc(json.loads(rows[0][0]))
-        if good:
-            state.chain.anchor = Boundary.from_doc(json.loads(good[0][0]))
+        if anchor:
+            state.chain.anchor = Boundary.from_doc(json.loads(anchor[0][0]))
 
     def _chain(self, state: PointState, cfg: str) -> SlotChain:
         late = 3000 if state.port.serial else 1000
         return SlotChain(self.site.agent.slot_s, late, state.decode, cfg)
 
-    async def _bind(self, state: PointState, sn: str | None) -> None:
+    async def _bind(self, state: PointState, sn: str | None) -> SlotChain:
+        """Write a ``bind`` record; the chain that follows it."""
         point, passport = state.point, state.point.passport
         ratio = {"num": 1, "den": 1}
         fields = {
@@ -126,10 +129,10 @@ class SlotCloser:
         }
         done = await self.ledger.commit(Txn().record(f"mp:{point.id}", "bind", fields), urgent=True)
         state.sn = sn
-        old = state.chain
-        state.chain = self._chain(state, done[0].line.hash.hex())
-        if old is not None:
-            state.chain.last = old.last
+        chain = self._chain(state, done[0].line.hash.hex())
+        if state.chain is not None:
+            chain.last = state.chain.last
+        return chain
 
     async def run(self) -> None:
         """Close slots until cancelled."""
@@ -206,40 +209,39 @@ class SlotCloser:
         if state.chain is None:
             if not boundary.good:
                 return  # never in service yet: nothing is claimed about it
-            await self._bind(state, boundary.sn)
+            state.chain = await self._bind(state, boundary.sn)
         elif boundary.good and boundary.sn is not None and state.sn is not None and boundary.sn != state.sn:
-            await self._swap(state, boundary)
+            await self._swap(state, state.chain, boundary)
             return
-        assert state.chain is not None
         if state.chain.last is not None and boundary.t <= state.chain.last.t:
             log.warning("slot_again", point=state.point.id, t=boundary.t)
             return
-        txn = self._txn(state, boundary)
-        await self.ledger.commit(txn)
+        await self.ledger.commit(self._txn(state, state.chain, boundary))
 
-    def _txn(self, state: PointState, boundary: Boundary) -> Txn:
-        assert state.chain is not None
+    def _txn(self, state: PointState, chain: SlotChain, boundary: Boundary) -> Txn:
         txn = Txn()
-        for record in state.chain.close(boundary):
+        for record in chain.close(boundary):
             txn.record(f"mp:{state.point.id}", record.ty, record.fields)
         txn.run(
             "INSERT OR REPLACE INTO boundary VALUES (?,?,?,?)",
             state.point.id,
             boundary.t,
             boundary.rt_ms,
-            dumps(boundary.doc()),
+            dumps(boundary.doc() | {"anchor": chain.anchor.t if chain.anchor else None}),
         )
         txn.run(
-            "DELETE FROM boundary WHERE mp=? AND t < ?", state.point.id, boundary.t - 400 * self.site.agent.slot_s
+            "DELETE FROM boundary WHERE mp=? AND t < ? AND t <> ?",
+            state.point.id,
+            boundary.t - KEEP_SLOTS * self.site.agent.slot_s,
+            chain.anchor.t if chain.anchor else 0,
         )
         return txn
 
-    async def _swap(self, state: PointState, boundary: Boundary) -> None:
+    async def _swap(self, state: PointState, chain: SlotChain, boundary: Boundary) -> None:
         """Another meter answers at the same place: the slot is a gap, and the new meter is bound."""
         log.warning("meter_serial_changed", point=state.point.id, was=state.sn, now=boundary.sn)
-        await self.ledger.commit(self._txn(state, boundary))
-        await self._bind(state, boundary.sn)
-        assert state.chain is not None
+        await self.ledger.commit(self._txn(state, chain, boundary))
+        state.chain = await self._bind(state, boundary.sn)
         state.chain.anchor = boundary
 
     def watch_supply(self) -> None:
@@ -255,8 +257,14 @@ class SlotCloser:
             if device in self.dark_since:
                 continue
             opened = [
-                s for s in self.graph.upstream_path(node, self.graph.normal_positions()) if s in self.graph.switches and not positions.get(s, True)
+                s
+                for s in self.graph.upstream_path(node, self.graph.normal_positions())
+                if s in self.graph.switches and not positions.get(s, True)
             ]
-            seen = [s for s in opened if (st := self.bench.live.switches.get(s)) is not None and st.position is Position.OPEN]
+            seen = [
+                s
+                for s in opened
+                if (st := self.bench.live.switches.get(s)) is not None and st.position is Position.OPEN
+            ]
             if seen:
                 self.dark_since[device] = (seen[0], now)

@@ -1,8 +1,8 @@
 """Slot arithmetic of one metering point (contract, section 5). Pure.
 
 A boundary is a reading of the registers at a slot boundary ``t``, good or failed. A slot with good readings on both
-sides is an interval; every other slot is a gap. ``r0`` of a slot *is* ``r1`` of the one before, so sums telescope. After
-a gap the next interval states what the registers counted in between.
+sides is an interval; every other slot is a gap. ``r0`` of a slot *is* ``r1`` of the one before, so sums telescope.
+After a gap the next interval states what the registers counted in between.
 """
 
 from __future__ import annotations

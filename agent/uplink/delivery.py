@@ -7,6 +7,7 @@ connection: new batches first, then the backlog of evidence and batches oldest f
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -101,9 +102,7 @@ class Delivery:
             group.create_task(self._forever(self._control_round, self._work, self.control_link), name="send-control")
             group.create_task(self._forever(self._bulk_round, self._bulk_work, self.bulk_link), name="send-bulk")
 
-    async def _forever(
-        self, work: Callable[[], Awaitable[bool]], wake: asyncio.Event, link: MqttLink
-    ) -> None:
+    async def _forever(self, work: Callable[[], Awaitable[bool]], wake: asyncio.Event, link: MqttLink) -> None:
         while True:
             await link.connected.wait()
             try:
@@ -116,10 +115,8 @@ class Delivery:
                 await asyncio.sleep(5)
                 continue
             if not more:
-                try:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(wake.wait(), 5.0)
-                except TimeoutError:
-                    pass
                 wake.clear()
 
     def _due(self, sent: dict[int, int], idx: int) -> bool:
@@ -161,11 +158,7 @@ class Delivery:
         if newest is not None and self._due(self._bulk_sent, newest.id):
             await self._send_batch(newest.id, newest.packed)
         worked = False
-        old = [
-            r
-            for r in await self.ledger.undelivered(0, 2000)
-            if self._due(self._sent, r.idx) and not self._young(r)
-        ]
+        old = [r for r in await self.ledger.undelivered(0, 2000) if self._due(self._sent, r.idx) and not self._young(r)]
         for group in _chunks(old, 65_536):
             await bucket.take(sum(len(r.line.payload) for r in group))
             await self._send(self.bulk_link, "evidence", group)

@@ -87,9 +87,7 @@ class MqttLink:
         self.connected = asyncio.Event()
         self.connects = 0
         self.last_error: str | None = None
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5
-        )
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5)
         client.suppress_exceptions = True
         client.max_inflight_messages_set(100)
         client.reconnect_delay_set(1, 30)
@@ -121,7 +119,7 @@ class MqttLink:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho ships no types for it
         properties.SessionExpiryInterval = 0
         properties.ReceiveMaximum = 200
-        await asyncio.sleep(random.uniform(0, 0.2))  # noqa: S311 - spreads reconnects, no secret
+        await asyncio.sleep(random.uniform(0, 0.2))
         self._client.connect_async(host, port, keepalive=20, clean_start=True, properties=properties)
         self._client.loop_start()
 
@@ -150,8 +148,8 @@ class MqttLink:
         if qos == 0 or info.mid in self._early:
             self._early.discard(info.mid)
             return
-        assert self._loop is not None
-        future: asyncio.Future[None] = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
         self._acks[info.mid] = future
         try:
             await asyncio.wait_for(future, 30)

@@ -74,9 +74,7 @@ class Uplink:
             on_message=self._receive,
         )
         self.bulk = MqttLink(endpoint, f"{site}.b.{random_id}")
-        self.delivery = Delivery(
-            site, ledger, bulk, self.control, self.bulk, clock, slot_s, backfill_bytes_s
-        )
+        self.delivery = Delivery(site, ledger, bulk, self.control, self.bulk, clock, slot_s, backfill_bytes_s)
         ledger.on_append(self.delivery.notify)
 
     def _client_random(self) -> str:

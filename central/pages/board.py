@@ -32,6 +32,12 @@ class Board:
         self._held[key] = (time.monotonic(), value)
         return value
 
+    def slot_s(self, site: str) -> int:
+        """Length of a slot by the register; the contract's default where there is none."""
+        document = self.service.registers.document
+        entry = document.site(site) if document else None
+        return entry.slot_s if entry else 900
+
     async def order(self, site: str) -> OrderView | None:
         """Newest order of a site."""
         return await self._cached(("order", site), 0.9, lambda: latest_order(self.service, site))

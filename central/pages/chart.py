@@ -12,7 +12,7 @@ POWER, LIMIT = "#0b6e6e", "#b3261e"
 HOUR_MS = 3_600_000
 
 
-def options(texts: Texts, slot_s: int = 900) -> dict[str, Any]:
+def options(texts: Texts) -> dict[str, Any]:
     """Options without data."""
     axis_text = {"color": "#44546a", "fontSize": 12}
     return {
@@ -25,16 +25,14 @@ def options(texts: Texts, slot_s: int = 900) -> dict[str, Any]:
         "xAxis": {
             "type": "time",
             "axisLabel": axis_text | {"formatter": "{HH}:{mm}", "hideOverlap": True},
-            "minInterval": slot_s * 1000,
-            "maxInterval": slot_s * 1000,
-            "splitLine": {"show": True, "lineStyle": {"color": "#e3e8ee"}},
+            "splitLine": {"show": False},
             "axisLine": {"lineStyle": {"color": "#9fb0c3"}},
         },
         "yAxis": {
             "type": "value",
             "min": 0,
             "name": texts("kW"),
-            "nameTextStyle": axis_text,
+            "nameTextStyle": axis_text | {"align": "left"},
             "axisLabel": axis_text,
             "splitLine": {"lineStyle": {"color": "#eef2f6"}},
         },
@@ -47,6 +45,7 @@ def options(texts: Texts, slot_s: int = 900) -> dict[str, Any]:
                 "lineStyle": {"width": 2.5, "color": POWER},
                 "itemStyle": {"color": POWER},
                 "areaStyle": {"color": "rgba(11,110,110,0.10)"},
+                "markArea": {"silent": True, "itemStyle": {"color": "rgba(31,79,143,0.07)"}, "data": []},
                 "data": [],
             },
             {
@@ -63,13 +62,30 @@ def options(texts: Texts, slot_s: int = 900) -> dict[str, Any]:
     }
 
 
-def fill(chart: dict[str, Any], power: list[list[float | None]], limits: list[list[float | None]], now_ms: int) -> None:
-    """Put data into options."""
+def fill(
+    chart: dict[str, Any],
+    power: list[list[float | None]],
+    limits: list[list[float | None]],
+    now_ms: int,
+    slot_s: int,
+) -> None:
+    """Put data into options; every other slot is shaded."""
     chart["series"][0]["data"] = [[_shift(at), _round(value)] for at, value in power]
-    last = [[now_ms, limits[-1][1]]] if limits and limits[-1][1] is not None else []
-    chart["series"][1]["data"] = [[_shift(at), _round(value)] for at, value in [*limits, *last]]
+    last: list[list[float | None]] = [[now_ms, limits[-1][1]]] if limits and limits[-1][1] is not None else []
+    chart["series"][1]["data"] = [[_shift(at), _round(value)] for at, value in limits + last]
+    chart["series"][0]["markArea"]["data"] = _bands(now_ms, slot_s * 1000) if slot_s >= 300 else []
     chart["xAxis"]["min"] = now_ms - HOUR_MS + SHIFT_MS
     chart["xAxis"]["max"] = now_ms + SHIFT_MS
+
+
+def _bands(now_ms: int, slot_ms: int) -> list[list[dict[str, int]]]:
+    begin, end = now_ms - HOUR_MS, now_ms
+    bands = []
+    for number in range(begin // slot_ms, end // slot_ms + 1):
+        if number % 2:
+            edges = max(begin, number * slot_ms), min(end, (number + 1) * slot_ms)
+            bands.append([{"xAxis": edge + SHIFT_MS} for edge in edges])
+    return bands
 
 
 def _shift(at: float | None) -> float:

@@ -6,22 +6,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from central.dispatch import OrderView
+from central.store.orders import Answer
 from wire.errors import WireError
+from wire.messages import Progress
 from wire.records import parse_line
 from wire.states import OrderState
 
 S = OrderState
-_RANK: dict[OrderState, str] = {
-    S.VALIDATED: "accepted",
-    S.SCHEDULED: "accepted",
-    S.ARMED: "accepted",
-    S.EXECUTING: "outputs",
-    S.VERIFYING: "readback",
-    S.HOLDING: "confirmed",
-    S.RESTORING: "returning",
-    S.DONE: "done",
+_STEPS: dict[OrderState, tuple[str, ...]] = {
+    S.VALIDATED: ("accepted",),
+    S.SCHEDULED: ("accepted",),
+    S.ARMED: ("accepted",),
+    S.EXECUTING: ("outputs",),
+    S.VERIFYING: ("readback",),
+    S.HOLDING: ("confirmed", "held"),
+    S.RESTORING: ("returning",),
+    S.DONE: ("done",),
 }
-ORDER = ("sent", "received", "accepted", "outputs", "readback", "confirmed", "returning", "done")
+ORDER = ("sent", "received", "accepted", "outputs", "readback", "confirmed", "held", "returning", "done")
+_MILESTONES = {"first_output": "outputs", "readback": "readback", "confirmed": "confirmed"}
+_PASSING = frozenset({"failed", "restore_blocked"})
+"""Refusals that an order may leave again."""
 _REFUSALS = frozenset({S.REJECTED, S.EXPIRED, S.CANCELLED, S.FAILED, S.RESTORE_BLOCKED, S.SUPERSEDED})
 
 
@@ -44,50 +49,62 @@ class Step:
 
 def steps(view: OrderView) -> list[Step]:
     """All steps of an order, in order; a refusal takes the place of what cannot come any more."""
-    found: dict[str, Step] = {"sent": Step("sent", view.order.posted_at)}
+    teller = _Teller({"sent": Step("sent", view.order.posted_at)})
+    for progress in view.progress:
+        teller.hear(progress)
+    for answer in view.answers:
+        if answer.verified is not False:
+            teller.prove(answer)
+    ends = teller.refusal
+    if ends is not None and ends.name in _PASSING and (view.state is None or view.state.value != ends.name):
+        ends = None
+    listed = [teller.found.get(name, Step(name)) for name in ORDER]
+    return listed if ends is None else [step for step in listed if step.reached] + [ends]
+
+
+@dataclass(slots=True)
+class _Teller:
+    """Collects steps; what is signed replaces what was only said."""
+
+    found: dict[str, Step]
     refusal: Step | None = None
     entered: int | None = None
-    for progress in view.progress:
-        name = _RANK.get(progress.state)
+    accepted: bool = False
+
+    def hear(self, progress: Progress) -> None:
         if progress.state in _REFUSALS:
-            refusal = Step(progress.state.value, progress.at, False, progress.text or "", progress.power_w, True)
-        elif name is not None and name not in found:
-            found[name] = Step(name, progress.at, False, progress.text or "", progress.power_w)
-    accepted = False
-    for answer in view.answers:
-        if answer.verified is False:
-            continue
+            self.refusal = Step(progress.state.value, progress.at, False, progress.text or "", progress.power_w, True)
+        for name in _STEPS.get(progress.state, ()):
+            self.found.setdefault(name, Step(name, progress.at, False, progress.text or "", progress.power_w))
+
+    def prove(self, answer: Answer) -> None:
         if answer.ty == "cmd_rx":
-            found.setdefault("received", Step("received", answer.at, True))
-            entered = entered if entered is not None else answer.at
-            continue
+            if self.entered is None:
+                self.entered = answer.at
+                self.found["received"] = Step("received", answer.at, True)
+            return
         try:
             state = OrderState(answer.state or "")
         except ValueError:
-            continue
+            return
         if state in _REFUSALS:
-            if not (state is S.REJECTED and accepted):
+            if not (state is S.REJECTED and self.accepted):
                 text = " · ".join(part for part in (answer.code, answer.text) if part)
-                refusal = Step(state.value, answer.at, True, text, answer.power_w, True)
-            continue
-        name = _RANK.get(state)
-        if name is None:
-            continue
-        accepted = True
-        there = found.get(name)
-        if there is None or not there.signed:
-            found[name] = Step(name, answer.at, True, answer.text or "", answer.power_w)
-        for mark, step in (("first_output", "outputs"), ("readback", "readback"), ("confirmed", "confirmed")):
+                self.refusal = Step(state.value, answer.at, True, text, answer.power_w, True)
+            return
+        self.accepted = True
+        for name in _STEPS.get(state, ()):
+            self._sign(Step(name, answer.at, True, answer.text or "", answer.power_w))
+        for mark, name in _MILESTONES.items():
             after = _milestones(answer.line).get(mark)
-            if isinstance(after, int) and entered is not None and not (step in found and found[step].signed):
-                earlier = found.get(step)
-                found[step] = Step(step, entered + after, True, earlier.text if earlier else "")
-    if refusal is not None and refusal.name in {"failed", "restore_blocked"} and view.state is not None:
-        refusal = refusal if view.state.value == refusal.name else None
-    listed = [found.get(name, Step(name)) for name in ORDER]
-    if refusal is None:
-        return listed
-    return [step for step in listed if step.reached] + [refusal]
+            if isinstance(after, int) and self.entered is not None:
+                there = self.found.get(name)
+                self._sign(Step(name, self.entered + after, True, there.text if there else ""))
+
+    def _sign(self, step: Step) -> None:
+        there = self.found.get(step.name)
+        if there is None or not there.signed:
+            self.found[step.name] = step
 
 
 def _milestones(line: bytes) -> dict[str, Any]:

@@ -17,8 +17,8 @@ Child = str | int | None
 Attribute = str | int | bool | None
 
 
-def el(name: str, *children: Child, **attributes: Attribute) -> Html:
-    """One element. ``class_`` stands for ``class``, ``data_state`` for ``data-state``; ``None`` and False are left out."""
+def el(name: str, /, *children: Child, **attributes: Attribute) -> Html:
+    """One element. ``class_`` stands for ``class``, ``data_state`` for ``data-state``; ``None``, False: left out."""
     parts = [f"<{name}"]
     for key, value in attributes.items():
         if value is None or value is False:
@@ -35,6 +35,4 @@ def el(name: str, *children: Child, **attributes: Attribute) -> Html:
 
 def join(*children: Child) -> Html:
     """Children one after the other."""
-    return Html(
-        "".join(c if isinstance(c, Html) else escape(str(c), quote=True) for c in children if c is not None)
-    )
+    return Html("".join(c if isinstance(c, Html) else escape(str(c), quote=True) for c in children if c is not None))

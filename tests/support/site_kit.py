@@ -11,6 +11,7 @@ import contextlib
 import json
 import secrets
 import socket
+import sqlite3
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,9 +22,8 @@ import yaml
 
 from agent.app import AgentApp, Started, config_digest
 from agent.clock import SystemClock
-from agent.identity import enrolment, make_keys
+from agent.identity import enrolment, load_keys, make_keys
 from agent.ledger import Ledger
-from agent.identity import load_keys
 from central.paths import Paths
 from central.pki import Authority, initialise, sign_csr
 from central.service import CentralService
@@ -36,7 +36,8 @@ from tizgin.commands._agent_check import ProfileCatalogue
 from wire.acts import CommissioningAct, ModeAct, OutputTest, encode_act
 from wire.dsse import ACT_TYPE, ORDER_TYPE, seal
 from wire.keys import SigningKey
-from wire.orders import Basis, Escalation, Hold, Order, Restore, uuid7
+from wire.orders import Basis, Escalation, Hold, Order, Restore, parse_order, uuid7
+from wire.records import RecordLine
 from wire.registry import Epoch, Issuer, KeysDocument, Person, RegisteredPoint, RegisteredSite, sign_keys
 
 SITE = "kz-test-01"
@@ -76,7 +77,9 @@ def port_run(count: int) -> int:
     raise RuntimeError(f"no {count} free ports in a row")
 
 
-def site_doc(*, luxos: int, stock: int, broker_port: int, registrar: str, slot_s: int = 10, mode: str = "armed") -> dict[str, Any]:
+def site_doc(
+    *, luxos: int, stock: int, broker_port: int, registrar: str, slot_s: int = 10, mode: str = "armed"
+) -> dict[str, Any]:
     """A site file: two mining boards behind contactors, cooling and control on their own boards."""
     meters, relay = free_ports(2)
     lux_rpc, stock_rpc, stock_http = port_run(luxos), port_run(stock), port_run(stock)
@@ -135,22 +138,66 @@ def site_doc(*, luxos: int, stock: int, broker_port: int, registrar: str, slot_s
             {"id": "MAIN", "type": "bus", "fed_from": ["QF0"], "voltage_kv": 0.4},
             contactor("KM1", 1, "MAIN"),
             {"id": "BOARD1", "type": "bus", "fed_from": ["KM1"]},
-            {"id": "MINERS1", "type": "load", "kind": "mining", "rated_kw": 3.5 * luxos, "cooling_loop": "AIR", "fed_from": ["BOARD1"]},
+            {
+                "id": "MINERS1",
+                "type": "load",
+                "kind": "mining",
+                "rated_kw": 3.5 * luxos,
+                "cooling_loop": "AIR",
+                "fed_from": ["BOARD1"],
+            },
             contactor("KM2", 2, "MAIN"),
             {"id": "BOARD2", "type": "bus", "fed_from": ["KM2"]},
-            {"id": "MINERS2", "type": "load", "kind": "mining", "rated_kw": 3.3 * stock, "cooling_loop": "AIR", "fed_from": ["BOARD2"]},
+            {
+                "id": "MINERS2",
+                "type": "load",
+                "kind": "mining",
+                "rated_kw": 3.3 * stock,
+                "cooling_loop": "AIR",
+                "fed_from": ["BOARD2"],
+            },
             {"id": "CTRL", "type": "bus", "fed_from": ["MAIN"]},
-            {"id": "FANS", "type": "load", "kind": "cooling", "rated_kw": fans, "cooling_loop": "AIR", "fed_from": ["MAIN"]},
-            {"id": "GUARD", "type": "load", "kind": "protected", "rated_kw": 2, "emergency": True, "fed_from": ["CTRL"]},
+            {
+                "id": "FANS",
+                "type": "load",
+                "kind": "cooling",
+                "rated_kw": fans,
+                "cooling_loop": "AIR",
+                "fed_from": ["MAIN"],
+            },
+            {
+                "id": "GUARD",
+                "type": "load",
+                "kind": "protected",
+                "rated_kw": 2,
+                "emergency": True,
+                "fed_from": ["CTRL"],
+            },
         ],
         "links": [
             {"id": "meters", "url": f"modbus://127.0.0.1:{meters}"},
             {"id": "relays", "url": f"modbus://127.0.0.1:{relay}"},
         ],
         "devices": [
-            {"id": "io-1", "kind": "relay", "profile": "moxa-iologik-e1214", "link": "relays", "fed_from": "CTRL", "ups_min": 60},
+            {
+                "id": "io-1",
+                "kind": "relay",
+                "profile": "moxa-iologik-e1214",
+                "link": "relays",
+                "fed_from": "CTRL",
+                "ups_min": 60,
+            },
             *(
-                {"id": f"em-{n}", "kind": "meter", "profile": profile, "link": "meters", "unit": n + 1, "fed_from": fed, "ups_min": ups, "period_s": 0.5}
+                {
+                    "id": f"em-{n}",
+                    "kind": "meter",
+                    "profile": profile,
+                    "link": "meters",
+                    "unit": n + 1,
+                    "fed_from": fed,
+                    "ups_min": ups,
+                    "period_s": 0.5,
+                }
                 for n, profile, fed, ups in (
                     (0, "eastron-sdm630", "CTRL", 60),
                     (1, "schneider-iem3000", "CTRL", 60),
@@ -167,13 +214,28 @@ def site_doc(*, luxos: int, stock: int, broker_port: int, registrar: str, slot_s
         "measured_at": {"net_import": "M0", "gross_mining": "MINING"},
         "miners": [
             {
-                "id": "lux", "load": "MINERS1", "family": "luxos", "model": "S19k Pro", "rpc": f"127.0.0.1:{lux_rpc}-{lux_rpc + luxos - 1}",
-                "nameplate_w": 2800, "nominal_ths": 120, "writes_allowed": True, "period_s": 2,
+                "id": "lux",
+                "load": "MINERS1",
+                "family": "luxos",
+                "model": "S19k Pro",
+                "rpc": f"127.0.0.1:{lux_rpc}-{lux_rpc + luxos - 1}",
+                "nameplate_w": 2800,
+                "nominal_ths": 120,
+                "writes_allowed": True,
+                "period_s": 2,
             },
             {
-                "id": "stock", "load": "MINERS2", "family": "antminer-stock", "model": "S19 Pro", "rpc": f"127.0.0.1:{stock_rpc}-{stock_rpc + stock - 1}",
-                "http": f"127.0.0.1:{stock_http}-{stock_http + stock - 1}", "nameplate_w": 3250, "nominal_ths": 110,
-                "credentials": "miners", "writes_allowed": True, "period_s": 2,
+                "id": "stock",
+                "load": "MINERS2",
+                "family": "antminer-stock",
+                "model": "S19 Pro",
+                "rpc": f"127.0.0.1:{stock_rpc}-{stock_rpc + stock - 1}",
+                "http": f"127.0.0.1:{stock_http}-{stock_http + stock - 1}",
+                "nameplate_w": 3250,
+                "nominal_ths": 110,
+                "credentials": "miners",
+                "writes_allowed": True,
+                "period_s": 2,
             },
         ],
     }
@@ -290,7 +352,9 @@ class SiteKit:
                     slot_s=self.site.agent.slot_s,
                     simulation=True,
                     epochs=(Epoch(epoch=self.epoch, k_rec=self.enrolment["k_rec"], k_log=self.enrolment["k_log"]),),
-                    points=tuple(RegisteredPoint(id=p.id, role=p.role, boundary=p.boundary) for p in self.site.metering_points),
+                    points=tuple(
+                        RegisteredPoint(id=p.id, role=p.role, boundary=p.boundary) for p in self.site.metering_points
+                    ),
                 ),
             ),
         )
@@ -298,7 +362,13 @@ class SiteKit:
 
     def _issuer(self, key: SigningKey, person: str, rights: tuple[Any, ...], span: dict[str, int]) -> Issuer:
         return Issuer(
-            kid=key.kid, key=key.public.text, person=person, rights=rights, zones=(ZONE,), solo_w=self.solo_kw * 1000, **span
+            kid=key.kid,
+            key=key.public.text,
+            person=person,
+            rights=rights,
+            zones=(ZONE,),
+            solo_w=self.solo_kw * 1000,
+            **span,
         )
 
     # starting ------------------------------------------------------------------------------------------------------
@@ -352,8 +422,13 @@ class SiteKit:
         assert self.app is not None
         tests = tuple(
             OutputTest(
-                output=row["output"], fingerprint=row["fingerprint"], expected_w=row["expected_w"], seen_w=row["expected_w"],
-                open_ms=60, stayed_open_s=10, meter=row["meter"] or "M0",
+                output=row["output"],
+                fingerprint=row["fingerprint"],
+                expected_w=row["expected_w"],
+                seen_w=row["expected_w"],
+                open_ms=60,
+                stayed_open_s=10,
+                meter=row["meter"] or "M0",
             )
             for row in outputs_of(self.site)
             if row["usable"]
@@ -410,6 +485,26 @@ class SiteKit:
         assert self.app is not None
         await self.app.reception.take(raw, False)
 
+    async def post_order(self, raw: bytes) -> None:
+        """Through central and the broker, as the desk does it."""
+        assert self.central is not None
+        await self.central.relay.post(parse_order(raw))
+
+    async def edge_lines(self) -> list[tuple[str, int, bytes]]:
+        """Every record line at the edge: (stream, n, line)."""
+        assert self.app is not None
+        rows = await self.app.ledger.read("SELECT stream, n, payload, kid, sig FROM record ORDER BY stream, n")
+        return [(r[0], r[1], RecordLine(bytes(r[2]), r[3], bytes(r[4])).encode()) for r in rows]
+
+    async def central_lines(self) -> list[tuple[str, int, bytes]]:
+        """Every record at central, read from its database file by another connection."""
+        db = sqlite3.connect(f"file:{self.paths.database}?mode=ro", uri=True)
+        try:
+            rows = db.execute("SELECT stream, n, line FROM records ORDER BY stream, n").fetchall()
+        finally:
+            db.close()
+        return [(r[0], r[1], bytes(r[2])) for r in rows]
+
     # looking -------------------------------------------------------------------------------------------------------
 
     def net_w(self) -> int | None:
@@ -426,9 +521,7 @@ class SiteKit:
 
     async def wait_state(self, order_id: str, *wanted: str, within_s: float = 30) -> str:
         await until(
-            lambda: self.app is not None
-            and order_id in self.app.journal.states
-            and self.state_of(order_id) in wanted,
+            lambda: self.app is not None and order_id in self.app.journal.states and self.state_of(order_id) in wanted,
             within_s,
             lambda: f"order in {wanted}, is {self.app and self.app.journal.states.get(order_id)}",
         )

@@ -102,7 +102,9 @@ def show_outputs(path: Path, *, as_json: bool) -> int:
     table = Table("output", "meter", "rated kW behind", "fingerprint", "usable")
     for row in found:
         usable = "yes" if row["usable"] else str(row["why"])
-        table.add_row(row["output"], str(row["meter"]), f"{row['expected_w'] / 1000:.1f}", row["fingerprint"][:16], usable)
+        table.add_row(
+            row["output"], str(row["meter"]), f"{row['expected_w'] / 1000:.1f}", row["fingerprint"][:16], usable
+        )
     Console().print(table)
     return EXIT_OK
 

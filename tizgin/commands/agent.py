@@ -87,7 +87,9 @@ def mode(
     return show_mode(config) if file is None else hand_act(config, file)
 
 
-@app.command(epilog="Example: tizgin agent tag F3 --who 'A. Serik' --reason 'permit 12, work on the cable' --config site.yaml")
+@app.command(
+    epilog="Example: tizgin agent tag F3 --who 'A. Serik' --reason 'permit 12, work on the cable' --config site.yaml"
+)
 def tag(
     obj: Annotated[str, typer.Argument(metavar="SWITCH", help="Switch to tag.")],
     config: ConfigOption,

@@ -1,0 +1,160 @@
+"""What the agent says of itself: the live message, the inventory, status and metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agent.acquisition import Bench
+from agent.clock import Clock
+from agent.curtailment.engine import Engine
+from agent.curtailment.reception import Reception
+from agent.ledger import Ledger
+from agent.live import LiveState
+from agent.metering.closer import SlotCloser
+from agent.outbox import BulkOutbox
+from agent.telemetry import mining_w
+from agent.uplink.uplink import Uplink
+from config.devices import Device, MinerGroup
+from config.site import Site
+from wire.messages import Inventory, InventoryDevice, Live
+
+
+@dataclass(slots=True)
+class Reports:
+    """Reads everything, changes nothing."""
+
+    site: Site
+    ledger: Ledger
+    bulk: BulkOutbox
+    bench: Bench
+    values: LiveState
+    engine: Engine
+    reception: Reception
+    closer: SlotCloser
+    uplink: Uplink
+    groups: dict[str, MinerGroup]
+    clock: Clock
+
+    def _serial(self, device: Device) -> str | None:
+        seen = self.values.reading(device.id, "serial_number").value
+        return device.serial_number if seen is None else str(seen)
+
+    def live(self) -> Live:
+        """The ``live`` message."""
+        now_ns = self.clock.mono_ns()
+        measured = self.site.measured_at
+        names = [p.id for p in self.site.metering_points] + [v.id for v in self.site.virtual_points]
+        powers = {name: self.values.power(name) for name in names}
+        awake = sum(1 for m in self.values.miners.values() if m.status and (m.status.hashrate_ths or 0) > 0)
+        asleep = sum(1 for m in self.values.miners.values() if m.status and m.status.sleeping)
+        active = next((o.id for o in self.engine.journal.live.values() if o.order.sheds), None)
+        return Live(
+            site=self.site.site.id,
+            epoch=self.ledger.epoch,
+            boot=self.ledger.boot,
+            at=self.clock.now_ms(),
+            net_w=powers[measured.net_import].value_w,
+            mining_w=mining_w(self.values, self.groups),
+            limit_w=self.engine.limit_w(measured.net_import),
+            order=active,
+            points={n: p.value_w for n, p in powers.items()},
+            ages_ms={n: max(0, round(p.age_s(now_ns) * 1000)) for n, p in powers.items() if p.mono_ns},
+            asics_total=len(self.bench.machines),
+            asics_hashing=awake,
+            asics_sleeping=asleep,
+            switches={n: s.position.value for n, s in self.values.switches.items()},
+            alarms=tuple(sorted(self.alarms())),
+        )
+
+    def alarms(self) -> set[str]:
+        """Names of what is wrong now."""
+        found: set[str] = set()
+        if not self.clock.synchronised():
+            found.add("clock_unsynchronised")
+        if self.closer.unwritten or self.bulk.refused:
+            found.add("storage")
+        if self.engine.gates.saon_lock:
+            found.add("saon_lock")
+        for meter in self.bench.meters:
+            if (
+                meter in self.values.samples
+                and not self.values.device_alive(meter)
+                and meter not in self.closer.dark_since
+            ):
+                found.add(f"meter_silent:{meter}")
+        return found
+
+    def inventory(self) -> Inventory:
+        """What the site says it has."""
+        devices = tuple(
+            InventoryDevice(
+                id=d.id,
+                kind=d.kind,
+                profile=d.profile,
+                serial=self._serial(d),
+                address=next((link.url for link in self.site.links if link.id == d.link), None),
+            )
+            for d in self.site.devices
+        )
+        counts: dict[str, int] = {}
+        for machine in self.bench.machines.values():
+            counts[machine.group.id] = counts.get(machine.group.id, 0) + 1
+        return Inventory(
+            site=self.site.site.id,
+            epoch=self.ledger.epoch,
+            at=self.clock.now_ms(),
+            devices=devices,
+            miner_groups=counts,
+            metering_points=tuple(p.id for p in self.site.metering_points),
+            measured_at=self.site.measured_at.net_import,
+            contracted_w=round(self.site.site.contracted_kw * 1000),
+            emergency_w=self.engine.emergency_w(),
+            outputs={s: self.engine.gates.unusable(s) is None for s in self.engine.fleet.switches},
+        )
+
+    def status(self) -> dict[str, Any]:
+        """For ``/healthz`` and ``tizgin agent status``."""
+        silent = [m for m in self.bench.meters if not self.values.device_alive(m)]
+        return {
+            "ok": self.closer.unwritten == 0 and self.bulk.refused == 0,
+            "site": self.site.site.id,
+            "epoch": self.ledger.epoch,
+            "mode": self.engine.gates.mode,
+            "connected": self.uplink.control.connected.is_set(),
+            "net_w": self.values.power(self.site.measured_at.net_import).value_w,
+            "meters_silent": silent,
+            "orders": {o.id: {"state": o.state, "flags": sorted(o.flags)} for o in self.engine.journal.live.values()},
+            "held": len(self.engine.journal.held),
+            "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},
+            "alarms": sorted(self.alarms()),
+            "broker_error": self.uplink.control.last_error,
+        }
+
+    def figures(self) -> dict[str, float]:
+        """For ``/metrics``."""
+        delivery = self.uplink.delivery.counters
+        power = self.values.power(self.site.measured_at.net_import)
+        found: dict[str, float] = {
+            "connected": float(self.uplink.control.connected.is_set()),
+            "evidence_sent_total": delivery.evidence_sent,
+            "evidence_confirmed_total": delivery.evidence_confirmed,
+            "bulk_sent_total": delivery.bulk_sent,
+            "bulk_confirmed_total": delivery.bulk_confirmed,
+            "bulk_rows_total": self.bulk.rows,
+            "bulk_values_total": self.bulk.cells,
+            "bulk_refused_total": self.bulk.refused,
+            "strange_commits_total": delivery.strange_commits,
+            "slots_unwritten_total": self.closer.unwritten,
+            "orders_live": len(self.engine.journal.live),
+            "orders_refused_total": sum(self.reception.refused.values()),
+            "held": len(self.engine.journal.held),
+            "machines": len(self.bench.machines),
+            "machines_answering": sum(1 for m in self.values.miners.values() if m.status is not None),
+            "clock_synchronised": float(self.clock.synchronised()),
+        }
+        if power.value_w is not None:
+            found["net_watts"] = power.value_w
+        for link in self.bench.links.values():
+            found[f"link_{link.name.replace('-', '_').replace('.', '_')}_busy_share"] = link.busy_share
+        return found

@@ -1,0 +1,275 @@
+"""The desk's pages: strings in, markup out. Central's text is escaped like all other text."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from grid.desk.desk import Desk, OrderPage, SiteLine
+from grid.desk.html import Html, el, join
+from grid.progress import state_text, steps
+from grid.texts import LANGUAGES, NAMES, Texts
+from grid.words import completion, describe, headline, kilowatt, signer_text
+from wire.orders import Order
+
+COMPOSABLE = ("limit", "reduce", "stop")
+
+
+def page(desk: Desk, t: Texts, path: str, *content: Html) -> Html:
+    """A whole page."""
+    languages = [
+        el(
+            "button",
+            NAMES[code],
+            name="language",
+            value=code,
+            data_testid=f"lang-{code}",
+            aria_pressed="true" if code == t.language else "false",
+        )
+        for code in LANGUAGES
+    ]
+    back = el("input", type="hidden", name="back", value=path)
+    head = el(
+        "header",
+        el("h1", el("a", t("Order desk"), href="/")),
+        el("span", signer_text(desk.kid, desk.register), class_="who"),
+        el("form", back, *languages, method="post", action="/language"),
+    )
+    unknown = None
+    if desk.issuer is None:
+        unknown = el("section", t("This key is not in the register: every site will refuse its orders."), class_="bad")
+    body = el("body", head, el("main", unknown, *content), el("script", src="/desk.js", defer=True))
+    links = join(
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("link", rel="stylesheet", href="/desk.css"),
+        el("link", rel="icon", href="data:,"),
+        el("title", t("Order desk")),
+    )
+    return join(Html("<!doctype html>"), el("html", el("head", links), body, lang=t.language))
+
+
+def site_name(site: SiteLine, t: Texts) -> str | None:
+    """The dispatch name of a site in this language, as central has it."""
+    return site.names.get(t.language) or next(iter(site.names.values()), None)
+
+
+def sites_part(desk: Desk, t: Texts) -> Html:
+    """Live power of every site of the register."""
+    sites, error = desk.sites()
+    trouble = el("p", t("Central does not answer; call the sites if it is urgent."), " ", error, class_="bad")
+    return join(trouble if error else None, el("div", *(_site(site, t) for site in sites), class_="sites"))
+
+
+def _site(site: SiteLine, t: Texts) -> Html:
+    age = "—" if site.age_ms is None else t("{seconds} s ago", seconds=round(site.age_ms / 1000))
+    notes = [el("div", t("limit {power}", power=kilowatt(site.limit_w, t)), class_="small") if site.limit_w else None]
+    if site.other_epoch:
+        warning = "Central reports another epoch ({epoch}) than the register; orders will be refused."
+        text = t(warning, epoch=site.other_epoch)
+        notes.append(el("div", text, class_="bad"))
+    if site.simulation:
+        notes.append(el("div", t("SIMULATION"), class_="small"))
+    status = " · ".join(part for part in (site.mode, site.presence) if part) or "—"
+    return el(
+        "div",
+        el("b", site_name(site, t)),
+        el("span", site.id, class_="small"),
+        el("div", "—" if site.power_w is None else kilowatt(site.power_w, t), class_="kw"),
+        el("div", age, class_="age"),
+        el("div", status, class_="small"),
+        *notes,
+        class_="site stale" if site.stale else "site",
+        data_testid=f"desk-site-{site.id}",
+    )
+
+
+def home(desk: Desk, t: Texts, error: str | None) -> Html:
+    """Sites, the form, proposals, recent orders."""
+    trouble = el("section", error, class_="bad", role="alert", data_testid="desk-error") if error else None
+    return page(
+        desk,
+        t,
+        "/",
+        join(trouble),
+        el("section", el("h2", t("Sites")), el("div", sites_part(desk, t), data_part="/part/sites")),
+        el("section", el("h2", t("New order")), _form(desk, t)),
+        el("section", el("h2", t("Proposals")), el("div", proposals_part(desk, t), data_part="/part/proposals")),
+        el("section", el("h2", t("Orders")), el("div", orders_part(desk, t), data_part="/part/orders")),
+    )
+
+
+def _options(*pairs: tuple[str, str]) -> list[Html]:
+    return [el("option", text, value=value) for value, text in pairs]
+
+
+def _form(desk: Desk, t: Texts) -> Html:
+    actions = {
+        "limit": t("limit to"),
+        "reduce": t("reduce by"),
+        "stop": t("stop to the emergency reservation"),
+    }
+    means = (("none", t("sleep only")), ("switch", t("then open switches")))
+    return el(
+        "form",
+        el("label", t("Site"), el("select", *_options(*((s.id, s.id) for s in desk.register.sites)), name="site")),
+        el("label", t("Order"), el("select", *_options(*actions.items()), name="action")),
+        el("label", t("kW"), _input("kw", "desk-limit-kw", big=True, inputmode="decimal")),
+        el("label", t("Hold, minutes (empty: until released)"), _input("hold_minutes", inputmode="numeric")),
+        el("label", t("Escalation"), el("select", *_options(*means), name="escalation")),
+        el("label", t("Escalate after, s"), _input("after_s", inputmode="numeric", value="60")),
+        el("label", t("Dispatch number"), _input("dispatch_no")),
+        el("label", t("Given by"), _input("given_by")),
+        el("label", t("Reason"), _input("text")),
+        el("button", t("Compose"), data_testid="desk-compose"),
+        method="post",
+        action="/compose",
+        class_="order",
+        autocomplete="off",
+    )
+
+
+def _input(
+    name: str, testid: str | None = None, *, big: bool = False, inputmode: str | None = None, value: str | None = None
+) -> Html:
+    return el(
+        "input",
+        name=name,
+        data_testid=testid,
+        class_="big" if big else None,
+        inputmode=inputmode,
+        value=value,
+        maxlength=200,
+    )
+
+
+def proposals_part(desk: Desk, t: Texts) -> Html:
+    """What others suggest; nothing is sent before it is composed, read and signed here."""
+    rows = []
+    for proposal in desk.proposals():
+        hidden = [el("input", type="hidden", name=k, value=v) for k, v in proposal.fields.items()]
+        amount = proposal.fields.get("limit_kw") or proposal.fields.get("reduce_kw") or ""
+        text = " ".join(part for part in (proposal.site, proposal.fields["action"], amount, amount and t("kW")) if part)
+        button = el("button", t("Look at it"), class_="quiet")
+        rows.append(
+            el(
+                "li",
+                el(
+                    "form",
+                    text,
+                    " ",
+                    el("span", proposal.note, class_="small"),
+                    " ",
+                    *hidden,
+                    button,
+                    method="post",
+                    action="/compose",
+                    class_="row",
+                ),
+            )
+        )
+    return el("ol", *rows) if rows else el("p", t("none"), class_="small")
+
+
+def orders_part(desk: Desk, t: Texts) -> Html:
+    """Recent orders as links."""
+    rows = []
+    for order_id, site, action, mine in desk.orders():
+        link = el("a", f"{site} · {action} · {order_id}", href=f"/order/{quote(order_id, safe='')}")
+        rows.append(el("li", link, " " + t("signed here") if mine else ""))
+    return el("ol", *rows) if rows else el("p", t("none"), class_="small")
+
+
+def _table(order: Order, t: Texts, site: str | None, signers: str) -> Html:
+    rows = describe(order, t, site_name=site, signers=signers)
+    return el("table", *(el("tr", el("th", label), el("td", value)) for label, value in rows[1:]))
+
+
+def draft_page(desk: Desk, t: Texts, draft: str, order: Order) -> Html:
+    """The order in words, as it will be signed."""
+    name = _name_of(desk, order.site, t)
+    sign = el("button", t("Sign and send"), class_="sign", data_testid="desk-sign")
+    return page(
+        desk,
+        t,
+        f"/draft/{draft}",
+        el(
+            "section",
+            el("h2", t("Read it, then sign it")),
+            el("p", headline(order, t), class_="headline", data_testid="desk-headline"),
+            _table(order, t, name, signer_text(desk.kid, desk.register)),
+            el(
+                "form",
+                sign,
+                el("a", t("Do not sign"), href="/", class_="button quiet"),
+                method="post",
+                action=f"/draft/{draft}/sign",
+                class_="row",
+            ),
+        ),
+    )
+
+
+def _name_of(desk: Desk, site: str, t: Texts) -> str | None:
+    found = next((s for s in desk.sites()[0] if s.id == site), None)
+    return site_name(found, t) if found else None
+
+
+def order_page(desk: Desk, t: Texts, found: OrderPage) -> Html:
+    """An order and how it goes."""
+    order = found.signed.order
+    signers = "; ".join(signer_text(kid, desk.register) for kid in found.signers)
+    release = None
+    if order.sheds:
+        button = el("button", t("Release"), class_="quiet", data_testid="desk-release")
+        release = el("form", button, method="post", action=f"/order/{order.id}/release")
+    return page(
+        desk,
+        t,
+        f"/order/{order.id}",
+        el("section", el("div", order_part(desk, t, found), data_part=f"/part/order/{order.id}"), release),
+        el("section", el("h2", t("The signed order")), _table(order, t, _name_of(desk, order.site, t), signers)),
+    )
+
+
+def order_part(_desk: Desk, t: Texts, found: OrderPage) -> Html:
+    """State, proof and steps: what the page asks for every second."""
+    story, order = found.story, found.signed.order
+    parts: list[Html | None] = [el("p", headline(order, t), class_="headline")]
+    if order.mode == "drill":
+        parts.append(el("p", t("DRILL: nothing is switched"), class_="note"))
+    if found.not_delivered:
+        phone = found.phone or t("the number in your directory")
+        text = t("NOT DELIVERED — CALL") + " " + phone
+        parts.append(el("p", text, class_="alarm", role="alert", data_testid="desk-not-delivered"))
+    waiting = t("signed and sent, no signed answer yet")
+    state = state_text(story.state, t) if story.state else waiting
+    parts.append(el("p", state, class_="state", data_testid="desk-state", data_state=story.state or "sent"))
+    parts.append(_proof(found, t))
+    if story.completed is not None:
+        line = completion(story.completed.at, story.completed.power_w, t)
+        parts.append(el("p", line, class_="aloud", data_testid="desk-completion"))
+    items = [el("li", el("b", at), " ", what, " ", el("code", kid)) for at, what, kid in steps(story, t)]
+    parts.append(el("ol", *items) if items else None)
+    if found.claimed_power_w is not None:
+        text = t("unsigned, as central shows it: {power}", power=kilowatt(found.claimed_power_w, t))
+        parts.append(el("p", text, class_="small"))
+    if found.error:
+        parts.append(el("p", found.error, class_="bad"))
+    if found.mine and story.received is None:
+        again = el("button", t("Send the same order again"), class_="quiet")
+        parts.append(el("form", again, method="post", action=f"/order/{order.id}/again"))
+    return join(*parts)
+
+
+def _proof(found: OrderPage, t: Texts) -> Html:
+    story = found.story
+    lines: list[Html] = []
+    if found.bad_signature:
+        lines.append(el("p", t("THE ORDER ITSELF IS NOT PROPERLY SIGNED"), ": ", found.bad_signature, class_="bad"))
+    for refused in story.refused[:10]:
+        lines.append(el("p", t("REFUSED ANSWER"), ": ", refused.why, class_="bad", data_testid="desk-refused"))
+    if story.kids:
+        text = t("verified by site key {kid}", kid=", ".join(story.kids))
+        lines.append(el("p", "✓ ", text, class_="good"))
+    proven = bool(story.kids) and not story.refused and found.bad_signature is None
+    return el("div", *lines, data_testid="desk-verified", data_ok="true" if proven else "false")

@@ -1,0 +1,534 @@
+"""An agent's core for tests: the real ledger, journal, gates, engine and reception over a small simulated plant.
+
+Only the ports are played: switches and machines answer from :class:`Plant`, which checks at every write that the
+intent is already durable, through a database connection of its own. Time is simulated: it moves when a test says so,
+and 50 ms with every reading of a switch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agent.clock import TrustedTime
+from agent.curtailment.engine import Engine
+from agent.curtailment.fleet import Fleet, KnownMachine
+from agent.curtailment.gates import Gates
+from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.reception import Reception
+from agent.curtailment.restore import Restorer
+from agent.curtailment.shed import Shedder
+from agent.ledger import Ledger, Txn
+from agent.live import LiveState
+from config.check import check
+from config.graph import Graph
+from config.site import Site
+from drivers.capabilities import MinerStatus, Position, Reading, Sample, SwitchState, WriteOutcome, WriteStatus
+from drivers.errors import NoAnswer
+from wire import canonical
+from wire.acts import CommissioningAct, ModeAct, OutputTest, encode_act
+from wire.dsse import ACT_TYPE, ORDER_TYPE, seal
+from wire.keys import SigningKey
+from wire.messages import Progress
+from wire.orders import Basis, Hold, Order, uuid7
+from wire.quality import Quality
+from wire.registry import Issuer, KeysDocument, Person, RegisteredSite
+from wire.states import OrderState
+
+START_MS = 1_790_000_000_000
+EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "small.yaml"
+RIGHTS = ("limit", "reduce", "stop", "open_feeders", "release", "extend", "cancel", "emergency_trip", "mode", "commission")
+MACHINE_W = 3500
+SLEEP_W = 30
+BASE_W = 32_000
+"""Fans and guard of the small site: nothing sheds them."""
+EMERGENCY_W = 36_000
+PATIENCE_S = 20.0
+
+
+class SimClock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self, wall_ms: int = START_MS, *, synchronised: bool = True) -> None:
+        self.wall_ms = wall_ms
+        self.mono = 5_000_000_000
+        self.sync = synchronised
+
+    def now_ms(self) -> int:
+        return self.wall_ms
+
+    def mono_ns(self) -> int:
+        return self.mono
+
+    def synchronised(self) -> bool:
+        return self.sync
+
+    @property
+    def source(self) -> str:
+        return "host"
+
+    def advance(self, seconds: float) -> None:
+        self.wall_ms += round(seconds * 1000)
+        self.mono += round(seconds * 1e9)
+
+
+# people and orders -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class People:
+    """Keys of the persons of the register."""
+
+    dispatcher: SigningKey
+    second: SigningKey
+    engineer: SigningKey
+
+    @classmethod
+    def make(cls) -> People:
+        return cls(SigningKey.generate(), SigningKey.generate(), SigningKey.generate())
+
+
+def issuer(key: SigningKey, person: str, **changes: Any) -> Issuer:
+    fields: dict[str, Any] = {
+        "kid": key.kid,
+        "key": key.public.text,
+        "person": person,
+        "rights": RIGHTS,
+        "sites": ("kz-small-1",),
+        "solo_w": 1_000_000_000,
+        "valid_from": START_MS - 10**9,
+        "valid_to": START_MS + 10**10,
+    }
+    return Issuer(**(fields | changes))
+
+
+def register(people: People, **changes: Any) -> KeysDocument:
+    """A register with a system operator's dispatcher, a grid company's, and an engineer of the site."""
+    fields: dict[str, Any] = {
+        "v": 1,
+        "version": 1,
+        "issued_at": START_MS - 1000,
+        "persons": (
+            Person(id="aru", name="Aru", organisation="SO", role="system_operator"),
+            Person(id="bek", name="Bek", organisation="Grid", role="grid_company"),
+            Person(id="dana", name="Dana", organisation="Site", role="site"),
+        ),
+        "issuers": (issuer(people.dispatcher, "aru"), issuer(people.second, "bek"), issuer(people.engineer, "dana")),
+        "sites": (
+            RegisteredSite(
+                id="kz-small-1", zone="karaganda", contracted_w=220_000, emergency_w=EMERGENCY_W, slot_s=900
+            ),
+        ),
+    }
+    return KeysDocument(**(fields | changes))
+
+
+def make_order(clock: SimClock, epoch: str, seq: int, action: str, **changes: Any) -> Order:
+    """A well-formed order, issued now."""
+    now = clock.now_ms()
+    fields: dict[str, Any] = {
+        "v": 1,
+        "id": uuid7(now),
+        "site": "kz-small-1",
+        "epoch": epoch,
+        "seq": seq,
+        "action": action,
+        "issued_at": now,
+        "execute_by": now + 600_000,
+        "expires_at": now + 3_600_000,
+        "basis": Basis(code="test"),
+    }
+    if action not in {"release", "extend", "cancel"}:
+        fields["hold"] = Hold(until_released=True)
+    return Order(**(fields | changes))
+
+
+def sealed(order: Order, *keys: SigningKey) -> bytes:
+    return seal(ORDER_TYPE, order.encode(), *keys).encode()
+
+
+# the plant -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class PlayedSwitch:
+    """A contactor. ``stuck``: it answers and does not move."""
+
+    id: str
+    plant: Plant
+    closed: bool = True
+    stuck: bool = False
+    readable: bool = True
+    remote: bool | None = None
+    lockout: bool | None = None
+    protection_trip: bool | None = None
+    closes: bool = True
+
+    async def read(self) -> SwitchState:
+        self.plant.clock.advance(0.05)
+        position = Position.CLOSED if self.closed else Position.OPEN
+        return SwitchState(
+            position if self.readable else Position.UNKNOWN,
+            self.plant.clock.now_ms(),
+            self.plant.clock.mono_ns(),
+            remote=self.remote,
+            lockout=self.lockout,
+            protection_trip=self.protection_trip,
+        )
+
+    async def open(self) -> WriteOutcome:
+        self.plant.written("open", self.id)
+        await asyncio.sleep(0)
+        if not self.stuck:
+            self.closed = False
+        return WriteOutcome(WriteStatus.ACKNOWLEDGED, self.plant.clock.now_ms())
+
+    async def close(self) -> WriteOutcome:
+        self.plant.written("close", self.id)
+        if self.closes:
+            self.closed = True
+        return WriteOutcome(WriteStatus.ACKNOWLEDGED, self.plant.clock.now_ms())
+
+
+@dataclass
+class PlayedMachine:
+    """A machine. ``deaf``: it acknowledges sleep and goes on; ``refuses``: it says no; ``mute``: prior state unreadable."""
+
+    id: str
+    plant: Plant
+    switch: str
+    asleep: bool = False
+    deaf: bool = False
+    refuses: bool = False
+    mute: bool = False
+    draw_w: int = MACHINE_W
+
+    @property
+    def power_w(self) -> int:
+        if not self.plant.switches[self.switch].closed:
+            return 0
+        return SLEEP_W if self.asleep else self.draw_w
+
+    async def prior_state(self) -> str:
+        if self.mute:
+            raise NoAnswer(f"{self.id}: no answer within 1 s")
+        return '{"mode":"normal"}'
+
+    async def sleep(self) -> WriteOutcome:
+        self.plant.written("sleep", self.id)
+        if self.refuses:
+            return WriteOutcome(WriteStatus.REFUSED, self.plant.clock.now_ms(), "no")
+        if not self.deaf:
+            self.asleep = True
+        return WriteOutcome(WriteStatus.ACKNOWLEDGED, self.plant.clock.now_ms())
+
+    async def wake(self, prior_state: str) -> WriteOutcome:
+        assert prior_state == '{"mode":"normal"}'
+        self.plant.written("wake", self.id)
+        self.asleep = False
+        return WriteOutcome(WriteStatus.ACKNOWLEDGED, self.plant.clock.now_ms())
+
+
+@dataclass
+class Plant:
+    """What is on site, and a list of everything that was ever written to it."""
+
+    clock: SimClock
+    ledger_path: Path
+    per_rack: int = 4
+    machines: dict[str, PlayedMachine] = field(default_factory=dict)
+    switches: dict[str, PlayedSwitch] = field(default_factory=dict)
+    meter_silent: bool = False
+    extra_w: int = 0
+    writes: list[tuple[str, str]] = field(default_factory=list)
+    undurable: list[tuple[str, str]] = field(default_factory=list)
+    """Writes that found no durable intent."""
+    forbidden: bool = False
+    """True: every write is a failure of the test."""
+    at_write: Callable[[str, str], None] = lambda _kind, _target: None
+
+    def __post_init__(self) -> None:
+        for rack, switch in (("rack1", "KM1"), ("rack2", "KM2")):
+            self.switches[switch] = PlayedSwitch(switch, self)
+            for number in range(1, self.per_rack + 1):
+                name = f"{rack}/{number}"
+                self.machines[name] = PlayedMachine(name, self, switch)
+
+    def written(self, kind: str, target: str) -> None:
+        if self.forbidden:
+            raise AssertionError(f"a write {kind} {target} left where none may")
+        self.writes.append((kind, target))
+        with sqlite3.connect(f"file:{self.ledger_path}?mode=ro", uri=True) as db:
+            found = db.execute(
+                "SELECT 1 FROM step WHERE kind=? AND target=? AND outcome_ms IS NULL", (kind, target)
+            ).fetchone()
+        db.close()
+        if found is None:
+            self.undurable.append((kind, target))
+        self.at_write(kind, target)
+
+    def feeder_w(self, switch: str) -> int:
+        return sum(m.power_w for m in self.machines.values() if m.switch == switch)
+
+    @property
+    def net_w(self) -> int:
+        return BASE_W + self.extra_w + sum(m.power_w for m in self.machines.values())
+
+    @property
+    def asleep(self) -> set[str]:
+        return {m.id for m in self.machines.values() if m.asleep}
+
+    async def publish(self, live: LiveState) -> None:
+        """What acquisition would put into the live state now."""
+        for name, switch in self.switches.items():
+            live.put_switch(name, await switch.read())
+        for machine in self.machines.values():
+            if self.switches[machine.switch].closed:
+                status = MinerStatus(
+                    "played", sleeping=machine.asleep, power_w=float(machine.power_w), power_source="measured"
+                )
+                live.put_miner(machine.id, status, Quality.GOOD, None)
+            else:
+                live.put_miner(machine.id, None, Quality.NO_CONNECTION, "dark")
+        if self.meter_silent:
+            return
+        for device, value in (("em-0", self.net_w), ("em-1", self.feeder_w("KM1")), ("em-2", self.feeder_w("KM2"))):
+            live.put_sample(
+                Sample(
+                    device,
+                    self.clock.now_ms(),
+                    self.clock.mono_ns(),
+                    {"power_w": Reading(value, Quality.GOOD), "frequency_hz": Reading(50.0, Quality.GOOD)},
+                )
+            )
+
+
+def small_site(**timing: float) -> Site:
+    """The small example with four machines a rack, short times, and armed as far as the file goes."""
+    doc = copy.deepcopy(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")))
+    doc["agent"]["mode"] = "armed"
+    doc["agent"]["timing"] = {
+        "cooldown_s": 60,
+        "sleep_confirm_s": 15,
+        "switch_confirm_s": 5,
+        "wake_stagger_per_s": 10_000,
+    } | timing
+    for group, third in zip(doc["miners"], ("16", "17"), strict=True):
+        group["rpc"] = f"10.1.{third}.1-10.1.{third}.4:4028"
+        group["http"] = f"10.1.{third}.1-10.1.{third}.4:80"
+    return Site.model_validate(doc)
+
+
+# the agent's core ------------------------------------------------------------------------------------------------------
+
+
+class Wake(asyncio.Event):
+    """The engine's alarm clock; ``idle`` tells that a pass is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = asyncio.Event()
+
+    async def wait(self) -> Any:
+        self.idle.set()
+        return await super().wait()
+
+
+class Core:
+    """Ledger to engine, as :mod:`agent.app` puts them together, over a plant."""
+
+    def __init__(self, folder: Path, *, clock: SimClock | None = None, site: Site | None = None) -> None:
+        self.folder = folder
+        self.path = folder / "ledger.db"
+        self.clock = clock or SimClock()
+        self.site = site or small_site()
+        self.key = SigningKey.generate()
+        self.people = People.make()
+        self.keys: KeysDocument | None = register(self.people)
+        self.plant = Plant(self.clock, self.path)
+        self.progress: list[Progress] = []
+        self.online = True
+        self.seq = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def boot(self, *, run: bool = True) -> Core:
+        """Start the process: ledger, journal, positions, recovery; then the engine's loop."""
+        site, clock = self.site, self.clock
+        self.ledger = Ledger.open(self.path, site=site.site.id, key=self.key, clock=clock, fw="test")
+        self.ledger.start()
+        if self.ledger.is_new:
+            await self.ledger.commit(Txn().record("site", "genesis", {"site": site.site.id}), urgent=True)
+        self.live = LiveState(site, clock)
+        self.journal = Journal(self.ledger, clock)
+        self.journal.load()
+        self.gates = Gates(site, self.ledger, self.live, clock, check(site), lambda _profile: "1")
+        self.gates.load()
+        groups = {g.id: g for g in site.miners}
+        machines = {
+            m.id: KnownMachine(m.id, groups[m.id.partition("/")[0]], m) for m in self.plant.machines.values()
+        }
+        self.fleet = Fleet(
+            site, Graph(site), self.live, self.gates, self.journal, clock, machines, dict(self.plant.switches)
+        )
+        self.shedder = Shedder(self.fleet, self.journal, self.live, clock, 64)
+        self.restorer = Restorer(site, self.fleet, self.gates, self.journal, self.live, self.shedder, clock)
+        self.trusted = TrustedTime(clock, int(self.ledger.meta("high_water") or 0))
+        self.wake = Wake()
+        self.engine = Engine(
+            site,
+            self.ledger,
+            self.journal,
+            self.gates,
+            self.fleet,
+            self.shedder,
+            self.restorer,
+            self.live,
+            clock,
+            self.trusted,
+            lambda: EMERGENCY_W,
+            lambda: self.online,
+            self._note,
+            wake=self.wake,
+        )
+        self.reception = Reception(
+            site, self.ledger, self.journal, self.engine, clock, self.trusted, lambda: self.keys, START_MS - 60_000
+        )
+        for name, switch in self.plant.switches.items():
+            self.live.put_switch(name, await switch.read())
+        await self.engine.recover()
+        await self.plant.publish(self.live)
+        if run:
+            self._task = asyncio.create_task(self.engine.run())
+        return self
+
+    async def _note(self, message: Progress) -> None:
+        self.progress.append(message)
+
+    async def arm(self) -> Core:
+        """Raise the mode and commission both outputs, by acts that people sign."""
+        await self.act(self.commissioning(), self.people.dispatcher, self.people.engineer)
+        await self.act(self.mode_act("armed"), self.people.dispatcher, self.people.engineer)
+        return self
+
+    def mode_act(self, mode: str) -> ModeAct:
+        return ModeAct(
+            v=1,
+            ty="mode",
+            id=uuid7(self.clock.now_ms()),
+            site=self.ledger.site,
+            epoch=self.ledger.epoch,
+            at=self.clock.now_ms(),
+            mode=mode,  # type: ignore[arg-type]  # pydantic checks it
+            reason="test",
+        )
+
+    def commissioning(self, *outputs: str, **changes: Any) -> CommissioningAct:
+        tests = []
+        for name in outputs or ("KM1", "KM2"):
+            fields: dict[str, Any] = {
+                "output": name,
+                "fingerprint": self.gates.fingerprints[name],
+                "expected_w": 14_000,
+                "seen_w": 13_900,
+                "open_ms": 120,
+                "stayed_open_s": 30,
+                "meter": "M1",
+            }
+            tests.append(OutputTest(**(fields | changes)))
+        return CommissioningAct(
+            v=1,
+            ty="commissioning",
+            id=uuid7(self.clock.now_ms()),
+            site=self.ledger.site,
+            epoch=self.ledger.epoch,
+            at=self.clock.now_ms(),
+            outputs=tuple(tests),
+        )
+
+    async def act(self, act: ModeAct | CommissioningAct, *keys: SigningKey) -> None:
+        await self.gates.take_act(seal(ACT_TYPE, encode_act(act), *keys).encode(), self.keys)
+
+    def order(self, action: str, **changes: Any) -> Order:
+        self.seq += 1
+        return make_order(self.clock, self.ledger.epoch, self.seq, action, **changes)
+
+    async def send(self, order: Order, *keys: SigningKey) -> dict[str, Any]:
+        """Hand an order in; the newest answer record."""
+        await self.reception.take(sealed(order, *(keys or (self.people.dispatcher,))), False)
+        return (await self.answers())[-1]
+
+    async def give(self, action: str, **changes: Any) -> LiveOrder:
+        """Hand an order in that must be accepted and live."""
+        order = self.order(action, **changes)
+        answer = await self.send(order)
+        assert answer["state"] == "validated", answer
+        return self.journal.live[order.id]
+
+    async def release(self, order: LiveOrder | str, **changes: Any) -> None:
+        target = order if isinstance(order, str) else order.id
+        answer = await self.send(self.order("release", target=target, **changes))
+        assert answer["state"] == "validated", answer
+
+    async def records(self, ty: str, stream: str = "cmd") -> list[dict[str, Any]]:
+        rows = await self.ledger.read("SELECT payload FROM record WHERE stream=? AND ty=? ORDER BY n", stream, ty)
+        return [canonical.decode(bytes(row[0])) for row in rows]
+
+    async def answers(self) -> list[dict[str, Any]]:
+        return await self.records("cmd_ack")
+
+    async def effects(self, order: str) -> list[dict[str, Any]]:
+        return [e for e in await self.records("cmd_eff") if e["id"] == order]
+
+    async def state(self, order: str) -> OrderState:
+        rows = await self.ledger.read("SELECT state FROM orders WHERE id=?", order)
+        return OrderState(rows[0][0])
+
+    async def step(self, seconds: float = 1.0) -> None:
+        """Time passes, the plant is read, the engine makes a pass, writes that it began end."""
+        self.clock.advance(seconds)
+        await self.plant.publish(self.live)
+        self.wake.idle.clear()
+        self.wake.set()
+        deadline = time.monotonic() + PATIENCE_S
+        await asyncio.wait_for(self.wake.idle.wait(), PATIENCE_S)
+        while any(o.tasks for o in self.journal.live.values()):
+            if time.monotonic() > deadline:
+                raise AssertionError("writes do not end")
+            await asyncio.sleep(0.001)
+
+    async def until(self, condition: Callable[[], object], *, within_s: float = 300, step_s: float = 1.0) -> None:
+        """Step until something is so."""
+        began = self.clock.mono_ns()
+        while not condition():
+            if (self.clock.mono_ns() - began) / 1e9 > within_s:
+                states = {o.id[-4:]: (o.state, sorted(o.flags), o.doc.text, o.block) for o in self.journal.live.values()}
+                raise AssertionError(f"not within {within_s} s; {states}; net {self.plant.net_w} W; {self.plant.writes}")
+            await self.step(step_s)
+
+    async def until_state(self, order: LiveOrder, state: OrderState, *, within_s: float = 300) -> None:
+        await self.until(lambda: order.state is state, within_s=within_s)
+
+    async def pass_time(self, seconds: float, *, step_s: float = 1.0) -> None:
+        for _ in range(round(seconds / step_s)):
+            await self.step(step_s)
+
+    async def shut(self) -> None:
+        """Stop the process in good order."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        await self.ledger.close()
+
+    async def reboot(self, *, run: bool = True) -> Core:
+        """Another process life on the same files and the same plant."""
+        await self.shut()
+        return await self.boot(run=run)

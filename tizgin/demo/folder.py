@@ -1,0 +1,116 @@
+"""The demo's data folder: made fresh at each start, and only ever removed where the demo made it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tizgin.demo.errors import DemoError
+
+MARKER = ".tizgin-demo"
+_TEXT = "Made by 'tizgin demo', which removes this folder and everything in it at its next start.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFolder:
+    """Files of one site."""
+
+    root: Path
+    site: str
+
+    @property
+    def config(self) -> Path:
+        """The site file."""
+        return self.root / f"{self.site}.yaml"
+
+    @property
+    def state(self) -> Path:
+        """The agent's state: keys, ledger, outbox."""
+        return self.root / "state"
+
+    @property
+    def tls(self) -> Path:
+        """Certificates of the site."""
+        return self.root / "tls"
+
+    @property
+    def ready(self) -> Path:
+        """Written by the agent when it runs."""
+        return self.root / "agent.ready.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Where everything of one demo lies. Each party has a folder of its own, as it would have a computer of its own."""
+
+    root: Path
+
+    @property
+    def registrar(self) -> Path:
+        """The registrar's computer."""
+        return self.root / "registrar"
+
+    @property
+    def dispatcher(self) -> Path:
+        """The grid operator's computer: dispatchers' keys."""
+        return self.root / "dispatcher"
+
+    @property
+    def central(self) -> Path:
+        """Central's computer."""
+        return self.root / "central"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of all processes."""
+        return self.root / "logs"
+
+    @property
+    def register(self) -> Path:
+        """The signed register."""
+        return self.registrar / "keys.json"
+
+    @property
+    def central_config(self) -> Path:
+        """Settings of central."""
+        return self.central / "central.yaml"
+
+    @property
+    def central_data(self) -> Path:
+        """Stores of central."""
+        return self.central / "data"
+
+    def site(self, site: str) -> SiteFolder:
+        """The computer of one site, with its chief engineer's key."""
+        return SiteFolder(self.root / "sites" / site, site)
+
+
+def make_fresh(root: Path) -> Folder:
+    """An empty data folder.
+
+    Raises:
+        DemoError: it exists and is not a demo's, or cannot be made.
+    """
+    try:
+        if root.exists():
+            if not root.is_dir() or (any(root.iterdir()) and not (root / MARKER).is_file()):
+                raise DemoError(
+                    f"{root}: exists and was not made by the demo (no {MARKER} in it); it is left alone: "
+                    "give another --data-dir"
+                )
+            shutil.rmtree(root)
+        root.mkdir(parents=True, mode=0o700)
+        (root / MARKER).write_text(_TEXT, encoding="utf-8")
+        folder = Folder(root.resolve())
+        for part in (folder.registrar, folder.dispatcher, folder.central, folder.logs):
+            part.mkdir(mode=0o700)
+    except OSError as error:
+        raise DemoError(f"{root}: {error.strerror or error}; give another --data-dir") from error
+    return folder
+
+
+def remove(folder: Folder) -> None:
+    """Remove a demo's folder; anything else is left alone."""
+    if (folder.root / MARKER).is_file():
+        shutil.rmtree(folder.root, ignore_errors=True)
