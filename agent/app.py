@@ -48,6 +48,7 @@ from wire.registry import KeysDocument, open_keys
 log = structlog.get_logger()
 
 HIGH_WATER_S = 30.0
+DRAIN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class AgentApp:
             self.site.agent.metrics_host, self.site.agent.metrics_port, self.reports.status, self.reports.figures
         )
         await health.start()
+        uplink = asyncio.create_task(self.uplink.run(), name="uplink")
         try:
             async with asyncio.TaskGroup() as tasks:
                 self.bench.start(tasks, self.engine.busy)
@@ -153,7 +155,7 @@ class AgentApp:
                     ("engine", self.engine.run()),
                     ("slots", self.closer.run()),
                     ("batches", self.batcher.run()),
-                    ("uplink", self.uplink.run()),
+                    ("uplink-watch", self._watch(uplink)),
                     ("inbox", self.inbox.run()),
                     ("live", self._publish_live()),
                     ("progress", self._publish_progress()),
@@ -168,6 +170,26 @@ class AgentApp:
             await self.bench.close()
             with contextlib.suppress(LedgerError):
                 await self.ledger.commit(Txn().record("site", "stop", {"reason": "asked to stop"}), urgent=True)
+                await self._drain()
+            uplink.cancel()
+            await asyncio.gather(uplink, return_exceptions=True)
+
+    @staticmethod
+    async def _watch(uplink: asyncio.Task[None]) -> None:
+        """The uplink outlives the others by a moment at the end; if it fails before, the agent fails."""
+        await asyncio.wait({uplink})
+        uplink.result()
+
+    async def _drain(self) -> None:
+        """Give what is on disk a last chance to arrive; what does not is sent after the next start."""
+        deadline = self.clock.mono_ns() + int(DRAIN_S * 1e9)
+        while self.uplink.control.connected.is_set() and self.clock.mono_ns() < deadline:
+            records = await self.ledger.undelivered(0, 1)
+            batches = await self.bulk.open_batches(0, 1)
+            if not records and not batches:
+                return
+            self.uplink.delivery.notify_bulk()
+            await asyncio.sleep(0.05)
 
     # building ------------------------------------------------------------------------------------------------------
 

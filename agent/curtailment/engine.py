@@ -415,7 +415,7 @@ class Engine:
             "ms": {
                 "accepted": doc.accepted_ms,
                 "first_output": doc.first_output_ms,
-                "readback": doc.readback_ms,
+                "readback": doc.readback_ms if doc.readback_ms is not None else doc.sleep_readback_ms,
                 "confirmed": doc.confirmed_ms,
             },
             "escalated": list(doc.escalated),

@@ -26,7 +26,9 @@ class OrderDoc:
     """Times in ms after the order entered the agent."""
     first_output_ms: int | None = None
     readback_ms: int | None = None
-    """Longest time from an output's write to its read-back."""
+    """Longest time from a switch's write to its position read back."""
+    sleep_readback_ms: int | None = None
+    """Shortest time from a machine's write to its mode read back: what stands in where no switch moved."""
     confirmed_ms: int | None = None
     escalated: list[str] = field(default_factory=list)
     attempts: dict[str, int] = field(default_factory=dict)

@@ -69,7 +69,12 @@ class Shedder:
                 log.error("no_journal_no_movement", target=machine, order=order.id, error=str(error))
                 return
             self._first_output(order)
+            began = self.clock.mono_ns()
             outcome = await known.sleeper.sleep()
+            if outcome.status is WriteStatus.ACKNOWLEDGED:
+                took = (self.clock.mono_ns() - began) // 1_000_000
+                best = order.doc.sleep_readback_ms
+                order.doc.sleep_readback_ms = took if best is None else min(best, took)
             await self._outcome(order.id, n, outcome.status, outcome.detail)
             if outcome.status is not WriteStatus.ACKNOWLEDGED:
                 log.warning("sleep_not_acknowledged", machine=machine, status=outcome.status, detail=outcome.detail)

@@ -138,9 +138,7 @@ def test_a_hole_a_wrong_period_and_an_unknown_site_are_refused(tmp_path: Path) -
 def test_the_command_line_from_nothing_to_a_bundle(tmp_path: Path, central) -> None:
     config = tmp_path / "central.yaml"
     assert central(["init", "--config", str(config)]).exit_code == 2
-    done = runner.invoke(
-        app, ["init", "--config", str(config), "--registrar", REGISTRAR.public.text, "--data-dir", "d"]
-    )
+    done = central(["init", "--config", str(config), "--registrar", REGISTRAR.public.text, "--data-dir", "d"])
     assert done.exit_code == 0, done.output
     text = config.read_text().replace(
         "sites: []",

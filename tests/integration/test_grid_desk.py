@@ -86,10 +86,10 @@ class StandIn:
 
 def serve(stand_in: StandIn) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the base class's name
+        def do_GET(self) -> None:
             self.answer(stand_in.get(self.path.partition("?")[0]))
 
-        def do_POST(self) -> None:  # noqa: N802 - the base class's name
+        def do_POST(self) -> None:
             signed = parse_order(self.rfile.read(int(self.headers["content-length"])))
             stand_in.orders[signed.order.id] = signed
             self.answer({"id": signed.order.id})
@@ -196,7 +196,9 @@ def test_only_the_one_browser_may_use_the_desk(running: Running) -> None:
         form = {"site": SITE, "action": "limit", "kw": "38000"}
         assert web.post(base + "/compose", data=form).status_code == 403, "no origin"
         assert web.post(base + "/compose", data=form, headers={"origin": "http://evil"}).status_code == 403
-        assert web.post(base + "/compose", data=form, headers=good | {"sec-fetch-site": "cross-site"}).status_code == 403
+        assert (
+            web.post(base + "/compose", data=form, headers=good | {"sec-fetch-site": "cross-site"}).status_code == 403
+        )
         assert web.put(base, headers=good).status_code == 405
         answer = web.post(base + "/compose", data=form, headers=good)
         assert answer.status_code == 303

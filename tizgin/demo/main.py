@@ -82,6 +82,7 @@ def run_unattended(options: Options, report: Path, screen: Screen) -> bool:
         DemoError: it could not be run to its end.
     """
     report = report.resolve()
+    report.unlink(missing_ok=True)  # a report of an earlier run must not be taken for this one's
     temporary = None if options.data_dir else tempfile.mkdtemp(prefix="tizgin-demo-")
     folder = make_fresh(options.data_dir or Path(str(temporary)))
     try:

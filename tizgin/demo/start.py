@@ -300,7 +300,7 @@ class Demo:
         deadline = time.monotonic() + STEADY_S
         async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
             while time.monotonic() < deadline:
-                last = (await client.get(f"{self.api_url}/api/v1/sites/{plan.id}")).json()
+                last = await self._shown(client, plan)
                 now, net_w = time.monotonic(), _steady_power(last, plan)
                 seen = [*((t, w) for t, w in seen if t > now - 2 * STABLE_S), (now, net_w)] if net_w else []
                 if seen and seen[-1][0] - seen[0][0] >= STABLE_S:
@@ -313,6 +313,16 @@ class Demo:
         shown = {name: last.get(name) for name in ("presence", "mode", "power_w", "freshness", "alarms")}
         hashing = f"{live.get('asics_hashing')} of {live.get('asics_total')} ASICs hash"
         raise DemoError(f"{plan.id}: not steady within {STEADY_S:g} s: {shown}, {hashing}; logs: {self.folder.logs}")
+
+    async def _shown(self, client: httpx.AsyncClient, plan: Plan) -> dict[str, Any]:
+        """What central shows of a site; nothing where it does not answer."""
+        try:
+            found = (await client.get(f"{self.api_url}/api/v1/sites/{plan.id}")).json()
+        except (httpx.HTTPError, ValueError):
+            if self.central is not None:
+                self.central.require_running("while the sites came up")
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def _steady_power(site: Mapping[str, Any], plan: Plan) -> int | None:

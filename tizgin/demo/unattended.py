@@ -7,7 +7,7 @@ import json
 import sqlite3
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,13 +191,21 @@ async def drained(demo: Demo, within_s: float) -> dict[str, Any]:
             differs: dict[str, Any] = {}
             for edge in edges(demo):
                 here = await asyncio.to_thread(_held, edge)
-                answer = (await client.get(f"{demo.api_url}/api/v1/counts", params={"site": edge.site})).json()
-                there = {name: answer.get(name) for name in here}
+                there = await _counted(client, demo.api_url, edge.site, here)
                 if there != here:
                     differs[edge.site] = {"edge": here, "central": there}
             if not differs or time.monotonic() > end:
                 return differs
             await asyncio.sleep(0.2)
+
+
+async def _counted(client: httpx.AsyncClient, url: str, site: str, names: Iterable[str]) -> dict[str, Any]:
+    """The same figures as central counts them now; nulls where it does not answer."""
+    try:
+        found = (await client.get(f"{url}/api/v1/counts", params={"site": site})).json()
+    except (httpx.HTTPError, ValueError):
+        found = {}
+    return {name: found.get(name) for name in names}
 
 
 # evidence -------------------------------------------------------------------------------------------------------------
