@@ -7,7 +7,7 @@ import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,7 @@ class AgentApp:
         self.live = LiveState(site, clock)
         self.bench: Bench = build(site, self.live, clock, base=self._base, snmp=snmp)
         self.bench.on_foreign_write = self._foreign_write
+        self.bench.on_saon = self._saon
         self.bench.on_miner = lambda machine: self.batcher.take_miner(machine, self.live.miners[machine])
         self.trusted = TrustedTime(clock, int(self.ledger.meta("high_water") or 0))
         self.journal = Journal(self.ledger, clock)
@@ -228,6 +229,7 @@ class AgentApp:
             clock,
             self.trusted,
             self.emergency_w,
+            self._silence_s,
             lambda: self.uplink.control.connected.is_set(),  # noqa: PLW0108 - the uplink exists only later
             self._queue_progress,
         )
@@ -328,6 +330,10 @@ class AgentApp:
         entry = self._keys_document.site(self.site.site.id) if self._keys_document else None
         return entry.emergency_w if entry else round(self.site.site.reservation.emergency_kw * 1000)
 
+    def _silence_s(self) -> float:
+        """Seconds since central last spoke to us."""
+        return (self.clock.mono_ns() - self.uplink.last_commit_ns) / 1e9
+
     def _load_keys(self) -> None:
         stored = self.ledger.meta("keys")
         if stored is not None:
@@ -377,6 +383,15 @@ class AgentApp:
             }
         )
 
+    def _saon(self, feeder: str, stage: int, operated: bool) -> None:
+        """САОН operated (or was reset): recorded, and restoration is locked until the system operator releases it."""
+        log.error("saon", feeder=feeder, stage=stage, operated=operated)
+        now = "operated" if operated else "reset"
+        self._record_event({"ev": "saon", "obj": feeder, "now": now, "detail": {"stage": stage}})
+        if operated:
+            self._spawn(self.gates.set_saon_lock(f"stage {stage} at {feeder}"))
+            self.engine.wake.set()
+
     def _foreign_write(self, device: str, output: str, was: bool, now: bool) -> None:
         log.error("foreign_write", device=device, output=output, was=was, now=now)
         self._record_event(
@@ -385,12 +400,20 @@ class AgentApp:
 
     def _record_event(self, fields: dict[str, Any]) -> None:
         async def write() -> None:
-            try:
-                await self.ledger.commit(Txn().record("site", "event", fields))
-            except LedgerError as error:
-                log.error("event_not_recorded", event_type=fields["ev"], error=str(error))
+            await self.ledger.commit(Txn().record("site", "event", fields))
 
-        task = asyncio.get_running_loop().create_task(write(), name="event")
+        self._spawn(write())
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run a small piece of writing of its own; a failure is logged."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except LedgerError as error:
+                log.error("event_not_recorded", error=str(error))
+
+        task = asyncio.get_running_loop().create_task(guarded(), name="event")
         self._event_tasks.add(task)
         task.add_done_callback(self._event_tasks.discard)
 

@@ -74,6 +74,8 @@ class Reports:
             found.add("clock_unsynchronised")
         if self.closer.unwritten or self.bulk.refused:
             found.add("storage")
+        if any("orphaned" in o.flags for o in self.engine.journal.live.values()):
+            found.add("orphaned")
         if self.engine.gates.saon_lock:
             found.add("saon_lock")
         for meter in self.bench.meters:

@@ -164,9 +164,9 @@ class CmdAck(TypedDict):
 class CmdEff(TypedDict):
     """What an order did: one record at each signed milestone.
 
-    ``ms`` holds times since the order entered the agent: accepted, first_output, confirmed; and ``readback``, the longest
-    time from a switch's write to its position read back (where no switch moved: the shortest from a machine's write to
-    its mode read back).
+    ``ms`` holds times since the order entered the agent: accepted, first_output, confirmed; and ``readback``, the
+    longest time from a switch's write to its position read back (where no switch moved: the shortest from a machine's
+    write to its mode read back).
     """
 
     id: str

@@ -17,7 +17,8 @@ from wire.errors import BadKey, BadSignature, NotCanonical, WireError
 from wire.keys import SigningKey, VerifyKey
 from wire.orders import Millis, Ref, Version1, Watt
 
-MAX_KEYS_BYTES = 4_194_304
+MAX_KEYS_BYTES = 262_144
+"""A register travels in one MQTT packet; a larger country is divided by zones."""
 
 Kid = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 KeyText = Annotated[str, Field(min_length=44, max_length=44)]

@@ -31,7 +31,7 @@ from drivers.capabilities import MinerStatus, Position, Sleeper, Switch, SwitchS
 from drivers.errors import ProfileError
 from drivers.modbus.link import ModbusLink, Subscription
 from drivers.modbus.meter import MeterDevice
-from drivers.modbus.relay import InputRef, RelayDevice, RelaySwitch
+from drivers.modbus.relay import InputRef, RelayDevice, RelayImage, RelaySwitch
 from drivers.profiles.loader import load_profile
 from drivers.profiles.model import MeterProfile, RelayProfile
 from drivers.snmp.credentials import credentials_from_text
@@ -81,6 +81,11 @@ class Bench:
     snmp: SnmpSession | None = None
     on_foreign_write: Callable[[str, str, bool, bool], None] = lambda *_: None
     on_miner: Callable[[str], None] = lambda _machine: None
+    on_saon: Callable[[str, int, bool], None] = lambda *_: None
+    saon_inputs: dict[str, list[tuple[str, int, Input]]] = field(default_factory=dict)
+    """Relay → (feeder, stage, latched input): САОН is read here and driven nowhere."""
+    saon: dict[tuple[str, int], bool | None] = field(default_factory=dict)
+    """(feeder, stage) → operated; ``None`` where the input could not be read."""
 
     def start(self, group: asyncio.TaskGroup, busy: Callable[[], bool]) -> None:
         """Start all workers in a task group."""
@@ -89,7 +94,7 @@ class Bench:
         for port in self.meters.values():
             port.subscription = port.link.poll(port.device, port.points, port.period_s, self.live.put_sample)
         for relay in self.relays.values():
-            relay.watch(SWITCH_PERIOD_S, self._foreign(relay.id))
+            relay.watch(SWITCH_PERIOD_S, self._foreign(relay.id), self._saon_reader(relay.id))
         for poller in self.pollers:
             group.create_task(poller.run(), name="asic-fleet")
         for pdu in self.pdus.values():
@@ -100,6 +105,18 @@ class Bench:
 
     def _foreign(self, device: str) -> Callable[[str, bool, bool], None]:
         return lambda output, was, now: self.on_foreign_write(device, output, was, now)
+
+    def _saon_reader(self, relay: str) -> Callable[[RelayImage], None]:
+        def take(image: RelayImage) -> None:
+            for feeder, stage, ref in self.saon_inputs.get(relay, ()):
+                seen = image.inputs.get(ref.input)
+                operated = None if seen is None else seen is not ref.inverted
+                was = self.saon.get((feeder, stage))
+                self.saon[feeder, stage] = operated
+                if operated is not None and operated is not bool(was):
+                    self.on_saon(feeder, stage, operated)
+
+        return take
 
     async def _pace(self, busy: Callable[[], bool]) -> None:
         """While an order runs, meters that judge it are read at least each second."""
@@ -167,6 +184,7 @@ def build(site: Site, live: LiveState, clock: Clock, *, base: Path, snmp: SnmpSe
         for node in site.nodes:
             if isinstance(node, SwitchNode):
                 _switch(bench, node)
+                _saon(bench, node)
         secrets = load_credentials(
             {n: c for n, c in site.credentials.items() if n in {g.credentials for g in site.miners}}, base=base
         )
@@ -222,6 +240,16 @@ def _pdu(bench: Bench, device: Device, base: Path) -> None:
         bench.snmp,
         allow_write=device.options.get("writes") == "allowed",
     )
+
+
+def _saon(bench: Bench, node: SwitchNode) -> None:
+    for stage in node.saon:
+        if stage.operated is None:
+            continue
+        if stage.operated_by != "latched":
+            log.warning("saon_input_not_read", feeder=node.id, stage=stage.stage, kind=stage.operated_by)
+            continue
+        bench.saon_inputs.setdefault(stage.operated.device, []).append((node.id, stage.stage, stage.operated))
 
 
 def _input(bench: Bench, ref: Input) -> InputRef:

@@ -53,6 +53,8 @@ class Engine:
     clock: Clock
     trusted: TrustedTime
     emergency_w: Callable[[], int]
+    silence_s: Callable[[], float]
+    """Seconds since central last spoke."""
     online: Callable[[], bool]
     on_progress: Callable[[Progress], Awaitable[None]]
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -125,9 +127,19 @@ class Engine:
             for task in pending:
                 task.cancel()
 
+    def _flag(self, order: LiveOrder) -> None:
+        """Flags that come from outside the order: the lease and САОН. They move nothing (contract, section 7)."""
+        lease = order.order.lease_s
+        lapsed = lease is not None and self.silence_s() > lease
+        if lapsed and Flag.ORPHANED not in order.flags:
+            log.error("order_orphaned", order=order.id, lease_s=lease)
+        (order.flags.add if lapsed else order.flags.discard)(Flag.ORPHANED)
+        (order.flags.add if self.gates.saon_lock else order.flags.discard)(Flag.SAON_LOCK)
+
     async def _advance(self, order: LiveOrder) -> None:
         if not order.order.sheds:
             return
+        self._flag(order)
         match order.state:
             case S.VALIDATED | S.SCHEDULED:
                 await self._begin(order)
@@ -338,7 +350,7 @@ class Engine:
                 order.flags.add(Flag.LOCAL_OVERRIDE)
                 continue
             if (
-                order.doc.attempts.get(held.target, 0) < 2
+                order.doc.attempts.get(held.target, 0) < self.fleet.max_attempts(held.target)
                 and not order.tasks
                 and self.gates.unusable(held.target) is None
             ):

@@ -113,13 +113,18 @@ class Fleet:
         positions = self.positions()
         found: list[Output] = []
         for switch in self.switches:
-            if attempts.get(switch, 0) >= MAX_ATTEMPTS or self.gates.may_open(switch) is not None:
+            if attempts.get(switch, 0) >= self.max_attempts(switch) or self.gates.may_open(switch) is not None:
                 continue
             behind = self.machines_behind(switch, positions)
             gain = self._gain(switch, behind)
             node = self.gates.switches[switch]
             found.append(Output(switch, gain, any(s.state == "in" for s in node.saon), frozenset(m.id for m in behind)))
         return found
+
+    def max_attempts(self, switch: str) -> int:
+        """How often this switch may be told to open under one order."""
+        control = self.gates.switches[switch].control
+        return MAX_ATTEMPTS if control is None else control.max_attempts
 
     def _gain(self, switch: str, behind: list[KnownMachine]) -> int:
         point = self._meter_of.get(switch)

@@ -193,6 +193,14 @@ class Gates:
                     f"({self.fingerprints.get(test.output, 'no such output')})"
                 )
             switch = self.switches[test.output]
+            known = next((o for o in self.check.outputs if o.id == test.output), None)
+            if known is not None and known.proved_by is not None and test.meter != known.proved_by:
+                raise WireError(
+                    f"act: output {test.output}: judged by meter {test.meter}, expected {known.proved_by}, "
+                    "the nearest one that still speaks when it is open"
+                )
+            if test.expected_w == 0:
+                raise WireError(f"act: output {test.output}: 0 W were expected to fall: nothing was proven")
             if test.others_moved:
                 raise WireError(f"act: output {test.output}: other meters moved too ({', '.join(test.others_moved)})")
             if test.stayed_open_s < switch.reclose_guard_s:

@@ -126,6 +126,11 @@ class Journal:
             self.held[row[0]] = Held(*row)
         self.last_seq = {str(kid): int(last) for kid, last in read("SELECT kid, last FROM seq")}
         self._step_no = {order: n + 1 for order, n in read("SELECT order_id, max(n) FROM step GROUP BY order_id")}
+        for order, target, count in read(
+            "SELECT order_id, target, count(*) FROM step WHERE kind IN ('sleep', 'open') GROUP BY order_id, target"
+        ):
+            if order in self.live:
+                self.live[order].doc.attempts[target] = count
 
     def open_steps(self) -> list[tuple[str, int, str, str, str | None]]:
         """Intents without an outcome: (order, n, kind, target, prior)."""

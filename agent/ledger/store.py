@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import structlog
+
 from agent.clock import Clock, clock_state
 from agent.errors import AlreadyRunning, LedgerError, LedgerForeign
 from agent.ledger.schema import DDL, VERSION
@@ -26,6 +28,8 @@ from wire.canonical import Json
 from wire.keys import SigningKey
 from wire.names import origin
 from wire.records import RecordLine
+
+log = structlog.get_logger()
 
 GROUP_S = 0.05
 BALLAST_BYTES = 4 * 1024 * 1024
@@ -280,7 +284,10 @@ class Ledger:
                 future.set_result(result)
         if done:
             for listener in self._listeners:
-                listener(done)
+                try:
+                    listener(done)
+                except Exception:  # who listens must not stop who writes
+                    log.exception("ledger_listener_failed")
 
     def _write(self, batch: Sequence[tuple[Txn, int, int]], clk: Json) -> list[list[Appended] | LedgerError]:
         """One SQLite transaction for the batch; a failing member is rolled back alone."""

@@ -63,7 +63,7 @@ class Uplink:
         self._inbox: asyncio.Queue[Inbound] = asyncio.Queue(maxsize=1000)
         self._orders: asyncio.Queue[Inbound] = asyncio.Queue(maxsize=100)
         self.dropped_inbound = 0
-        self.last_commit_ns = 0
+        self.last_commit_ns = clock.mono_ns()
         random_id = self._client_random()
         gone = self._state(online=False, at=0).encode()
         self.control = MqttLink(

@@ -31,6 +31,8 @@ GROUP = 200
 LINGER_S = 0.03
 RETRY_S = 1.0
 WANT_AGAIN_MS = 20_000
+WANT_GRACE_S = 5.0
+"""After ``heads`` the newest records may still be on their way; what is missing then is asked for."""
 MAX_WANTS = 20_000
 SUBSCRIPTIONS = tuple((f"{PREFIX}/+/{name}", 0 if name == "live" else 1) for name in UP)
 
@@ -64,6 +66,7 @@ class Collector:
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._wanted: OrderedDict[tuple[str, str, str, int], int] = OrderedDict()
+        self._asking: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Begin to consume; ended by :meth:`stop`."""
@@ -71,6 +74,9 @@ class Collector:
 
     async def stop(self) -> None:
         """Stop consuming. What is not yet stored was not acknowledged and comes again."""
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
         if self._owner is not None:
             self._owner.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -187,6 +193,15 @@ class Collector:
         for name, streams in (("other_hash", found.other_hash), ("tail_lost", found.shrunk)):
             if streams:
                 log.error(f"heads_{name}", site=heads.site, epoch=heads.epoch, streams=list(streams)[:5])
+        if found.missing or heads.bulk_last is not None:
+            task = asyncio.create_task(self._ask_later(heads), name=f"want-{heads.site}")
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _ask_later(self, heads: Heads) -> None:
+        """Ask for what is still missing a while after the heads: the newest records come by themselves."""
+        await asyncio.sleep(WANT_GRACE_S)
+        found = await self._database.read(lambda c: evidence.compare(c, heads))
         for stream, first, last in found.missing:
             self._want(heads, stream, first, last)
         if heads.bulk_last is not None:

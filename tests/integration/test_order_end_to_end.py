@@ -41,7 +41,7 @@ async def test_limit_is_reached_by_sleep_confirmed_by_the_meter_and_returned_aft
     assert power is not None
     assert power <= limit
     assert all(h.kind == "machine" for h in kit.app.journal.held.values()), "sleep was enough, no switch moved"
-    release, raw = kit.order("release", target=order)
+    _, raw = kit.order("release", target=order)
     await kit.give(raw)
     await kit.wait_state(order, "done", within_s=SLOW)
     assert kit.app.journal.held == {}
@@ -98,7 +98,8 @@ async def test_bad_orders_are_refused_with_a_signed_reason_and_move_nothing(kit:
     now = now_ms()
     good, good_raw = kit.order("limit", limit_w=20_000)
     flipped = bytearray(good_raw)
-    flipped[good_raw.index(b'"sig":"') + 10] ^= 1
+    at = good_raw.index(b'"sig":"') + 10
+    flipped[at] = ord("A") if flipped[at] != ord("A") else ord("B")
     cases = {
         "unknown_key": kit.order("limit", limit_w=10_000, signers=(stranger,))[1],
         "no_right": kit.order("limit", limit_w=10_000, signers=(kit.engineer,))[1],

@@ -90,14 +90,17 @@ class ProcessKit(SiteKit):
         self.prepare()
         await self.start_plant()
         await self.run_central()
-        httpx.put(
-            f"{self.api}/keys", content=self.register(), headers={"content-type": "application/json"}
-        ).raise_for_status()
+        await asyncio.to_thread(self.put_register)
         await self.run_agent()
         await self.until_status(lambda s: s["connected"], 20)
         await self.arm_by_files()
         await self.until_status(lambda s: s["mode"] == "armed" and s["net_w"] is not None, 20)
         await until(lambda: (self.live().get("asics_hashing") or 0) == self.luxos + self.stock, 30, "machines hash")
+
+    def put_register(self) -> None:
+        """The signed register, as the registrar publishes it."""
+        headers = {"content-type": "application/json"}
+        httpx.put(f"{self.api}/keys", content=self.register(), headers=headers).raise_for_status()
 
     async def run_central(self) -> None:
         self.central_ready.unlink(missing_ok=True)
@@ -187,14 +190,16 @@ class ProcessKit(SiteKit):
         )
         return str(self.order_state(order_id))
 
+    def undelivered(self) -> list[Any]:
+        """Records central has not confirmed."""
+        return self.edge("SELECT stream, n, ty FROM record WHERE committed = 0")
+
     async def until_drained(self, within_s: float = 40) -> None:
         """Every record is confirmed by central."""
         await until(
-            lambda: self.edge("SELECT count(*) FROM record WHERE committed=0")[0][0] == 0,
+            lambda: not self.undelivered(),
             within_s,
-            lambda: (
-                f"open: {self.edge('SELECT stream, n, ty FROM record WHERE committed=0')[:5]}\n{self.agent_process.tail()}"
-            ),
+            lambda: f"open: {self.undelivered()[:5]}\n{self.agent_process.tail()}",
         )
 
     def identities(self) -> tuple[list[tuple[str, int, str]], list[tuple[str, int, str]]]:

@@ -414,7 +414,7 @@ class SiteKit:
         assert ready.done(), "the agent did not start"
         if wait_connected:
             app = self.app
-            await until(lambda: app.uplink.control.connected.is_set(), 15, "agent connected")
+            await until(app.uplink.control.connected.is_set, 15, "agent connected")
             await until(lambda: app._keys_document is not None, 10, "register at the agent")
 
     async def arm(self) -> None:

@@ -8,13 +8,15 @@ and 50 ms with every reading of a switch.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 
@@ -25,8 +27,10 @@ from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
+from agent.curtailment import shed as shed_module
 from agent.curtailment.shed import Shedder
 from agent.ledger import Ledger, Txn
+from agent.ledger import store as store_module
 from agent.live import LiveState
 from config.check import check
 from config.graph import Graph
@@ -78,6 +82,23 @@ class SimClock:
     def advance(self, seconds: float) -> None:
         self.wall_ms += round(seconds * 1000)
         self.mono += round(seconds * 1e9)
+
+
+@contextlib.asynccontextmanager
+async def running_core(folder: Path, *, armed: bool = True, site: Site | None = None) -> AsyncIterator[Core]:
+    """A booted core; at the end it stands still and every write it ever made had its durable intent."""
+    with (
+        mock.patch.object(store_module, "GROUP_S", 0.001),
+        mock.patch.object(shed_module, "READBACK_STEP_S", 0.001),
+    ):
+        core = await Core(folder, site=site).boot()
+        if armed:
+            await core.arm()
+        try:
+            yield core
+        finally:
+            await core.shut()
+    assert core.plant.undurable == [], "these writes left before their intent was durable"
 
 
 # people and orders -----------------------------------------------------------------------------------------------------
@@ -170,6 +191,8 @@ class PlayedSwitch:
     remote: bool | None = None
     lockout: bool | None = None
     protection_trip: bool | None = None
+    trip_circuit_ok: bool | None = None
+    spring_charged: bool | None = None
     closes: bool = True
 
     async def read(self) -> SwitchState:
@@ -182,6 +205,8 @@ class PlayedSwitch:
             remote=self.remote,
             lockout=self.lockout,
             protection_trip=self.protection_trip,
+            trip_circuit_ok=self.trip_circuit_ok,
+            spring_charged=self.spring_charged,
         )
 
     async def open(self) -> WriteOutcome:
@@ -356,6 +381,7 @@ class Core:
         self.plant = Plant(self.clock, self.path)
         self.progress: list[Progress] = []
         self.online = True
+        self.silence_s = 0.0
         self.seq = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -394,6 +420,7 @@ class Core:
             clock,
             self.trusted,
             lambda: EMERGENCY_W,
+            lambda: 0.0 if self.online else 3600.0,
             lambda: self.online,
             self._note,
             wake=self.wake,
@@ -440,7 +467,7 @@ class Core:
                 "seen_w": 13_900,
                 "open_ms": 120,
                 "stayed_open_s": 30,
-                "meter": "M1",
+                "meter": name.replace("KM", "M"),
             }
             tests.append(OutputTest(**(fields | changes)))
         return CommissioningAct(

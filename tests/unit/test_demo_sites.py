@@ -127,7 +127,7 @@ def test_port_blocks_never_overlap_and_avoid_what_is_taken(seed: int, sizes: lis
 
 def test_the_register_is_accepted_and_gives_each_person_what_the_demo_needs() -> None:
     plans = [plan_site(number, 40, LATENCIES) for number in (1, 2)]
-    ports = SitePorts(1, 2, 3, 4, (5, 6, 7, 8), (0, 9, 0, 10))
+    ports = SitePorts(1, 2, 3, 4, 5, (6, 7, 8, 9), (0, 10, 0, 11))
     sites = {p.id: build_site(p, ports, broker_port=1, registrar_key=KEY) for p in plans}
     persons = [SYSTEM_OPERATOR, GRID_COMPANY, *(engineer_of(p.id) for p in plans)]
     keys = {person: SigningKey.generate().public.text for person in persons}

@@ -151,7 +151,17 @@ def test_size_is_judged_before_the_content() -> None:
         {"a": object()},
     ],
     ids=[
-        "float", "nan", "2**53", "-2**53", "10**5000", "surrogate", "bytes", "set", "int key", "null key", "letter",
+        "float",
+        "nan",
+        "2**53",
+        "-2**53",
+        "10**5000",
+        "surrogate",
+        "bytes",
+        "set",
+        "int key",
+        "null key",
+        "letter",
         "object",
     ],
 )
@@ -198,7 +208,7 @@ def test_every_other_spelling_is_refused(document: canonical.Json) -> None:
     spellings = [
         json.dumps(document, sort_keys=True, ensure_ascii=False).encode(),
         json.dumps(document, sort_keys=True, separators=(",", ":")).encode(),
-        json.dumps(dict(reversed(sorted(document.items()))), separators=(",", ":"), ensure_ascii=False).encode(),
+        json.dumps(dict(sorted(document.items(), reverse=True)), separators=(",", ":"), ensure_ascii=False).encode(),
         json.dumps(document, sort_keys=True, indent=0).encode(),
     ]
     for other in spellings:

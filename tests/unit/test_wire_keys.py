@@ -83,7 +83,7 @@ def test_there_are_fourteen_encodings_of_low_order_points() -> None:
 
 @pytest.mark.parametrize("raw", low_order_keys(), ids=bytes.hex)
 def test_keys_of_low_order_are_refused(raw: bytes) -> None:
-    with pytest.raises(BadKey, match="low order|canonical"):
+    with pytest.raises(BadKey, match=r"low order|canonical"):
         VerifyKey(raw)
 
 
@@ -154,7 +154,23 @@ def test_base64_round_trip(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["A", "AA", "AA=", "AAA", "AB==", "AAB=", "AA==\n", " AA==", "AA ==", "AA===", "A-_=", "-_-_", "ÄÄÄÄ", "\ud800AAA", "===="],
+    [
+        "A",
+        "AA",
+        "AA=",
+        "AAA",
+        "AB==",
+        "AAB=",
+        "AA==\n",
+        " AA==",
+        "AA ==",
+        "AA===",
+        "A-_=",
+        "-_-_",
+        "ÄÄÄÄ",
+        "\ud800AAA",
+        "====",
+    ],
 )
 def test_base64_has_one_spelling(text: str) -> None:
     with pytest.raises(BadKey):

@@ -285,7 +285,7 @@ def test_hostile_bytes_are_refused_as_a_bad_order(raw: bytes) -> None:
 
 
 @settings(max_examples=300)
-@given(st.binary(max_size=100) | st.recursive(st.none() | st.text() | st.floats(), lambda x: st.lists(x), max_leaves=5))
+@given(st.binary(max_size=100) | st.recursive(st.none() | st.text() | st.floats(), st.lists, max_leaves=5))
 def test_any_bytes_raise_nothing_but_a_bad_order(raw: Any) -> None:
     for data in (raw, envelope_of(raw)) if isinstance(raw, bytes) else (json.dumps(raw).encode(),):
         with pytest.raises(BadOrder):
@@ -317,7 +317,7 @@ def test_an_order_cannot_be_changed() -> None:
 def test_identifiers_are_version_7_and_rise_with_time() -> None:
     made = [uuid7(NOW + i) for i in range(50)]
     assert made == sorted(made)
-    assert len(set(uuid7(NOW) for _ in range(100))) == 100
+    assert len({uuid7(NOW) for _ in range(100)}) == 100
     for identifier in made:
         assert parse_order(envelope_of(LIMIT | {"id": identifier})).order.id == identifier
     assert int(uuid7(NOW).replace("-", "")[:12], 16) == NOW

@@ -73,7 +73,11 @@ def test_a_register_is_read_back_as_signed() -> None:
 
 
 def test_what_the_register_answers() -> None:
-    document = opened(register(revoked=[{"kid": K2.kid, "at": NOW + 5, "reason": "lost"}, {"kid": K2.kid, "at": NOW, "reason": "stolen"}]))
+    document = opened(
+        register(
+            revoked=[{"kid": K2.kid, "at": NOW + 5, "reason": "lost"}, {"kid": K2.kid, "at": NOW, "reason": "stolen"}]
+        )
+    )
     found = document.site("kz-01")
     assert found is not None
     assert (found.zone, found.points[0].ct_num, found.technological_w) == ("north", 1, 0)

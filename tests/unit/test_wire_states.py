@@ -150,7 +150,9 @@ def test_epochs(epoch: str) -> None:
     assert origin("kz-01", epoch) == f"tizgin/kz-01/{epoch}"
 
 
-@pytest.mark.parametrize("epoch", ["", "e-0a0b0c0d", "e1-0A0B0C0D", "e1-0a0b0c0", "e1-0a0b0c0d\n", "e1234567-00000000", "e٣-0a0b0c0d"])
+@pytest.mark.parametrize(
+    "epoch", ["", "e-0a0b0c0d", "e1-0A0B0C0D", "e1-0a0b0c0", "e1-0a0b0c0d\n", "e1234567-00000000", "e٣-0a0b0c0d"]
+)
 def test_other_epochs_are_refused(epoch: str) -> None:
     with pytest.raises(WireError):
         check_epoch(epoch)

@@ -50,6 +50,8 @@ class SitePorts:
     """Where a site's devices listen on loopback."""
 
     meters: int
+    branch: int
+    """The line of the technical meter behind an output: when it is silent, nobody else waits for it."""
     relays: int
     pdu: int
     metrics: int
@@ -119,10 +121,10 @@ class Plan:
 
 def allocate(ports: Callable[[int], int], plan: Plan) -> SitePorts:
     """Ports of one site; ``ports`` gives the first of so many neighbouring free ones."""
-    first = ports(4)
+    first = ports(5)
     rpc = tuple(ports(board.machines) for board in plan.boards)
     http = tuple(ports(board.machines) if board.family == STOCK else 0 for board in plan.boards)
-    return SitePorts(first, first + 1, first + 2, first + 3, rpc, http)
+    return SitePorts(first, first + 1, first + 2, first + 3, first + 4, rpc, http)
 
 
 def shares(total: int, parts: int) -> tuple[int, ...]:
@@ -231,7 +233,8 @@ def _agent(ports: SitePorts) -> dict[str, Any]:
         "bulk_period_s": 2,
         "live_period_s": 1,
         "clock_source": "host",
-        "timing": {"cooldown_s": 2, "sleep_confirm_s": 8, "switch_confirm_s": 4},
+        # Small computers run the demo: fewer writes at once leave time for the meters.
+        "timing": {"cooldown_s": 2, "sleep_confirm_s": 8, "switch_confirm_s": 4, "sleep_concurrency": 32},
     }
 
 
@@ -327,6 +330,7 @@ def _board(board: Board) -> list[dict[str, Any]]:
 def _links(ports: SitePorts) -> list[dict[str, Any]]:
     return [
         {"id": "meters", "url": f"modbus://127.0.0.1:{ports.meters}", "network": "metering", "via": ["gw-meters"]},
+        {"id": "branch", "url": f"modbus://127.0.0.1:{ports.branch}", "network": "metering"},
         {"id": "relays", "url": f"modbus://127.0.0.1:{ports.relays}", "network": "control", "via": ["sw-control"]},
         {"id": "pdus", "url": f"snmp://127.0.0.1:{ports.pdu}", "network": "racks"},
     ]
@@ -340,7 +344,7 @@ def _devices() -> list[dict[str, Any]]:
         ("em-3", "schneider-iem3000", 3),
     ]
     meters = [_meter(name, profile, unit, fed_from="UPS", ups_min=UPS_MIN) for name, profile, unit in profiles]
-    behind = _meter("em-board1", "eastron-sdm630", 21, fed_from="BOARD1")
+    behind = _meter("em-board1", "eastron-sdm630", 1, fed_from="BOARD1") | {"link": "branch"}
     relays = [
         {
             "id": f"io-{number}",
