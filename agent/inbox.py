@@ -61,6 +61,8 @@ class Inbox:
             result = {"ok": True, "text": await self._do(path.name, raw)}
         except (WireError, LedgerError, OSError) as error:
             result = {"ok": False, "text": str(error)}
+        except KeyError as error:
+            result = {"ok": False, "text": f"{path.name}: field {error} is missing"}
         log.info("inbox", file=path.name, **result)
         await asyncio.to_thread(self._answer, path, json.dumps(result))
 

@@ -40,6 +40,7 @@ class Batcher:
     period_s: float
     _rows: list[tuple[str, str, int, dict[str, tuple[Scalar, int]]]] = field(default_factory=list)
     _positions: dict[str, Position] = field(default_factory=dict)
+    _last_at: dict[tuple[str, str], int] = field(default_factory=dict)
     dropped_rows: int = 0
 
     def take_sample(self, sample: Sample) -> None:
@@ -50,7 +51,14 @@ class Batcher:
                 continue
             cells[point] = (reading.value, CODES[reading.quality])
         if cells:
-            self._rows.append((self.kinds.get(sample.device, "meter"), sample.device, sample.at_ms, cells))
+            self._add(self.kinds.get(sample.device, "meter"), sample.device, sample.at_ms, cells)
+
+    def _add(self, kind: str, device: str, at_ms: int, cells: dict[str, tuple[Scalar, int]]) -> None:
+        """A row, unless the device already has one of this very moment (two give-ups of one silent unit)."""
+        if self._last_at.get((kind, device)) == at_ms:
+            return
+        self._last_at[kind, device] = at_ms
+        self._rows.append((kind, device, at_ms, cells))
 
     def take_switch(self, switch: str, _was: SwitchState | None, now: SwitchState) -> None:
         """A row when a position changes (and the first time)."""
@@ -59,7 +67,7 @@ class Batcher:
         self._positions[switch] = now.position
         code = POSITION_CODE.get(now.position)
         quality = Quality.GOOD if code is not None else Quality.NO_CONNECTION
-        self._rows.append(("switch", switch, now.at_ms, {"position": (code, CODES[quality])}))
+        self._add("switch", switch, now.at_ms, {"position": (code, CODES[quality])})
 
     def take_miner(self, machine: str, seen: Miner) -> None:
         """A row of a machine."""
@@ -79,7 +87,7 @@ class Batcher:
             "uptime_s": cell(status.uptime_s if status else None),
             "sleeping": cell(None if status is None or status.sleeping is None else int(status.sleeping)),
         }
-        self._rows.append(("asic", machine, seen.at_ms, cells))
+        self._add("asic", machine, seen.at_ms, cells)
 
     async def run(self) -> None:
         """Write batches each period until cancelled; what is left is written at the end."""

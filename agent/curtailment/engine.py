@@ -83,7 +83,8 @@ class Engine:
                 port = self.fleet.switches[target]
                 state = await port.read()
                 self.live.put_switch(target, state)
-                if kind == "open" and state.position is not Position.OPEN and order is not None:
+                acting = order is not None and order.state in ACTING
+                if kind == "open" and state.position is not Position.OPEN and acting and order is not None:
                     log.warning("reissue_open", switch=target, order=order_id, position=state.position)
                     await self.shedder.drive_open(order, target, port, n)
                     continue
@@ -140,6 +141,9 @@ class Engine:
         if not order.order.sheds:
             return
         self._flag(order)
+        if order.doc.released_by is not None and order.state in ACTING:
+            # A release and a move of ours were made durable in the other order: the release stands.
+            await self.journal.move(order, S.RESTORING, f"released by {order.doc.released_by}")
         match order.state:
             case S.VALIDATED | S.SCHEDULED:
                 await self._begin(order)
@@ -200,6 +204,8 @@ class Engine:
                 everything=everything,
                 budget_w=self._budget_w(order),
             )
+            if not choice.targets and self._paced(order):
+                return False
             if choice.targets:
                 self.shedder.launch(
                     order,
@@ -226,6 +232,12 @@ class Engine:
         allowed = int(o.ramp_w_per_min * (elapsed_min + 1 / 6)) - already
         return max(0, allowed if o.max_step_w is None else min(allowed, o.max_step_w))
 
+    def _paced(self, order: LiveOrder) -> bool:
+        """True while machines are left that only the ordered ramp holds back: no shortfall, no reason to escalate."""
+        if order.order.ramp_w_per_min is None or order.doc.stop_shedding:
+            return False
+        return any(m.gain_w > 0 for m in self.fleet.sleepers(order.doc.attempts))
+
     def _may_switch(self, order: LiveOrder) -> bool:
         o = order.order
         return o.action == "stop" or "switch" in o.methods or o.escalation.to == "switch"
@@ -237,7 +249,13 @@ class Engine:
         return all(now - h.since_ms >= wait for h in held)
 
     def _open_wave(self, order: LiveOrder, choice: Choice) -> bool:
-        work = [t for t in choice.targets if t in self.fleet.switches and self.gates.may_open(t) is None]
+        work = [
+            t
+            for t in choice.targets
+            if t in self.fleet.switches
+            and order.doc.attempts.get(t, 0) < self.fleet.max_attempts(t)
+            and self.gates.may_open(t) is None
+        ]
         if not work:
             return False
         order.doc.escalated.extend(t for t in work if t not in order.doc.escalated)
@@ -268,6 +286,17 @@ class Engine:
             order.bad = 0 if below else order.bad + 1
         return True
 
+    def _reclose_guard_s(self, order: LiveOrder) -> float:
+        """An opening is believed only when it outlasted what could close it again (АПВ, ЧАПВ, АВР).
+
+        Where a switch was closed again or never opened, machines behind it may still boot and draw: low power is
+        believed only after they had the time to come back.
+        """
+        held = {h.target for h in self.journal.held_by(order.id) if h.kind == "switch"} - set(order.doc.not_open)
+        guard = max((self.gates.switches[s].reclose_guard_s for s in held), default=0.0)
+        lost = set(order.doc.escalated) - held
+        return max(guard, self.site.agent.timing.sleep_confirm_s) if lost else guard
+
     def _positions_agree(self, order: LiveOrder) -> bool:
         """Every switch held by this order is read open."""
         for held in self.journal.held_by(order.id):
@@ -277,16 +306,33 @@ class Engine:
                     return False
         return True
 
+    def _confirmed(self, order: LiveOrder) -> str | None:
+        """What proves that the order is met: the meter, or where no power was ordered the feeders' positions."""
+        if order.order.action == "open_feeders":
+            states = (self.live.switches.get(f) for f in order.order.feeders or ())
+            every = all(state is not None and state.position is Position.OPEN for state in states)
+            return "confirmed by the positions" if every else None
+        met = order.good >= self.site.agent.timing.fresh_samples and self._positions_agree(order)
+        return "confirmed by the meter" if met else None
+
     async def _verify(self, order: LiveOrder) -> None:
         self._observe(order)
         timing = self.site.agent.timing
-        if order.good >= timing.fresh_samples and self._positions_agree(order):
+        proof = self._confirmed(order)
+        if proof is not None:
+            now = self.clock.mono_ns()
+            order.stable_ns = order.stable_ns or now
             if order.doc.confirmed_ms is None:
                 order.doc.confirmed_ms = self.shedder.since_ms(order)
+            if (now - order.stable_ns) / 1e9 < self._reclose_guard_s(order):
+                return
             (order.flags.add if order.doc.not_open else order.flags.discard)(Flag.DEGRADED)
             order.bad = 0
-            await self.journal.move(order, S.HOLDING, "confirmed by the meter", record=self.effect(order, S.HOLDING))
+            await self.journal.move(order, S.HOLDING, proof, record=self.effect(order, S.HOLDING))
             return
+        if order.stable_ns:  # it did not last: АПВ, АВР or somebody closed it again
+            order.stable_ns, order.doc.confirmed_ms = 0, None
+            await self._reassert(order)
         waited = (self.clock.mono_ns() - order.wave_ns) / 1e9
         opened = any(t in self.fleet.switches for t in order.doc.attempts)
         patience = timing.switch_confirm_s if opened else min(order.order.escalation.after_s, timing.sleep_confirm_s)
@@ -301,7 +347,7 @@ class Engine:
             return
         if self._wave(order):
             await self.journal.move(order, S.EXECUTING, "short of the target: next wave")
-        elif not self._cooling(order):
+        elif not self._cooling(order) and not self._paced(order):
             order.flags.add(Flag.DEGRADED)
             await self.journal.move(order, S.FAILED, self._shortfall(order), record=self.effect(order, S.FAILED))
 
@@ -333,6 +379,7 @@ class Engine:
                 order.bad = 0
                 await self.journal.move(order, S.EXECUTING, "load crept above the limit")
                 return
+        await self._tell_drift(order)
         until = order.doc.hold_until
         hold = order.order.hold
         over = until is not None and hold is not None and hold.restore_auto and self.clock.now_ms() >= until
@@ -340,27 +387,43 @@ class Engine:
             order.doc.released_by = "hold ended"
             await self.journal.move(order, S.RESTORING, "the order allowed its own end")
 
+    async def _tell_drift(self, order: LiveOrder) -> None:
+        """Above the limit with nothing left to do is said once, by a signed record; so is the end of it."""
+        agree = self._positions_agree(order)
+        if (order.bad >= CREEP_SAMPLES or not agree) and Flag.DEGRADED not in order.flags:
+            order.flags.add(Flag.DEGRADED)
+            order.doc.text = self._shortfall(order)
+        elif self._confirmed(order) is not None and Flag.DEGRADED in order.flags and not order.doc.not_open:
+            order.flags.discard(Flag.DEGRADED)
+            order.doc.text = "below the limit again"
+        else:
+            return
+        await self.journal.save(order, record=self.effect(order))
+
     async def _reassert(self, order: LiveOrder) -> None:
-        """A held switch was closed by others: told at once; OPEN is asserted again within its attempts."""
+        """A held switch was closed by others: it is no longer ours to close; OPEN is asserted again, attempts permitting.
+
+        A switch in local control is a person's: that is told, not fought.
+        """
         for held in self.journal.held_by(order.id):
             state = self.live.switches.get(held.target)
             if held.kind != "switch" or state is None or state.position is not Position.CLOSED:
                 continue
-            if state.remote is False:
-                order.flags.add(Flag.LOCAL_OVERRIDE)
-                continue
-            if (
-                order.doc.attempts.get(held.target, 0) < self.fleet.max_attempts(held.target)
-                and not order.tasks
-                and self.gates.unusable(held.target) is None
-            ):
-                log.warning("reassert_open", switch=held.target, order=order.id)
+            if held.target in order.doc.not_open:
+                continue  # it never opened
+            await self.journal.drop(held.target)
+            log.error("held_switch_closed_by_others", switch=held.target, order=order.id, remote=state.remote)
+            order.flags.add(Flag.LOCAL_OVERRIDE)
+            await self.journal.save(order, record=self.effect(order) | {"text": f"{held.target} was closed by others"})
+            tries = order.doc.attempts.get(held.target, 0)
+            again = state.remote is not False and tries < self.fleet.max_attempts(held.target)
+            if again and self.gates.unusable(held.target) is None:
                 await self.shedder.open(order, held.target, held.expected_w)
 
     async def _failed(self, order: LiveOrder) -> None:
         self._observe(order)
-        if order.good >= self.site.agent.timing.fresh_samples and self._positions_agree(order):
-            await self.journal.move(order, S.EXECUTING, "the meter is below the target now")
+        if self._confirmed(order) is not None:
+            await self.journal.move(order, S.EXECUTING, "the target is met now")
         elif self._wave(order):
             await self.journal.move(order, S.EXECUTING, "more can be done now")
 
@@ -400,6 +463,7 @@ class Engine:
 
     def _stage_done(self, order: LiveOrder, task: asyncio.Task[None]) -> None:
         order.tasks.discard(task)
+        order.wave_ns = self.clock.mono_ns()
         if not task.cancelled() and task.exception() is not None:
             log.error("stage_failed", order=order.id, error=repr(task.exception()))
         self.wake.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
@@ -20,6 +20,15 @@ from wire.registry import KeysDocument
 
 MODES = ("monitor", "shadow", "armed")
 GRID_ROLES = frozenset({"system_operator", "grid_company"})
+MUST_BE = {
+    "remote": (True, "switched to local control"),
+    "lockout": (False, "lock-out relay operated"),
+    "protection_trip": (False, "tripped by protection"),
+    "trip_circuit_ok": (True, "trip circuit bad: once closed it could not be opened"),
+    "spring_charged": (True, "spring not charged"),
+}
+"""Readiness points and what each has to be before the agent closes a switch; a wired one that is silent is a no."""
+FUTURE_MS = 60_000
 MONTH_MS = 30 * 24 * 3600 * 1000
 
 
@@ -116,12 +125,13 @@ class Gates:
         age_s = (self.clock.mono_ns() - state.mono_ns) / 1e9 if state else 1e9
         if state is None or state.position is not Position.OPEN or age_s > 5:
             return f"position is {state.position if state else 'unknown'}, must be read open"
-        blocks: Mapping[str, bool] = {
-            "switched to local control": state.remote is False,
-            "lock-out relay operated": state.lockout is True,
-            "tripped by protection": state.protection_trip is True,
-        }
-        return next((reason for reason, hit in blocks.items() if hit), None)
+        for name, (good, reason) in MUST_BE.items():
+            seen: bool | None = getattr(state, name)
+            if seen is (not good):
+                return reason
+            if seen is None and getattr(switch.readiness, name) is not None:
+                return f"{name} cannot be read"
+        return None
 
     async def take_act(self, raw: bytes, keys: KeysDocument | None) -> Act:
         """Verify a signed act and make it effective, recorded verbatim as evidence.
@@ -140,6 +150,8 @@ class Gates:
             raise WireError(
                 f"act is for {act.site}/{act.epoch}, this is {self.ledger.site}/{self.ledger.epoch}: sign a new one"
             )
+        if act.at > self.clock.now_ms() + FUTURE_MS:
+            raise WireError(f"act {act.id} is dated {act.at}, in the future; check the signer's clock")
         if await self.ledger.read("SELECT 1 FROM act WHERE id=?", act.id):
             raise WireError(f"act {act.id} was already taken")
         self._check_rights(act, kids, keys)
@@ -175,6 +187,8 @@ class Gates:
             issuer = keys.issuer(kid)
             if issuer is None or keys.revoked_at(kid) is not None or right not in issuer.rights:
                 raise WireError(f"act: key {kid} has no right to {right} (or is revoked)")
+            if not issuer.valid_from <= act.at <= issuer.valid_to:
+                raise WireError(f"act: key {kid} was not valid when the act was signed")
             if self.ledger.site not in issuer.sites and (site is None or site.zone not in issuer.zones):
                 raise WireError(f"act: key {kid} has no right at site {self.ledger.site}")
             person = keys.person(issuer.person)
@@ -214,7 +228,16 @@ class Gates:
                 )
 
     async def tag(self, obj: str, who: str, reason: str) -> None:
-        """Hang a tag: the object is not moved while it hangs."""
+        """Hang a tag: the switch is not moved while it hangs.
+
+        Raises:
+            WireError: no such switch, or another person's tag hangs there already.
+        """
+        if obj not in self.switches:
+            raise WireError(f"{obj}: no such switch in the site file")
+        owner = await self._tagged_by(obj)
+        if owner is not None and owner != who:
+            raise WireError(f"{obj} carries the tag of {owner}: one tag per switch, and only {owner} takes it off")
         txn = Txn().record(
             "site", "event", {"ev": "tag", "obj": obj, "now": "tagged", "detail": {"who": who, "reason": reason}}
         )
@@ -226,15 +249,21 @@ class Gates:
         """Take a tag off; only who hung it.
 
         Raises:
-            WireError: another person's tag.
+            WireError: no tag, or another person's.
         """
-        owner = self.tags.get(obj, "").partition(":")[0]
-        if owner and owner != who:
+        owner = await self._tagged_by(obj)
+        if owner is None:
+            raise WireError(f"no tag hangs at {obj}")
+        if owner != who:
             raise WireError(f"the tag at {obj} is {owner}'s; only {owner} takes it off")
         txn = Txn().record("site", "event", {"ev": "tag", "obj": obj, "now": "removed", "detail": {"who": who}})
         txn.run("DELETE FROM tag WHERE object=?", obj)
         await self.ledger.commit(txn, urgent=True)
         self.tags.pop(obj, None)
+
+    async def _tagged_by(self, obj: str) -> str | None:
+        rows = await self.ledger.read("SELECT who FROM tag WHERE object=?", obj)
+        return str(rows[0][0]) if rows else None
 
     async def set_saon_lock(self, reason: str | None) -> None:
         """Lock or unlock restoration after САОН operated."""

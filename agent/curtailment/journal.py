@@ -64,6 +64,8 @@ class LiveOrder:
     good: int = 0
     bad: int = 0
     seen_ns: int = 0
+    stable_ns: int = 0
+    """Since when meter and positions agree without a break (monotonic)."""
     next_stage_ns: int = 0
     waiting: tuple[str, ...] = ()
     block: str | None = None

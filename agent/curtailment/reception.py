@@ -62,14 +62,13 @@ class Reception:
             await self._refuse(raw, None, Verdict(Reason(error.code), str(error)), rx_ms)
             return
         verdict = judge(signed, self._context(retained))
-        if verdict.duplicate:
-            await self._repeat(signed, verdict, rx_ms)
-            return
-        if not verdict.accepted:
+        if not verdict.accepted and not verdict.duplicate:
             await self._refuse(raw, signed, verdict, rx_ms)
             return
         try:
-            if signed.order.sheds:
+            if verdict.duplicate:
+                await self._repeat(signed, verdict, rx_ms)
+            elif signed.order.sheds:
                 await self._shed(signed, verdict, rx_ms, rx_mono)
             else:
                 await self._follow(signed, verdict, rx_ms, rx_mono)
@@ -98,7 +97,9 @@ class Reception:
     async def _refuse(self, raw: bytes, signed: SignedOrder | None, verdict: Verdict, rx_ms: int) -> None:
         reason = str(verdict.reason)
         self.refused[reason] = self.refused.get(reason, 0) + 1
-        log.warning("order_refused", reason=reason, text=verdict.text, order=signed.order.id if signed else None)
+        log.warning(
+            "order_refused", reason=reason, text=_plain(verdict.text), order=signed.order.id if signed else None
+        )
         if not self._room_for_junk():
             self.unrecorded += 1
             return
@@ -146,7 +147,7 @@ class Reception:
             "id": signed.order.id if signed else None,
             "state": state,
             "code": None if verdict.reason is None else str(verdict.reason),
-            "text": verdict.text[:480],
+            "text": _plain(verdict.text)[:480],
             "order_mode": signed.order.mode if signed else None,
             "agent_mode": self.engine.gates.mode,
             "kids": list(verdict.kids),
@@ -184,7 +185,8 @@ class Reception:
                 wanted = floor
             case _:
                 return None
-        return max(wanted, floor)
+        # The reservation is the site's: it bounds what the site draws, not one feeder or the machines alone.
+        return max(wanted, floor if self.point_of(order) == self.site.measured_at.net_import else 0)
 
     async def _shed(self, signed: SignedOrder, verdict: Verdict, rx_ms: int, rx_mono: int) -> None:
         order = signed.order
@@ -194,6 +196,11 @@ class Reception:
                 Reason.NO_METER, f"no metering point answers measured_at {order.measured_at!r}", verdict.kids
             )
             await self._refuse(signed.raw, signed, no_point, rx_ms)
+            return
+        unready = [f"{f}: {why}" for f in order.feeders or () if (why := self.engine.gates.unusable(f)) is not None]
+        if unready and order.mode == "live":
+            text = f"outputs that may not be used: {'; '.join(unready)}"
+            await self._refuse(signed.raw, signed, Verdict(Reason.NOT_COMMISSIONED, text, verdict.kids), rx_ms)
             return
         before = self.engine.live.power(point).value_w
         target = self.target_of(order, before)
@@ -239,7 +246,7 @@ class Reception:
         self.accepted_ms.append(took)
         self.trusted.raise_to(order.issued_at)
         log.info("order_accepted", order=order.id, action=order.action, target_w=target, before_w=before, ms=took)
-        if order.supersedes is not None:
+        if order.supersedes is not None and not shadow:
             await self._supersede(live, order.supersedes)
 
     def _solo(
@@ -369,3 +376,8 @@ class Reception:
             else:
                 target.doc.stop_shedding = True
                 await self.journal.save(target)
+
+
+def _plain(text: str) -> str:
+    """Text that can be written everywhere: what strangers sent may hold lone surrogates."""
+    return text.encode("utf-8", "replace").decode()

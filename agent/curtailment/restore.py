@@ -67,23 +67,28 @@ class Restorer:
         return None
 
     def room_w(self, order: LiveOrder) -> int | None:
-        """Power that may come back under the other live limits and the release's ceiling; ``None`` without a bound."""
-        power = self.live.power(order.doc.point).value_w
-        if power is None:
-            return 0
+        """Power that may come back under the other live limits and the release's ceiling; ``None`` without a bound.
+
+        Each limit is judged at its own point; where nothing was read there since the last stage, nothing comes back.
+        """
         bounds = [
-            other.doc.target_w
+            (other.doc.point, other.doc.target_w)
             for other in self.journal.live.values()
             if other is not order
             and other.order.sheds
             and other.doc.released_by is None
             and other.doc.target_w is not None
-            and other.doc.point == order.doc.point
         ]
         for extra in (order.doc.ceiling_w, order.order.restore.ceiling_w):
             if extra is not None:
-                bounds.append(extra)
-        return min(bounds) - power if bounds else None
+                bounds.append((order.doc.point, extra))
+        rooms: list[int] = []
+        for point, bound in bounds:
+            power = self.live.power(point)
+            # A reading from before the last stage does not show what that stage brought back.
+            known = power.value_w is not None and power.mono_ns > order.wave_ns
+            rooms.append(bound - power.value_w if known and power.value_w is not None else 0)
+        return min(rooms, default=None)
 
     def next_stage(self, order: LiveOrder) -> tuple[tuple[Held, ...], tuple[str, ...]]:
         """Items of the next stage, and switches that wait for a person."""

@@ -15,9 +15,11 @@ from agent.errors import LedgerError
 from agent.live import LiveState
 from drivers.capabilities import Position, Switch, SwitchState, WriteStatus
 from drivers.errors import DriverError
+from wire.states import OrderState
 
 log = structlog.get_logger()
 
+SHEDDING = frozenset({OrderState.EXECUTING, OrderState.VERIFYING, OrderState.HOLDING, OrderState.FAILED})
 READBACK_S = 1.0
 READBACK_STEP_S = 0.04
 
@@ -63,6 +65,8 @@ class Shedder:
                 except DriverError as error:
                     log.warning("sleep_skipped", machine=machine, order=order.id, error=str(error))
                     return
+            if order.state not in SHEDDING or order.doc.stop_shedding:
+                return  # released, superseded or cancelled while this step waited its turn
             try:
                 n = await self.journal.intend(order, "sleep", machine, expected_w, prior, urgent=False)
             except LedgerError as error:

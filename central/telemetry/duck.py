@@ -80,8 +80,9 @@ class DuckStore:
 
     @staticmethod
     def _one(db: duckdb.DuckDBPyConnection, sql: str, args: Sequence[Any] = ()) -> int:
-        row = db.execute(sql, list(args)).fetchone()
-        return int(row[0]) if row and row[0] is not None else 0
+        # fetchall: fetchone leaves the result open, and the next statement on the connection may then be refused.
+        rows = db.execute(sql, list(args)).fetchall()
+        return int(rows[0][0]) if rows and rows[0][0] is not None else 0
 
     async def _run(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
@@ -144,11 +145,11 @@ class DuckStore:
 
     @staticmethod
     def _digest(db: duckdb.DuckDBPyConnection, identity: BatchId) -> str | None:
-        row = db.execute(
+        rows = db.execute(
             "SELECT sha256 FROM batches WHERE site = ? AND epoch = ? AND boot = ? AND n = ?",
             [identity.site, identity.epoch, identity.boot, identity.n],
-        ).fetchone()
-        return str(row[0]) if row else None
+        ).fetchall()
+        return str(rows[0][0]) if rows else None
 
     def _device(self, site: str, kind: str, name: str) -> int:
         number = self._devices.get((site, kind, name))
@@ -262,11 +263,11 @@ class DuckStore:
         def work(db: duckdb.DuckDBPyConnection) -> Counts:
             where = [site, site]
             batches = self._one(db, "SELECT count(*) FROM batches WHERE ? IS NULL OR site = ?", where)
-            values, distinct = db.execute(
+            ((values, distinct),) = db.execute(
                 """SELECT count(*), count(DISTINCT (t.device, t.point, t.at_ms)) FROM telemetry t
                    JOIN devices d ON d.id = t.device WHERE ? IS NULL OR d.site = ?""",
                 where,
-            ).fetchone() or (0, 0)
+            ).fetchall()
             return Counts(batches, int(values), int(distinct))
 
         return await self._run(work)

@@ -92,6 +92,23 @@ async def test_a_welded_contact_is_never_called_done(kit: SiteKit) -> None:
     assert "KM1" in live.doc.not_open
 
 
+async def test_a_breaker_that_closes_again_by_itself_is_never_called_held(kit: SiteKit) -> None:
+    """АПВ closes two seconds after our opening; the guard of this output is three."""
+    assert kit.simulation is not None
+    assert kit.app is not None
+    kit.app.gates.switches["KM1"] = kit.app.gates.switches["KM1"].model_copy(update={"reclose_guard_s": 3.0})
+    kit.simulation.faults.set("reclose", "KM1", after_s=1.5, times=9)
+    for number in range(1, kit.luxos + 1):
+        kit.simulation.faults.set("refuses_sleep", f"lux/{number}")
+    order, raw = kit.order("stop")
+    await kit.give(raw)
+    assert await kit.wait_state(order, "holding", "failed", within_s=SLOW) == "failed"
+    states = [r["state"] for r in await kit.records("cmd_eff") if r["id"] == order]
+    assert "holding" not in states
+    opened = (await kit.app.ledger.read("SELECT count(*) FROM step WHERE kind='open' AND target='KM1'"))[0][0]
+    assert opened == 2, "asserted again once, as often as the site file allows"
+
+
 async def test_bad_orders_are_refused_with_a_signed_reason_and_move_nothing(kit: SiteKit) -> None:
     assert kit.app is not None
     stranger = SigningKey.generate()

@@ -420,7 +420,7 @@ class Core:
             clock,
             self.trusted,
             lambda: EMERGENCY_W,
-            lambda: 0.0 if self.online else 3600.0,
+            lambda: self.silence_s if self.online else 3600.0,
             lambda: self.online,
             self._note,
             wake=self.wake,

@@ -306,9 +306,10 @@ async def test_a_scheduled_order_waits_for_its_time(core: Core) -> None:
 
 
 async def test_an_order_that_could_not_begin_in_time_expires_and_never_acts(core: Core) -> None:
-    order = await core.give("limit", limit_w=50_000, execute_by=core.clock.now_ms() + 1_000)
-    core.clock.advance(5)
+    now = core.clock.now_ms()
+    order = await core.give("limit", limit_w=50_000, not_before=now + 1_000, execute_by=now + 1_000)
     core.plant.forbidden = True
+    core.clock.advance(5)
     await core.pass_time(20)
     assert await core.state(order.id) is S.EXPIRED
     assert core.plant.net_w == ALL_W

@@ -18,9 +18,10 @@ from grid.registrar.register import build
 from simulator.latencies import load_latencies
 from simulator.plant import Plant
 from tizgin.commands._agent_check import ProfileCatalogue
+from tizgin.demo.plan import OUTPUTS, Plan, plan_site, shares
 from tizgin.demo.ports import Ports
 from tizgin.demo.register import GRID_COMPANY, SYSTEM_OPERATOR, Enrolled, build_register, central_settings, engineer_of
-from tizgin.demo.sites import OUTPUTS, PDU_OUTPUT, Plan, SitePorts, allocate, build_site, plan_site, shares
+from tizgin.demo.sites import PDU_OUTPUT, SitePorts, allocate, build_site
 from wire.keys import SigningKey
 
 LATENCIES = load_latencies()

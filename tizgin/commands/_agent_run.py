@@ -38,6 +38,7 @@ def configure_logs(log_format: str) -> None:
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
+    logging.getLogger("pymodbus").setLevel(logging.CRITICAL)  # it dumps frames; failures are logged by our links
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -14,10 +14,10 @@ from typing import TypeVar
 from tizgin.demo import live, unattended
 from tizgin.demo.errors import DemoError
 from tizgin.demo.folder import Folder, make_fresh, remove
+from tizgin.demo.plan import BOARDS
 from tizgin.demo.processes import Processes
 from tizgin.demo.report import build_report, write_report
 from tizgin.demo.screen import Screen
-from tizgin.demo.sites import BOARDS
 from tizgin.demo.start import Demo, Size
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from tizgin.demo.sites import SLOT_S, ZONE, Plan
+from tizgin.demo.plan import Plan
+from tizgin.demo.sites import SLOT_S, ZONE
 
 ORDERS = ("limit", "reduce", "stop", "open_feeders", "release", "extend", "cancel", "emergency_trip")
 SOLO_TIMES = 5

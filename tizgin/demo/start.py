@@ -26,6 +26,7 @@ from simulator.latencies import load_latencies
 from tizgin.demo.commissioning import commission
 from tizgin.demo.errors import DemoError
 from tizgin.demo.folder import Folder, SiteFolder
+from tizgin.demo.plan import OUTPUTS, Plan, plan_site, shares
 from tizgin.demo.ports import Ports
 from tizgin.demo.processes import Child, Processes, tizgin_command
 from tizgin.demo.register import (
@@ -36,7 +37,7 @@ from tizgin.demo.register import (
     central_settings,
     engineer_of,
 )
-from tizgin.demo.sites import OUTPUTS, Plan, allocate, build_site, plan_site, shares
+from tizgin.demo.sites import allocate, build_site
 
 COMMAND_S = 30.0
 READY_S = 40.0
@@ -123,7 +124,7 @@ class Demo:
         made = await self.tizgin("registrar", "init", "--dir", str(self.folder.registrar), "--json")
         self.registrar_key = json.loads(made)["public"]
         self.write_files()
-        self.say(f"{self.size.sites} sites with {self.asics} ASICs and {self.meters} meters, in {self.folder.root}")
+        self.say(f"{self.size.sites} site(s) with {self.asics} ASICs and {self.meters} meters, in {self.folder.root}")
         async with asyncio.TaskGroup() as group:
             central = group.create_task(self._start_central())
             keys = group.create_task(self._make_keys())

@@ -17,10 +17,11 @@ import httpx
 
 from tizgin.demo.count import Count, EdgeFiles, count
 from tizgin.demo.errors import DemoError
+from tizgin.demo.plan import BOARDS
 from tizgin.demo.processes import module_command, tizgin_command
 from tizgin.demo.register import GRID_COMPANY, SYSTEM_OPERATOR
 from tizgin.demo.report import Figures, Verified
-from tizgin.demo.sites import BOARDS, SLOT_S
+from tizgin.demo.sites import SLOT_S
 from tizgin.demo.start import COMMAND_S, Demo
 
 ORDERS_S = 240.0
