@@ -165,5 +165,6 @@ def story_json(
             ],
             "refused": [{"why": r.why, "line": r.line} for r in story.refused],
             "completed": {"at": done.at, "power_w": done.power_w} if done else None,
+            "trial": story.trial,
         }
     return doc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grid.story import Answer, Story
 from grid.texts import Texts
-from grid.words import kilowatt, local_time
+from grid.words import completion, kilowatt, local_time, returned
 from wire.states import OrderState
 
 
@@ -44,9 +44,43 @@ def flag_text(flag: str, t: Texts) -> str:
     return names.get(flag, flag)
 
 
-def step_text(answer: Answer, t: Texts) -> str:
+def trial_text(trial: str, t: Texts) -> str:
+    """Why nothing was moved, see :attr:`grid.story.Story.trial`."""
+    names = {
+        "shadow": t("shadow: nothing was moved"),
+        "monitor": t("observes only: nothing was moved"),
+        "drill": t("DRILL: nothing was moved"),
+    }
+    return names.get(trial, trial)
+
+
+def story_state_text(story: Story, t: Texts) -> str | None:
+    """The state by signed answers; what was only tried out is never called done or held."""
+    if story.state is None:
+        return None
+    if story.trial is not None and story.state in {OrderState.DONE, OrderState.HOLDING}:
+        return trial_text(story.trial, t)
+    if story.sheds and story.state == OrderState.DONE and story.returned is not None:
+        return t("ended, the load is back")
+    return state_text(story.state, t)
+
+
+def completion_text(story: Story, t: Texts) -> str | None:
+    """The line to be read aloud, where there is something fulfilled to be read."""
+    done = story.completed
+    return None if done is None else completion(done.at, done.power_w, t)
+
+
+def returned_text(story: Story, t: Texts) -> str | None:
+    """That the load is back, with time and power."""
+    back = story.returned
+    return None if back is None else returned(back.at, back.power_w, t)
+
+
+def step_text(answer: Answer, t: Texts, trial: str | None = None) -> str:
     """One verified answer in one line, without its time."""
-    parts = [state_text(answer.state, t)]
+    only_tried = trial is not None and answer.state in {OrderState.DONE, OrderState.HOLDING}
+    parts = [trial_text(trial, t) if only_tried and trial else state_text(answer.state, t)]
     if answer.code:
         parts.append(answer.code)
     if answer.power_w is not None:
@@ -64,4 +98,4 @@ def step_text(answer: Answer, t: Texts) -> str:
 
 def steps(story: Story, t: Texts) -> list[tuple[str, str, str]]:
     """(time, what, key) of every verified answer."""
-    return [(local_time(a.at), step_text(a, t), a.kid) for a in story.answers]
+    return [(local_time(a.at), step_text(a, t, story.trial), a.kid) for a in story.answers]

@@ -16,7 +16,7 @@ from wire.names import origin
 from wire.orders import SignedOrder
 from wire.records import parse_line
 from wire.registry import KeysDocument
-from wire.states import OrderState
+from wire.states import Flag, OrderState
 
 DELIVERY_LIMIT_MS = 10_000
 """Without a signed ``received`` by then the dispatcher must call (contract, section 7)."""
@@ -41,6 +41,7 @@ class Answer:
     ms: Mapping[str, int | None]
     escalated: tuple[str, ...]
     agent_mode: str | None
+    order_mode: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,10 @@ class Story:
 
     order_id: str
     site: str
+    sheds: bool = True
+    mode: str = "live"
+    """Mode of the order as the dispatcher signed it."""
+    tolerance_w: int = 0
     answers: list[Answer] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
 
@@ -81,15 +86,59 @@ class Story:
         return tuple(dict.fromkeys(a.kid for a in self.answers))
 
     @property
+    def accepted(self) -> Answer | None:
+        """The site's first signed acceptance. A repeated one tells the mode of that later moment and does not count."""
+        return next((a for a in self.answers if a.ty == "cmd_ack" and a.state != OrderState.REJECTED), None)
+
+    @property
+    def trial(self) -> str | None:
+        """Why nothing was moved for this order: ``drill``, ``shadow``, ``monitor``; ``None`` for one acted upon."""
+        accepted = self.accepted
+        modes = {self.mode, *((accepted.order_mode,) if accepted else ())}
+        if "drill" in modes or any(Flag.DRILL in a.flags for a in self.answers):
+            return "drill"
+        if accepted is not None and accepted.agent_mode in {"shadow", "monitor"}:
+            return accepted.agent_mode
+        return None
+
+    @property
+    def acted(self) -> bool:
+        """True where the site signed that an agent that may move things took the order. Silence is not enough."""
+        return self.trial is None and self.accepted is not None and self.accepted.agent_mode == "armed"
+
+    @property
     def held(self) -> Answer | None:
         """The first answer that says the meter confirmed the effect."""
         return next((a for a in self.answers if a.ty == "cmd_eff" and a.state == OrderState.HOLDING), None)
 
     @property
+    def _done(self) -> Answer | None:
+        return next((a for a in reversed(self.answers) if a.ty == "cmd_eff" and a.state == OrderState.DONE), None)
+
+    @property
     def completed(self) -> Answer | None:
-        """The answer to be read aloud: the latest ``done``, else the meter's confirmation."""
-        done = [a for a in self.answers if a.ty == "cmd_eff" and a.state == OrderState.DONE]
-        return done[-1] if done else self.held
+        """The answer to be read aloud as fulfilment, or ``None`` where there is none to be read.
+
+        For an order that sheds it is the meter's confirmation, and only while no later signed answer contradicts it:
+        ``done`` says that the load is back, which a limit that was never reached also ends with. For any other order
+        it is ``done``. What was taken in a drill, or by an agent that may move nothing, is never fulfilled.
+        """
+        if not self.acted:
+            return None
+        if not self.sheds:
+            return self._done
+        verdicts = [a for a in self.answers if a.ty == "cmd_eff" and a.state in {OrderState.HOLDING, OrderState.FAILED}]
+        if not verdicts or verdicts[-1].state == OrderState.FAILED:
+            return None
+        last = verdicts[-1]
+        if last.power_w is not None and last.target_w is not None and last.power_w > last.target_w + self.tolerance_w:
+            return None
+        return self.held
+
+    @property
+    def returned(self) -> Answer | None:
+        """The answer that says the load taken off by this order is back."""
+        return self._done if self.sheds and self.acted else None
 
     def not_delivered(self, *, signed_ms: int, now_ms: int) -> bool:
         """True when nothing signed came back in time: the dispatcher must call."""
@@ -105,7 +154,7 @@ def tell(signed: SignedOrder, lines: Iterable[str], register: KeysDocument) -> S
         register: the register, verified with the registrar's key.
     """
     order = signed.order
-    story = Story(order.id, order.site)
+    story = Story(order.id, order.site, sheds=order.sheds, mode=order.mode, tolerance_w=order.tolerance_w)
     keys = register.record_keys(order.site).get(order.epoch, {})
     found: dict[int, Answer] = {}
     for count, text in enumerate(lines):
@@ -123,6 +172,8 @@ def tell(signed: SignedOrder, lines: Iterable[str], register: KeysDocument) -> S
     story.answers.extend(found[n] for n in sorted(found))
     if story.answers and story.answers[0].ty != "cmd_rx":
         story.refused.append(Refused("", "the signed 'received' is missing before the other answers"))
+    if any(a.ty == "cmd_eff" for a in story.answers) and story.accepted is None:
+        story.refused.append(Refused("", "the signed acceptance is missing, which says whether anything was moved"))
     return story
 
 
@@ -158,6 +209,7 @@ def _verify(text: Any, signed: SignedOrder, keys: Mapping[str, VerifyKey]) -> An
         ms={str(k): _integer(v) for k, v in ms.items()} if isinstance(ms, dict) else {},
         escalated=_texts(doc.get("escalated")),
         agent_mode=_text(doc.get("agent_mode")),
+        order_mode=_text(doc.get("order_mode")),
     )
 
 

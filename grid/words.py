@@ -60,6 +60,13 @@ def completion(at_ms: int, power_w: int | None, texts: Texts) -> str:
     return texts("Done {time}, load {power}", time=clock_time(at_ms), power=spoken_power(power_w, texts))
 
 
+def returned(at_ms: int, power_w: int | None, texts: Texts) -> str:
+    """That the load is back: «Нагрузка возвращена 19:40, нагрузка 81 МВт»."""
+    if power_w is None:
+        return texts("Load returned {time}, load not measured", time=clock_time(at_ms))
+    return texts("Load returned {time}, load {power}", time=clock_time(at_ms), power=spoken_power(power_w, texts))
+
+
 def _permille(value: int, texts: Texts) -> str:
     return _decimal(Decimal(value) / 10, texts) + "\u00a0%"
 

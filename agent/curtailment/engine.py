@@ -401,7 +401,7 @@ class Engine:
         await self.journal.save(order, record=self.effect(order))
 
     async def _reassert(self, order: LiveOrder) -> None:
-        """A held switch was closed by others: it is no longer ours to close; OPEN is asserted again, attempts permitting.
+        """A held switch was closed by others: no longer ours to close. OPEN is asserted again, attempts permitting.
 
         A switch in local control is a person's: that is told, not fought.
         """

@@ -101,6 +101,10 @@ def make_app(desk: Desk, session: Session) -> FastAPI:
         found = await asyncio.to_thread(desk.order, order_id)
         return HTMLResponse(pages.order_part(desk, t(), found))
 
+    @app.get("/part/target/{order_id}")
+    async def part_target(order_id: str) -> Response:
+        return HTMLResponse(await asyncio.to_thread(pages.target_part, desk, t(), order_id))
+
     @app.post("/order/{order_id}/again")
     async def again(order_id: str) -> Response:
         await asyncio.to_thread(desk.post, order_id)

@@ -62,6 +62,19 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """The newest unsigned progress, as central relays it: for the eye, never for the proof."""
+
+    state: str | None
+    at: int | None
+    power_w: int | None
+    flags: tuple[str, ...]
+    waiting_for: tuple[str, ...]
+    """Switches that a person has to close."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class OrderPage:
     """Everything about one order."""
 
@@ -72,7 +85,7 @@ class OrderPage:
     bad_signature: str | None
     not_delivered: bool
     phone: str | None
-    claimed_power_w: int | None
+    claim: Claim | None
     error: str | None
 
 
@@ -251,7 +264,7 @@ class Desk:
             bad_signature=bad,
             not_delivered=story.not_delivered(signed_ms=since, now_ms=self.now_ms()),
             phone=_text(doc.get("phone")),
-            claimed_power_w=_progress_power(doc.get("progress")),
+            claim=_newest_claim(doc.get("progress")),
             error=error if story.received is None else None,
         )
 
@@ -274,9 +287,22 @@ class _Once:
         return self._doc
 
 
-def _progress_power(rows: Any) -> int | None:
+def _newest_claim(rows: Any) -> Claim | None:
     last = rows[-1] if isinstance(rows, list) and rows else None
-    return _integer(last.get("power_w")) if isinstance(last, dict) else None
+    if not isinstance(last, dict):
+        return None
+    return Claim(
+        state=_text(last.get("state")),
+        at=_integer(last.get("at")),
+        power_w=_integer(last.get("power_w")),
+        flags=_texts(last.get("flags")),
+        waiting_for=_texts(last.get("waiting_for")),
+        text=_text(last.get("text")) or "",
+    )
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(str(item)[:100] for item in value[:50]) if isinstance(value, list) else ()
 
 
 def _text(value: Any) -> str | None:

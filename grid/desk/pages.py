@@ -6,15 +6,25 @@ from urllib.parse import quote
 
 from grid.desk.desk import Desk, OrderPage, SiteLine
 from grid.desk.html import Html, el, join
-from grid.progress import state_text, steps
+from grid.errors import GridError
+from grid.progress import (
+    completion_text,
+    flag_text,
+    returned_text,
+    state_text,
+    steps,
+    story_state_text,
+    trial_text,
+)
 from grid.texts import LANGUAGES, NAMES, Texts
-from grid.words import completion, describe, headline, kilowatt, signer_text
+from grid.words import describe, headline, kilowatt, signer_text
 from wire.orders import Order
 
 COMPOSABLE = ("limit", "reduce", "stop")
+ENDED = frozenset({"done", "rejected", "expired", "cancelled"})
 
 
-def page(desk: Desk, t: Texts, path: str, *content: Html) -> Html:
+def page(desk: Desk, t: Texts, path: str, *content: Html | None) -> Html:
     """A whole page."""
     languages = [
         el(
@@ -215,20 +225,55 @@ def _name_of(desk: Desk, site: str, t: Texts) -> str | None:
 
 
 def order_page(desk: Desk, t: Texts, found: OrderPage) -> Html:
-    """An order and how it goes."""
+    """An order and how it goes; for a release also the order that it releases."""
     order = found.signed.order
     signers = "; ".join(signer_text(kid, desk.register) for kid in found.signers)
     release = None
-    if order.sheds:
+    if order.sheds and found.story.state not in ENDED:
         button = el("button", t("Release"), class_="quiet", data_testid="desk-release")
         release = el("form", button, method="post", action=f"/order/{order.id}/release")
+    target = None
+    if order.target is not None and order.target != "all":
+        there = quote(order.target, safe="")
+        link = el("a", order.target, href=f"/order/{there}")
+        part = el("div", target_part(desk, t, order.target), data_part=f"/part/target/{there}")
+        target = el("section", el("h2", t("The order it is about"), " ", link), part)
     return page(
         desk,
         t,
         f"/order/{order.id}",
         el("section", el("div", order_part(desk, t, found), data_part=f"/part/order/{order.id}"), release),
+        target,
         el("section", el("h2", t("The signed order")), _table(order, t, _name_of(desk, order.site, t), signers)),
     )
+
+
+def target_part(desk: Desk, t: Texts, order_id: str) -> Html:
+    """How the order goes that a release, an extension or a cancellation is about, in short."""
+    try:
+        found = desk.order(order_id)
+    except GridError as error:
+        return el("p", str(error), class_="bad")
+    story = found.story
+    state = story_state_text(story, t) or t("signed and sent, no signed answer yet")
+    parts: list[Html | None] = [
+        el("p", headline(found.signed.order, t)),
+        el("p", state, class_="state", data_testid="desk-target-state", data_state=story.state or "sent"),
+    ]
+    returned = returned_text(story, t)
+    if returned is not None:
+        parts.append(el("p", returned, class_="aloud", data_testid="desk-target-returned"))
+    return join(*parts, _notices(found, t), _claim(found, t))
+
+
+def _claim(found: OrderPage, t: Texts) -> Html | None:
+    claim = found.claim
+    if claim is None or claim.power_w is None or found.story.state in ENDED:
+        return None
+    said = [t("unsigned, as central shows it: {power}", power=kilowatt(claim.power_w, t))]
+    if claim.state:
+        said.append(state_text(claim.state, t))
+    return el("p", ", ".join(said), class_="small", data_testid="desk-claim")
 
 
 def order_part(_desk: Desk, t: Texts, found: OrderPage) -> Html:
@@ -241,24 +286,45 @@ def order_part(_desk: Desk, t: Texts, found: OrderPage) -> Html:
         phone = found.phone or t("the number in your directory")
         text = t("NOT DELIVERED — CALL") + " " + phone
         parts.append(el("p", text, class_="alarm", role="alert", data_testid="desk-not-delivered"))
-    waiting = t("signed and sent, no signed answer yet")
-    state = state_text(story.state, t) if story.state else waiting
+    state = story_state_text(story, t) or t("signed and sent, no signed answer yet")
     parts.append(el("p", state, class_="state", data_testid="desk-state", data_state=story.state or "sent"))
+    if story.trial is not None:
+        parts.append(el("p", trial_text(story.trial, t), class_="note", data_testid="desk-trial"))
     parts.append(_proof(found, t))
-    if story.completed is not None:
-        line = completion(story.completed.at, story.completed.power_w, t)
-        parts.append(el("p", line, class_="aloud", data_testid="desk-completion"))
+    completed, returned = completion_text(story, t), returned_text(story, t)
+    if completed is not None:
+        parts.append(el("p", completed, class_="aloud", data_testid="desk-completion"))
+    if returned is not None:
+        parts.append(el("p", returned, class_="aloud", data_testid="desk-returned"))
+    parts.append(_notices(found, t))
     items = [el("li", el("b", at), " ", what, " ", el("code", kid)) for at, what, kid in steps(story, t)]
     parts.append(el("ol", *items) if items else None)
-    if found.claimed_power_w is not None:
-        text = t("unsigned, as central shows it: {power}", power=kilowatt(found.claimed_power_w, t))
-        parts.append(el("p", text, class_="small"))
+    parts.append(_claim(found, t))
     if found.error:
         parts.append(el("p", found.error, class_="bad"))
     if found.mine and story.received is None:
         again = el("button", t("Send the same order again"), class_="quiet")
         parts.append(el("form", again, method="post", action=f"/order/{order.id}/again"))
     return join(*parts)
+
+
+def _notices(found: OrderPage, t: Texts) -> Html | None:
+    """What stands beside the state: flags of the newest word, and who has to walk to which switch."""
+    story, claim = found.story, found.claim
+    if story.state in ENDED:
+        claim = None
+    last = story.last
+    newer = claim is not None and (last is None or (claim.at is not None and claim.at >= last.at))
+    signed = tuple(flag for flag in (last.flags if last else ()) if flag != "drill")
+    said = tuple(flag for flag in (claim.flags if claim and newer else ()) if flag not in (*signed, "drill"))
+    rows = [el("p", "⚠ ", flag_text(flag, t), class_="note", data_testid=f"desk-flag-{flag}") for flag in signed]
+    for flag in said:
+        text = flag_text(flag, t) + " " + t("(unsigned)")
+        rows.append(el("p", "⚠ ", text, class_="note", data_testid=f"desk-flag-{flag}"))
+    if claim is not None and newer and claim.waiting_for:
+        text = t("a person has to close: {switches}", switches=", ".join(claim.waiting_for)) + " " + t("(unsigned)")
+        rows.append(el("p", "⚠ ", text, class_="note", data_testid="desk-waiting-for"))
+    return join(*rows) if rows else None
 
 
 def _proof(found: OrderPage, t: Texts) -> Html:

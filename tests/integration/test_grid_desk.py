@@ -61,10 +61,11 @@ class StandIn:
         if self.answering is None:
             return []
         self.count = 0
+        accepted = {"state": "validated", "code": None, "text": EVIL, "kids": [], "agent_mode": "armed"}
         state = "done" if signed.order.action == "release" else "holding"
         return [
             self.line(signed, "cmd_rx", {"digest": signed.digest, "raw": None, "rx": 1}),
-            self.line(signed, "cmd_ack", {"state": "validated", "code": None, "text": EVIL, "kids": []}),
+            self.line(signed, "cmd_ack", accepted),
             self.line(signed, "cmd_eff", {"state": state, "power_w": 37_960_000, "flags": [], "text": "", "ms": {}}),
         ]
 

@@ -23,6 +23,7 @@ from grid.desk.html import el, join
 from grid.errors import CentralRefused, CentralUnreachable, ComposeError, GridError, KeyFileError, RegisterError
 from grid.keystore import create_key, load_key
 from grid.ordering import add_signature, new_order, read_order
+from grid.progress import completion_text, returned_text, state_text, steps, story_state_text, trial_text
 from grid.registrar.register import build, load_register, load_yaml, sign_to_file
 from grid.sequence import Sequence
 from grid.story import tell
@@ -395,9 +396,16 @@ class Story:
         }
         return RecordLine.sign(doc | fields | over, key or self.rec).encode().decode()
 
+    def ack(self, n: int, **over: Any) -> str:
+        fields = {"state": "validated", "code": None, "text": "", "kids": [], "seq": 1}
+        return self.line(n, "cmd_ack", fields | {"agent_mode": "armed", "order_mode": "live"} | over)
+
+    def eff(self, n: int, state: str, power_w: int | None = 37_000_000, **over: Any) -> str:
+        return self.line(n, "cmd_eff", {"state": state, "power_w": power_w, "flags": [], "text": ""} | over)
+
     def good(self) -> list[str]:
         rx = self.line(0, "cmd_rx", {"digest": self.order.digest, "raw": None, "rx": 1})
-        ack = self.line(1, "cmd_ack", {"state": "validated", "code": None, "text": "", "kids": [], "seq": 1})
+        ack = self.ack(1)
         eff = self.line(2, "cmd_eff", {"state": "holding", "power_w": 37_000_000, "flags": ["degraded"], "text": ""})
         return [rx, ack, eff]
 
@@ -444,6 +452,75 @@ def test_anything_else_is_refused_and_does_not_count(case: Story, make: Any, why
 def test_two_signed_records_of_one_number_are_a_fork(case: Story) -> None:
     other = case.line(2, "cmd_eff", {"state": "done", "power_w": 1})
     assert "a fork" in tell(case.order, [*case.good(), other], case.register).refused[0].why
+
+
+@pytest.mark.parametrize("state", ["done", "holding"])
+@pytest.mark.parametrize(
+    ("acceptance", "flags", "trial"),
+    [
+        ({"agent_mode": "shadow"}, [], "shadow"),
+        ({"agent_mode": "monitor"}, [], "monitor"),
+        ({"order_mode": "drill"}, [], "drill"),
+        ({"agent_mode": "shadow"}, ["drill"], "drill"),
+        ({}, ["drill"], "drill"),
+    ],
+)
+def test_what_was_only_tried_out_is_never_to_be_read_aloud(
+    case: Story, acceptance: dict[str, Any], flags: list[str], trial: str, state: str
+) -> None:
+    rx = case.good()[0]
+    told = tell(case.order, [rx, case.ack(1, **acceptance), case.eff(2, state, flags=flags)], case.register)
+    assert told.refused == []
+    assert (told.trial, told.completed, told.returned) == (trial, None, None)
+    named = {"shadow": ["shadow"] * 3, "monitor": ["бақылау", "наблюдения", "observes"], "drill": [""] * 3}[trial]
+    for language, word in zip(("kk", "ru", "en"), named, strict=True):
+        t = load_texts(language)
+        assert completion_text(told, t) is None
+        assert returned_text(told, t) is None
+        said = story_state_text(told, t)
+        assert said == trial_text(trial, t)
+        assert word in str(said)
+        assert state_text(state, t) not in steps(told, t)[-1][1], "the steps do not call it done either"
+        assert trial_text(trial, t) in steps(told, t)[-1][1]
+
+
+def test_a_signed_drill_is_a_drill_whatever_the_site_answers(tmp_path: Path) -> None:
+    case = Story(tmp_path)
+    case.order = signed(order(mode="drill"), case.key)
+    told = tell(case.order, case.good(), case.register)
+    assert (told.trial, told.completed) == ("drill", None)
+
+
+def test_without_the_signed_acceptance_nothing_is_complete(case: Story) -> None:
+    rx, ack, eff = case.good()
+    told = tell(case.order, [rx, eff], case.register)
+    assert told.completed is None
+    assert "acceptance is missing" in told.refused[0].why
+    unnamed = tell(case.order, [rx, case.ack(1, agent_mode=None), eff], case.register)
+    assert unnamed.completed is None, "an acceptance that does not say 'armed' proves nothing"
+    repeated = tell(case.order, [rx, ack, eff, case.ack(3, agent_mode="shadow", dup=True)], case.register)
+    assert repeated.completed is not None, "the mode of a later copy does not undo what was done"
+
+
+def test_completion_is_the_meters_word_and_not_the_end_of_a_failure(case: Story) -> None:
+    rx, ack, _ = case.good()
+
+    def told(*rest: str) -> Any:
+        return tell(case.order, [rx, ack, *rest], case.register)
+
+    en = load_texts("en")
+    held = case.eff(2, "holding", target_w=38_000_000)
+    after = told(held, case.eff(3, "done", 81_000_000))
+    assert completion_text(after, en) == completion(NOW + 2, 37_000_000, en)
+    assert str(returned_text(after, en)).endswith("load 81 MW")
+    failed = told(case.eff(2, "failed", 60_000_000), case.eff(3, "done", 81_000_000))
+    assert completion_text(failed, en) is None
+    assert failed.returned is not None
+    assert told(held, case.eff(3, "failed", 60_000_000)).completed is None
+    assert told(held, case.eff(3, "failed", 60_000_000), case.eff(4, "done", 81_000_000)).completed is None
+    crept = case.eff(3, "holding", 39_000_000, target_w=38_000_000, flags=["degraded"])
+    assert told(held, crept).completed is None, "a later signed word that the load is above the limit again"
+    assert told(held, crept, case.eff(4, "holding", target_w=38_000_000)).completed is not None
 
 
 # Central's client and the desk

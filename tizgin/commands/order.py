@@ -296,9 +296,8 @@ def _check_signers(signed: Any, register: Any) -> dict[str, Any]:
 
 
 def _print_story(signed: Any, register: Any, story: Any, language: str, *, late: bool, unverified: int) -> None:
-    from grid.progress import steps
+    from grid.progress import completion_text, returned_text, steps, trial_text
     from grid.texts import load_texts
-    from grid.words import completion
 
     _show_order(signed.order, language, register, [kid for kid, _ in signed.envelope.signatures])
     t = load_texts(language)
@@ -312,8 +311,11 @@ def _print_story(signed: Any, register: Any, story: Any, language: str, *, late:
         typer.echo(f"{t('REFUSED ANSWER')}: {refused.why}")
     if late:
         typer.echo(t("NOT DELIVERED — CALL"))
-    if story.completed is not None:
-        typer.echo(completion(story.completed.at, story.completed.power_w, t))
+    if story.trial is not None:
+        typer.echo(trial_text(story.trial, t))
+    for said in (completion_text(story, t), returned_text(story, t)):
+        if said is not None:
+            typer.echo(said)
 
 
 @app.command()

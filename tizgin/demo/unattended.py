@@ -22,11 +22,10 @@ from tizgin.demo.processes import module_command, tizgin_command
 from tizgin.demo.register import GRID_COMPANY, SYSTEM_OPERATOR
 from tizgin.demo.report import Figures, Verified
 from tizgin.demo.sites import SLOT_S
-from tizgin.demo.start import COMMAND_S, Demo
+from tizgin.demo.start import Demo
 
 ORDERS_S = 240.0
 AGENT_STOP_S = 15.0
-AT_ONCE_S = 0.5
 DRAIN_S = 10.0
 BUNDLE_S = 60.0
 VERIFY_EXITS = (0, 1, 2, 3)
@@ -68,7 +67,7 @@ async def run(demo: Demo, report: Path) -> Outcome:
         child.require_running("although nobody stopped it")
     await demo.processes.stop(*demo.agents.values(), within_s=AGENT_STOP_S)
     await demo.processes.stop(*demo.simulators.values())
-    left = await drain(demo)
+    left = await drained(demo, DRAIN_S)
     if left:
         outcome.problems.append(f"not drained within {DRAIN_S:g} s: {left}")
     await _evidence(demo, report, outcome)
@@ -171,17 +170,6 @@ def _held(edge: EdgeFiles) -> dict[str, int]:
     with closing(sqlite3.connect(f"{edge.bulk.as_uri()}?mode=ro", uri=True, timeout=5)) as db:
         batches, values = db.execute("SELECT count(*), coalesce(sum(cells), 0) FROM batch").fetchone()
     return {"records": int(records), "batches": int(batches), "values": int(values)}
-
-
-async def drain(demo: Demo) -> dict[str, Any]:
-    """Deliver what the stopped agents still hold; returns what central then still counts differently."""
-
-    async def one(site: str) -> None:
-        command = module_command("tizgin.demo.drain", str(demo.folder.site(site).config))
-        await demo.processes.run(f"drain {site}", command, cwd=demo.folder.root, timeout_s=COMMAND_S, good=(0, 1))
-
-    await asyncio.gather(*(one(site) for site in await drained(demo, AT_ONCE_S)))
-    return await drained(demo, DRAIN_S)
 
 
 async def drained(demo: Demo, within_s: float) -> dict[str, Any]:
