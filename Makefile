@@ -29,7 +29,10 @@ test-long: ## the tests marked long: outages, power cuts, soak
 
 bench: ## what README quotes, against peers and the floor (ARGS="--quick")
 	@deploy/setup.sh test
-	@for name in fieldbus asic orders evidence; do $(PY) -m benchmarks.$$name --json $(ARGS) || exit 1; done
+	@for name in fieldbus asic orders evidence; do \
+		test -f benchmarks/$$name.py || { echo "benchmark $$name: not in this checkout, left out" >&2; continue; }; \
+		$(PY) -m benchmarks.$$name --json $(ARGS) || exit 1; \
+	done
 
 lint: ## ruff, mypy and import-linter
 	@deploy/setup.sh python

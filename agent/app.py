@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from agent.acquisition import Bench, build
-from agent.clock import Clock, SystemClock, TrustedTime
+from agent.clock import STEP_MS, Clock, Step, StepWatch, SystemClock, TrustedTime
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
@@ -25,7 +25,7 @@ from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
 from agent.errors import AgentError, LedgerError
 from agent.health import HealthServer
-from agent.identity import load_keys
+from agent.identity import check_tls, load_keys
 from agent.inbox import Inbox
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
@@ -98,6 +98,13 @@ class AgentApp:
             AgentError: it cannot start; the message says what to do.
         """
         keys = load_keys(self._state_dir)
+        if (uplink := self.site.uplink) is not None:
+            check_tls(
+                self._base / uplink.ca_file,
+                self._base / uplink.cert_file,
+                self._base / uplink.key_file,
+                self.site.site.id,
+            )
         self.ledger = Ledger.open(
             self._state_dir / "ledger.db", site=self.site.site.id, key=keys.rec, clock=self.clock, fw=self._version
         )
@@ -105,6 +112,7 @@ class AgentApp:
             self._state_dir / "bulk.db", boot=self.ledger.boot, max_bytes=self.site.agent.bulk_max_mb * 1024 * 1024
         )
         needs_snmp = any(d.kind == "pdu" for d in self.site.devices)
+        self._steps = StepWatch(self.clock)
         try:
             async with SnmpSession() if needs_snmp else contextlib.nullcontext() as snmp:
                 await self._run(keys.log.public.text, keys.rec.public.text, snmp, on_ready)
@@ -142,6 +150,9 @@ class AgentApp:
                 task.cancel()
             await asyncio.gather(*links, return_exceptions=True)
         await self.closer.prepare()
+        high_water = int(self.ledger.meta("high_water") or 0)
+        if self.clock.now_ms() < high_water - STEP_MS:
+            self._clock_stepped(Step(high_water, self.clock.now_ms()))
         self.closer.watch_supply()
         health = HealthServer(
             self.site.agent.metrics_host, self.site.agent.metrics_port, self.reports.status, self.reports.figures
@@ -160,6 +171,7 @@ class AgentApp:
                     ("live", self._publish_live()),
                     ("progress", self._publish_progress()),
                     ("housekeeping", self._housekeeping()),
+                    ("clock-watch", self._watch_clock()),
                 ):
                     tasks.create_task(work, name=name)
                 log.info("agent_started", site=self.site.site.id, epoch=self.ledger.epoch, mode=self.gates.mode)
@@ -245,6 +257,7 @@ class AgentApp:
             site.agent.bulk_period_s,
         )
         self.closer = SlotCloser(site, self.ledger, self.bench, self.fleet, self.graph, clock)
+        self.closer.check_clock = self._check_clock
         self.inbox = Inbox(self._state_dir, self.gates, lambda: self._keys_document)
         self.uplink = self._uplink()
         self.live.on_sample(self._sampled)
@@ -359,6 +372,26 @@ class AgentApp:
     async def _take_order(self, raw: bytes, retained: bool) -> None:
         await self.reception.take(raw, retained)
 
+    # clock -------------------------------------------------------------------------------------------------------
+
+    async def _watch_clock(self) -> None:
+        while True:
+            self._check_clock()
+            await asyncio.sleep(1)
+
+    def _check_clock(self) -> None:
+        step = self._steps.check()
+        if step is not None:
+            self._clock_stepped(step)
+
+    def _clock_stepped(self, step: Step) -> None:
+        """Somebody set the wall clock: told, recorded, and the slot it happened in is a gap."""
+        log.error("clock_stepped", step_ms=step.step_ms, was_ms=step.was_ms, now_ms=step.now_ms)
+        self.closer.clock_stepped()
+        self.engine.clock_stepped(step.step_ms)
+        fields = {"step_ms": step.step_ms, "was": step.was_ms, "now": step.now_ms}
+        self._spawn(self.ledger.commit(Txn().record("site", "clock", fields)))
+
     # events --------------------------------------------------------------------------------------------------------
 
     def _sampled(self, sample: Sample) -> None:
@@ -443,6 +476,7 @@ class AgentApp:
                 part.write_text(json.dumps(self.reports.status()))
                 part.replace(path)
                 if count % int(HIGH_WATER_S / 2) == 0:
+                    await asyncio.to_thread(self.ledger.tend_ballast)
                     await self.ledger.commit(Txn().set_meta("high_water", str(self.trusted.low_ms())))
             except (OSError, LedgerError) as error:
                 log.error("housekeeping_failed", error=str(error))

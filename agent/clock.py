@@ -96,6 +96,38 @@ def clock_state(clock: Clock) -> dict[str, object]:
     return {"s": "S" if clock.synchronised() else "U", "src": clock.source, "off_us": None}
 
 
+STEP_MS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The wall clock moved against the monotonic one. Times in ms."""
+
+    was_ms: int
+    """What the wall clock would have shown without the step."""
+    now_ms: int
+
+    @property
+    def step_ms(self) -> int:
+        """Positive where the clock went forward."""
+        return self.now_ms - self.was_ms
+
+
+class StepWatch:
+    """Sees steps of the wall clock between two looks; slow corrections (slewing) are not steps."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._wall_ms, self._mono_ns = clock.now_ms(), clock.mono_ns()
+
+    def check(self) -> Step | None:
+        """The step since the last look, where it is more than two seconds."""
+        wall_ms, mono_ns = self._clock.now_ms(), self._clock.mono_ns()
+        expected_ms = self._wall_ms + (mono_ns - self._mono_ns) // 1_000_000
+        self._wall_ms, self._mono_ns = wall_ms, mono_ns
+        return Step(expected_ms, wall_ms) if abs(wall_ms - expected_ms) > STEP_MS else None
+
+
 @dataclass(slots=True)
 class TrustedTime:
     """The trusted lower bound of the present time."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,6 +21,8 @@ from cryptography.x509.oid import NameOID
 from agent.errors import AgentError
 from wire.errors import BadKey
 from wire.keys import SigningKey, b64
+
+log = structlog.get_logger()
 
 REC, LOG, TLS = "rec.key", "log.key", "tls.key"
 
@@ -69,6 +73,45 @@ def load_keys(state_dir: Path) -> Keys:
         except BadKey as error:
             raise AgentError(f"{state_dir / name}: {error}") from None
     return Keys(*found)
+
+
+def check_tls(ca_file: Path, cert_file: Path, key_file: Path, site: str) -> None:
+    """Can these files be this site's TLS identity? Asked before anything is started.
+
+    Raises:
+        AgentError: missing, unreadable, open to others, or not belonging together; the message names the file.
+    """
+    authorities = _certificates(ca_file, "the certificate of central's authority")
+    certificate = _certificates(cert_file, "this site's certificate, as central's authority issued it")[0]
+    try:
+        key = serialization.load_pem_private_key(_read_secret(key_file), None)
+    except (ValueError, TypeError) as error:
+        raise AgentError(f"{key_file}: not a private key in PEM: {error}; enrol the site anew") from None
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        raise AgentError(
+            f"{cert_file}: belongs to another key than {key_file}; put the certificate issued for it there"
+        )
+    names = [str(n.value) for n in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if names != [site]:
+        raise AgentError(
+            f"{cert_file}: issued to {', '.join(names) or 'nobody'}, expected {site}; ask for one of this site"
+        )
+    now = datetime.now(UTC)
+    if certificate.not_valid_after_utc < now:
+        # Metering and the orders that are held go on without a connection.
+        log.error("tls_certificate_expired", file=str(cert_file), since=certificate.not_valid_after_utc.isoformat())
+    if all(a.not_valid_after_utc < now for a in authorities):
+        log.error("tls_authority_expired", file=str(ca_file))
+
+
+def _certificates(path: Path, what: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise AgentError(f"{path}: cannot be read ({error.strerror}); expected {what}; put it there") from None
+    except ValueError:
+        raise AgentError(f"{path}: no certificate in PEM; expected {what}; put it there") from None
 
 
 def make_keys(state_dir: Path) -> None:

@@ -72,7 +72,7 @@ class Reports:
         found: set[str] = set()
         if not self.clock.synchronised():
             found.add("clock_unsynchronised")
-        if self.closer.unwritten or self.bulk.refused:
+        if self.ledger.failing or self.bulk.failing:
             found.add("storage")
         if any("orphaned" in o.flags for o in self.engine.journal.live.values()):
             found.add("orphaned")
@@ -119,7 +119,8 @@ class Reports:
         """For ``/healthz`` and ``tizgin agent status``."""
         silent = [m for m in self.bench.meters if not self.values.device_alive(m)]
         return {
-            "ok": self.closer.unwritten == 0 and self.bulk.refused == 0,
+            "ok": self.ledger.failing is None and self.bulk.failing is None,
+            "storage": self.ledger.failing or self.bulk.failing,
             "site": self.site.site.id,
             "epoch": self.ledger.epoch,
             "mode": self.engine.gates.mode,
@@ -147,6 +148,8 @@ class Reports:
             "bulk_values_total": self.bulk.cells,
             "bulk_refused_total": self.bulk.refused,
             "strange_commits_total": delivery.strange_commits,
+            "inbound_refused_total": self.uplink.refused_inbound,
+            "inbound_dropped_total": self.uplink.dropped_inbound,
             "slots_unwritten_total": self.closer.unwritten,
             "orders_live": len(self.engine.journal.live),
             "orders_refused_total": sum(self.reception.refused.values()),

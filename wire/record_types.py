@@ -118,6 +118,18 @@ GAP_REASONS = frozenset(
 )
 
 
+class Clock(TypedDict):
+    """The wall clock moved by more than 2 s against the monotonic clock (stream ``site``). Times in ms.
+
+    ``was`` is what it would have shown without the step (after a start: the trusted time of the run before), ``now``
+    what it shows, ``step_ms`` = now − was. The slots it happened in are gaps with reason ``CLOCK``.
+    """
+
+    step_ms: int
+    was: int
+    now: int
+
+
 class Event(TypedDict):
     """Something happened (stream ``site``): ``switch_position``, ``foreign_write``, ``alarm``, ``mode`` …"""
 

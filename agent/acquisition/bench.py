@@ -63,6 +63,19 @@ class MeterPort:
     subscription: Subscription | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _LinkClock:
+    """The agent's clock as a link asks for it: every time in the agent comes from one source."""
+
+    clock: Clock
+
+    def monotonic_ns(self) -> int:
+        return self.clock.mono_ns()
+
+    def wall_ms(self) -> int:
+        return self.clock.now_ms()
+
+
 @dataclass(slots=True)
 class Bench:
     """All ports of a site."""
@@ -178,7 +191,9 @@ def build(site: Site, live: LiveState, clock: Clock, *, base: Path, snmp: SnmpSe
     try:
         for link in site.links:
             if urlsplit(link.url).scheme != "snmp":
-                bench.links[link.id] = ModbusLink(link.url, name=link.id, timeout_s=link.timeout_s)
+                bench.links[link.id] = ModbusLink(
+                    link.url, name=link.id, timeout_s=link.timeout_s, clock=_LinkClock(clock)
+                )
         for device in site.devices:
             _device(bench, device, base)
         for node in site.nodes:

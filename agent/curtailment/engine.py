@@ -73,6 +73,12 @@ class Engine:
         ]
         return min(targets, default=None)
 
+    def clock_stepped(self, step_ms: int) -> None:
+        """The wall clock was set. One that jumped forward must not end what an order holds: a release must."""
+        if step_ms > 0:
+            for order in self.journal.live.values():
+                order.flags.add(Flag.CLOCK_SUSPECT)
+
     # start-up ------------------------------------------------------------------------------------------------------
 
     async def recover(self) -> None:
@@ -118,8 +124,10 @@ class Engine:
                         log.error("no_journal_no_movement", order=order.id, error=str(error))
                     except Exception:  # one order's trouble must not stop the others
                         log.exception("order_failed_to_advance", order=order.id)
+                # Not wait_for: in Python 3.11 it can lose a cancellation that comes together with the event.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.wake.wait(), TICK_S)
+                    async with asyncio.timeout(TICK_S):
+                        await self.wake.wait()
                 self.wake.clear()
         finally:
             pending = [t for o in self.journal.live.values() for t in o.tasks]
@@ -383,7 +391,8 @@ class Engine:
         until = order.doc.hold_until
         hold = order.order.hold
         over = until is not None and hold is not None and hold.restore_auto and self.clock.now_ms() >= until
-        if over and self.clock.synchronised() and self.online() and Flag.ORPHANED not in order.flags:
+        doubt = order.flags & {Flag.ORPHANED, Flag.CLOCK_SUSPECT}
+        if over and self.clock.synchronised() and self.online() and not doubt:
             order.doc.released_by = "hold ended"
             await self.journal.move(order, S.RESTORING, "the order allowed its own end")
 
@@ -497,6 +506,19 @@ class Engine:
             "escalated": list(doc.escalated),
             "text": doc.text,
         }
+
+    async def tell_unjournalled(self, order_id: str, why: str) -> None:
+        """An order that could not be written down, and so is not carried out: unsigned, and it says so."""
+        await self.on_progress(
+            Progress(
+                site=self.ledger.site,
+                epoch=self.ledger.epoch,
+                order=order_id,
+                state=S.REJECTED,
+                at=self.clock.now_ms(),
+                text=f"no_journal: {why}"[:500],
+            )
+        )
 
     async def _tell(self, order: LiveOrder) -> None:
         now = self.clock.mono_ns()

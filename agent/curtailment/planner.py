@@ -87,20 +87,24 @@ def _trim(expected: dict[str, int], wanted: int) -> None:
 def choose_outputs(outputs: Iterable[Output], excess_w: int) -> Choice:
     """Switches to open for an excess: the fewest operations, САОН feeders last.
 
-    One switch that suffices beats several; the smallest that suffices beats a larger one.
+    One switch that suffices beats several; the smallest that suffices beats a larger one. Of two switches with the same
+    machines behind them only one is chosen: the other would bring nothing more.
     """
     wanted = excess_w + excess_w * MARGIN_PERMILLE // 1000
     expected: dict[str, int] = {}
     total = 0
+    opened: frozenset[str] = frozenset()
     left = [o for o in outputs if o.gain_w > 0]
     for group in ([o for o in left if not o.saon], [o for o in left if o.saon]):
-        rest = sorted(group, key=lambda o: (o.gain_w, o.id))
+        rest = sorted((o for o in group if not o.machines & opened), key=lambda o: (o.gain_w, o.id))
         while rest and total < wanted:
             fitting = [o for o in rest if o.gain_w >= wanted - total]
             pick = fitting[0] if fitting else rest[-1]
-            rest.remove(pick)
+            rest = [o for o in rest if o is not pick and not o.machines & pick.machines]
             expected[pick.id] = pick.gain_w
+            opened |= pick.machines
             total += pick.gain_w
+    _trim(expected, wanted)
     return Choice(tuple(expected), expected)
 
 

@@ -75,6 +75,8 @@ class Reception:
         except LedgerError as error:
             self.refused[Reason.NO_JOURNAL] = self.refused.get(Reason.NO_JOURNAL, 0) + 1
             log.error("order_refused_no_journal", order=signed.order.id, error=str(error))
+            # It cannot be signed without a journal; said all the same. Central sends the order again until answered.
+            await self.engine.tell_unjournalled(signed.order.id, str(error))
         self.engine.wake.set()
 
     def _context(self, retained: bool) -> Context:
@@ -82,7 +84,8 @@ class Reception:
             site=self.site.site.id,
             epoch=self.ledger.epoch,
             genesis_ms=self.genesis_ms,
-            now_ms=self.clock.now_ms(),
+            # A wall clock behind the trusted time has been set back: the present is at least the trusted time.
+            now_ms=max(self.clock.now_ms(), self.trusted.low_ms()),
             trusted_low_ms=self.trusted.low_ms(),
             synchronised=self.clock.synchronised(),
             retained=retained,
@@ -239,7 +242,11 @@ class Reception:
         if shadow:
             txn.record("cmd", "cmd_eff", self.engine.effect(live, S.DONE) | {"text": text})
         self.journal.insert(live, signed.raw, txn)
-        await self.ledger.commit(txn, urgent=True)
+        try:
+            await self.ledger.commit(txn, urgent=True)
+        except LedgerError:
+            self._take_back(rx_ms, verdict.persons[0])
+            raise
         self.journal.inserted(live)
         took = (self.clock.mono_ns() - rx_mono) // 1_000_000
         live.doc.accepted_ms = took
@@ -270,6 +277,12 @@ class Reception:
             )
         self._alone.append((now_ms, person, amount))
         return None
+
+    def _take_back(self, now_ms: int, person: str) -> None:
+        """An order that was not journalled uses up nothing of what a person may order alone."""
+        spent = next((a for a in reversed(self._alone) if a[:2] == (now_ms, person)), None)
+        if spent is not None:
+            self._alone.remove(spent)
 
     def _plan_text(self, live: LiveOrder, shadow: bool) -> str:
         word = "would put" if shadow else "will put"

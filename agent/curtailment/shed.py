@@ -70,6 +70,7 @@ class Shedder:
             try:
                 n = await self.journal.intend(order, "sleep", machine, expected_w, prior, urgent=False)
             except LedgerError as error:
+                order.doc.attempts[machine] -= 1  # nothing was tried: it may be, once there is a journal again
                 log.error("no_journal_no_movement", target=machine, order=order.id, error=str(error))
                 return
             self._first_output(order)
@@ -95,6 +96,7 @@ class Shedder:
         try:
             n = await self.journal.intend(order, "open", switch, expected_w, None, urgent=True)
         except LedgerError as error:
+            order.doc.attempts[switch] -= 1
             log.error("no_journal_no_movement", target=switch, order=order.id, error=str(error))
             return
         self._first_output(order)

@@ -33,6 +33,10 @@ log = structlog.get_logger()
 
 GROUP_S = 0.05
 BALLAST_BYTES = 4 * 1024 * 1024
+ROOM_FOR_BALLAST = 4 * BALLAST_BYTES
+"""The ballast is made only where this much is free: it must not be what fills the disk."""
+NO_SPACE = ("full", "disk I/O error")
+"""How SQLite says that the disk took no more: its own word, and what a quota or a file size limit looks like."""
 T = TypeVar("T")
 
 
@@ -97,6 +101,8 @@ class Ledger:
         self._listeners: list[Callable[[list[Appended]], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self.failing: str | None = None
+        """Why the last write failed; ``None`` once one succeeded."""
         self.boot = secrets.token_hex(8)
         self.site = self._meta("site") or ""
         self.epoch = self._meta("epoch") or ""
@@ -122,8 +128,37 @@ class Ledger:
                 "one agent per site: stop the other one first"
             ) from None
         try:
-            fresh = not path.exists()
-            db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            try:
+                db = cls._connect(path, site, key)
+            except sqlite3.OperationalError as error:
+                if not _no_space(error) or not cls._give_up_ballast(path):
+                    raise
+                db = cls._connect(path, site, key)
+            cls._make_ballast(path)
+        except (sqlite3.Error, OSError) as error:
+            os.close(lock)
+            todo = (
+                "free space on that disk"
+                if _no_space(error)
+                else "check its owner and mode; a damaged ledger is moved away, which begins a new epoch"
+            )
+            raise LedgerError(f"{path}: the ledger cannot be opened: {error}; {todo}") from error
+        found = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('site', 'kid', 'version')").fetchall())
+        if found.get("site") != site or found.get("kid") != key.kid or found.get("version") != str(VERSION):
+            db.close()
+            os.close(lock)
+            raise LedgerForeign(
+                f"{path}: belongs to site {found.get('site')!r} with record key {found.get('kid')} (format "
+                f"{found.get('version')}), but the configuration says site {site!r} with key {key.kid}; "
+                "restore the key, or move the ledger away to begin a new epoch"
+            )
+        return cls(db, lock, path, key, clock, fw)
+
+    @classmethod
+    def _connect(cls, path: Path, site: str, key: SigningKey) -> sqlite3.Connection:
+        fresh = not path.exists()
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
             path.chmod(0o600)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
@@ -141,20 +176,10 @@ class Ledger:
                     ],
                 )
                 db.execute("COMMIT")
-            cls._make_ballast(path)
-        except (sqlite3.Error, OSError) as error:
-            os.close(lock)
-            raise LedgerError(f"{path}: the ledger cannot be opened: {error}") from error
-        found = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('site', 'kid', 'version')").fetchall())
-        if found.get("site") != site or found.get("kid") != key.kid or found.get("version") != str(VERSION):
+        except BaseException:
             db.close()
-            os.close(lock)
-            raise LedgerForeign(
-                f"{path}: belongs to site {found.get('site')!r} with record key {found.get('kid')} (format "
-                f"{found.get('version')}), but the configuration says site {site!r} with key {key.kid}; "
-                "restore the key, or move the ledger away to begin a new epoch"
-            )
-        return cls(db, lock, path, key, clock, fw)
+            raise
+        return db
 
     @staticmethod
     def _next_epoch(path: Path) -> int:
@@ -173,10 +198,27 @@ class Ledger:
         ballast = path.with_suffix(".ballast")
         if not ballast.exists():
             try:
+                if free_bytes(path) < ROOM_FOR_BALLAST:
+                    return
                 with ballast.open("wb") as handle:
                     os.posix_fallocate(handle.fileno(), 0, BALLAST_BYTES)
             except OSError:
                 ballast.unlink(missing_ok=True)
+
+    @staticmethod
+    def _give_up_ballast(path: Path) -> bool:
+        """Free the ballast; false where there is none left."""
+        ballast = path.with_suffix(".ballast")
+        if not ballast.exists():
+            return False
+        ballast.unlink(missing_ok=True)
+        log.error("disk_full_ballast_given_up", path=str(ballast), bytes=BALLAST_BYTES)
+        return True
+
+    def tend_ballast(self) -> None:
+        """Lay the ballast down again once there is room. Blocking; called now and then."""
+        if self.failing is None:
+            self._make_ballast(self._path)
 
     def start(self) -> None:
         """Start the writer; the loop that calls this owns it until :meth:`close`."""
@@ -248,7 +290,8 @@ class Ledger:
             await self._kick.wait()
             if not self._urgent.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._urgent.wait(), GROUP_S)
+                    async with asyncio.timeout(GROUP_S):
+                        await self._urgent.wait()
             self._kick.clear()
             self._urgent.clear()
             batch, self._pending = self._pending, []
@@ -265,9 +308,18 @@ class Ledger:
                 raise
             except Exception as error:  # every waiter must hear of it, whatever it is
                 results = [LedgerError(f"{self._path}: {error}")] * len(batch)
+            self._note(results)
             self._settle([future for *_, future in batch], results)
             if self._closing:
                 self._kick.set()
+
+    def _note(self, results: Sequence[list[Appended] | LedgerError]) -> None:
+        """Keep why nothing could be written; say it when it begins and when it ends."""
+        failed = [r for r in results if isinstance(r, LedgerError)]
+        why = str(failed[0]) if failed and len(failed) == len(results) else None
+        if (why is None) is not (self.failing is None):
+            log.error("ledger_not_written", error=why) if why else log.info("ledger_written_again")
+        self.failing = why
 
     def _settle(
         self, futures: list[asyncio.Future[list[Appended]]], results: Sequence[list[Appended] | LedgerError]
@@ -297,8 +349,7 @@ class Ledger:
             except sqlite3.OperationalError as error:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                if attempt == 1 and "full" in str(error):
-                    self._path.with_suffix(".ballast").unlink(missing_ok=True)
+                if attempt == 1 and _no_space(error) and self._give_up_ballast(self._path):
                     continue
                 return [LedgerError(f"{self._path}: {error}")] * len(batch)
         raise AssertionError("unreachable")
@@ -390,6 +441,16 @@ class Ledger:
         return await self.execute(
             "UPDATE record SET committed=0 WHERE stream=? AND n BETWEEN ? AND ? AND committed=1", stream, first, last
         )
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes that may still be written to the disk of a file."""
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize
+
+
+def _no_space(error: Exception) -> bool:
+    return any(word in str(error) for word in NO_SPACE)
 
 
 def _row(row: tuple[Any, ...]) -> Appended:

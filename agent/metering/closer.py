@@ -49,6 +49,10 @@ class PointState:
     decode: dict[str, dict[str, Any]]
     chain: SlotChain | None = None
     sn: str | None = None
+    rebind: bool = False
+    """True until the meter is bound anew, because its decode map or device is not that of the last bind."""
+    stepped: bool = False
+    """True from a step of the wall clock until the slot that holds it is recorded as a gap."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,8 @@ class SlotCloser:
     graph: Graph
     clock: Clock
     on_slot: Callable[[int], None] = lambda _t: None
+    check_clock: Callable[[], None] = lambda: None
+    """Looks for a step of the wall clock and calls :meth:`clock_stepped` where there was one."""
     states: dict[str, PointState] = field(default_factory=dict)
     unwritten: int = 0
     dark_since: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -83,20 +89,25 @@ class SlotCloser:
     async def _restore(self, state: PointState) -> None:
         stream = f"mp:{state.point.id}"
         bind = await self.ledger.read(
-            "SELECT payload, hash FROM record WHERE stream=? AND ty='bind' ORDER BY n DESC LIMIT 1", stream
+            "SELECT payload, hash, at FROM record WHERE stream=? AND ty='bind' ORDER BY n DESC LIMIT 1", stream
         )
         if not bind:
             return
         doc = json.loads(bytes(bind[0][0]))
         if doc["pts"] != state.decode or doc["device"] != state.point.device:
             log.warning("meter_rebound", point=state.point.id, reason="its decode map or device changed")
-            return
+            state.rebind = True
         state.sn = doc["sn"]
         state.chain = self._chain(state, bytes(bind[0][1]).hex())
         rows = await self.ledger.read("SELECT doc FROM boundary WHERE mp=? ORDER BY t DESC LIMIT 1", state.point.id)
-        if not rows:
+        # What was read before is not comparable where the registers are others, and unknown where it was not written:
+        # the slots since then are gaps.
+        slot = self.site.agent.slot_s
+        bound_s = int(bind[0][2]) // 1000 // slot * slot
+        last = json.loads(rows[0][0]) if rows else {"t": bound_s, "rt": bound_s * 1000}
+        if state.rebind or not rows:
+            state.chain.last = Boundary(int(last["t"]), int(last["rt"]), why="AGENT_DOWN", tries=0)
             return
-        last = json.loads(rows[0][0])
         state.chain.last = Boundary.from_doc(last)
         anchor = await self.ledger.read(
             "SELECT doc FROM boundary WHERE mp=? AND t=?", state.point.id, last["anchor"] or 0
@@ -137,20 +148,31 @@ class SlotCloser:
     async def run(self) -> None:
         """Close slots until cancelled."""
         slot = self.site.agent.slot_s
+        window = min(30.0, slot / 10)
         while True:
-            now = self.clock.now_ms() / 1000
-            boundary = (int(now) // slot + 1) * slot
-            await asyncio.sleep(max(0.0, boundary - now))
-            if self.clock.now_ms() < boundary * 1000:  # the sleep ended a hair early
-                await asyncio.sleep(0.002)
-            window = min(30.0, slot / 10)
+            boundary = (self.clock.now_ms() // 1000 // slot + 1) * slot
+            await self._until(boundary)
+            self.check_clock()
+            if not 0 <= self.clock.now_ms() / 1000 - boundary <= window:
+                continue  # the clock was set, or this process did not run: the next boundary tells what was missed
             async with asyncio.TaskGroup() as group:
                 for state in self.states.values():
                     group.create_task(self._close(state, boundary, window), name=f"slot-{state.point.id}")
             self.on_slot(boundary)
 
+    async def _until(self, boundary: int) -> None:
+        """Sleep to a boundary in short steps, so that a clock that is set meanwhile is seen; it may return early then."""
+        slot = self.site.agent.slot_s
+        left = boundary - self.clock.now_ms() / 1000
+        while 0 < left <= slot:
+            await asyncio.sleep(min(left, 1.0))
+            left = boundary - self.clock.now_ms() / 1000
+
     async def _close(self, state: PointState, t: int, window_s: float) -> None:
         boundary = await self._read(state, t, window_s)
+        self.check_clock()
+        if state.stepped:  # a slot that holds a step has no length that a clock could vouch for
+            boundary = Boundary(t, self.clock.now_ms(), why="CLOCK", tries=boundary.tries)
         try:
             await self._record(state, boundary)
         except LedgerError as error:
@@ -210,17 +232,24 @@ class SlotCloser:
             if not boundary.good:
                 return  # never in service yet: nothing is claimed about it
             state.chain = await self._bind(state, boundary.sn)
-        elif boundary.good and boundary.sn is not None and state.sn is not None and boundary.sn != state.sn:
-            await self._swap(state, state.chain, boundary)
-            return
         if state.chain.last is not None and boundary.t <= state.chain.last.t:
             log.warning("slot_again", point=state.point.id, t=boundary.t)
             return
+        other = boundary.sn is not None and state.sn is not None and boundary.sn != state.sn
+        if boundary.good and (other or state.rebind):
+            await self._swap(state, state.chain, boundary)
+            return
         await self.ledger.commit(self._txn(state, state.chain, boundary))
+        state.stepped = False
+
+    def clock_stepped(self) -> None:
+        """The wall clock was set: the slot it happened in becomes a gap at every point."""
+        for state in self.states.values():
+            state.stepped = True
 
     def _txn(self, state: PointState, chain: SlotChain, boundary: Boundary) -> Txn:
         txn = Txn()
-        for record in chain.close(boundary):
+        for record in chain.close(boundary, missed="CLOCK" if state.stepped else "AGENT_DOWN"):
             txn.record(f"mp:{state.point.id}", record.ty, record.fields)
         txn.run(
             "INSERT OR REPLACE INTO boundary VALUES (?,?,?,?)",
@@ -238,11 +267,12 @@ class SlotCloser:
         return txn
 
     async def _swap(self, state: PointState, chain: SlotChain, boundary: Boundary) -> None:
-        """Another meter answers at the same place: the slot is a gap, and the new meter is bound."""
-        log.warning("meter_serial_changed", point=state.point.id, was=state.sn, now=boundary.sn)
+        """Another meter answers at the same place, or it is read otherwise: the slot is a gap, and it is bound anew."""
+        log.warning("meter_bound_anew", point=state.point.id, was=state.sn, now=boundary.sn, configured=state.rebind)
         await self.ledger.commit(self._txn(state, chain, boundary))
         state.chain = await self._bind(state, boundary.sn)
         state.chain.anchor = boundary
+        state.rebind = False
 
     def watch_supply(self) -> None:
         """Note which meters are dark behind an open switch, and since when. Called on every change of a position."""

@@ -98,8 +98,12 @@ class SlotChain:
     carried: bool = False
     """True where an interval record already carries the anchor's frames."""
 
-    def close(self, new: Boundary) -> list[SlotRecord]:
+    def close(self, new: Boundary, *, missed: str = "AGENT_DOWN") -> list[SlotRecord]:
         """Records for the slots between the newest boundary and this one.
+
+        Args:
+            new: the boundary that is due now.
+            missed: why boundaries between the newest one and this one were not read.
 
         Raises:
             ValueError: the boundary is not on the grid or not after the newest one.
@@ -113,11 +117,10 @@ class SlotChain:
             return []
         if new.t <= self.last.t:
             raise ValueError(f"boundary {new.t} does not come after {self.last.t}")
-        missed = range(self.last.t + self.slot_s, new.t, self.slot_s)
         records: list[SlotRecord] = []
         previous = self.last
-        for t in missed:
-            absent = Boundary(t, t * 1000, why="AGENT_DOWN", tries=0)
+        for t in range(self.last.t + self.slot_s, new.t, self.slot_s):
+            absent = Boundary(t, t * 1000, why=missed, tries=0)
             records.append(self._slot(previous, absent))
             previous = absent
         records.append(self._slot(previous, new))
@@ -183,7 +186,8 @@ class SlotChain:
             fields["raw0"] = [list(f) for f in start.frames]
         if anchor is not None and anchor.t != start.t:
             bridge = interval_wh(anchor.bits[IMPORT], start.bits[IMPORT], self.decode[IMPORT])
-            if bridge is not None and bridge >= 0:
+            another = None not in {anchor.sn, start.sn} and anchor.sn != start.sn
+            if bridge is not None and bridge >= 0 and not another:
                 fields["bridge_wh"] = bridge
                 fields["bridge_rt"] = anchor.rt_ms
                 fields["bridge_reg"] = dict(anchor.bits)

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 import structlog
 
+from agent.errors import LedgerError
+from agent.ledger.store import BALLAST_BYTES, free_bytes
+
 log = structlog.get_logger()
 T = TypeVar("T")
 
@@ -23,6 +26,8 @@ CREATE TABLE IF NOT EXISTS batch (
 CREATE INDEX IF NOT EXISTS batch_open ON batch (id) WHERE committed_ms IS NULL;
 """
 KEEP_MS = 24 * 3600 * 1000
+LEAVE_FREE_BYTES = 2 * BALLAST_BYTES
+"""Telemetry stops before the disk is full: what is left, and what the ballast frees, is for evidence and orders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,15 @@ class BulkOutbox:
         self.rows = 0
         self.cells = 0
         self.refused = 0
+        self.failing: str | None = None
+        """Why the last batch was refused; ``None`` once one was stored."""
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connect()
+        except sqlite3.OperationalError as error:  # the disk, not the file: what waits in it must not be put away
+            raise LedgerError(f"{self._path}: cannot be opened: {error}; free space, or check its owner") from error
         except sqlite3.DatabaseError as error:
             aside = self._path.with_name(f"{self._path.name}.corrupt")
             log.error("bulk_corrupt", path=str(self._path), error=str(error), moved_to=str(aside))
@@ -70,13 +79,18 @@ class BulkOutbox:
         return db
 
     async def _call(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._path}: {error}") from error
 
     async def put(self, packed: bytes, *, n: int, t0: int, rows: int, cells: int) -> bool:
         """Store batch ``n``. False when the disk or the byte cap refuses it: counted, never silent."""
 
-        def work() -> bool:
+        def work() -> str | None:
             try:
+                if free_bytes(self._path) < LEAVE_FREE_BYTES:
+                    return f"less than {LEAVE_FREE_BYTES} bytes free on the disk"
                 used = self._used_bytes()
                 if used + len(packed) > self._max_bytes:
                     self._db.execute(
@@ -84,24 +98,26 @@ class BulkOutbox:
                         "(SELECT id FROM batch WHERE committed_ms IS NOT NULL ORDER BY id LIMIT 200)"
                     )
                     if self._used_bytes() + len(packed) > self._max_bytes:
-                        return False
+                        return f"the cap of {self._max_bytes} bytes is reached"
                 self._db.execute(
                     "INSERT INTO batch (boot, n, t0, cells, n_rows, packed) VALUES (?,?,?,?,?,?)",
                     (self.boot, n, t0, cells, rows, packed),
                 )
-            except sqlite3.OperationalError as error:
-                log.error("bulk_write_failed", path=str(self._path), error=str(error))
-                return False
-            return True
+            except (sqlite3.Error, OSError) as error:
+                return str(error)
+            return None
 
-        stored = await self._call(work)
-        if stored:
+        why = await self._call(work)
+        if (why is None) is not (self.failing is None):
+            log.error("bulk_refused", path=str(self._path), reason=why) if why else log.info("bulk_stored_again")
+        self.failing = why
+        if why is None:
             self.next_n = n + 1
             self.rows += rows
             self.cells += cells
         else:
             self.refused += 1
-        return stored
+        return why is None
 
     def _used_bytes(self) -> int:
         pages, free, size = (

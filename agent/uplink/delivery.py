@@ -115,8 +115,10 @@ class Delivery:
                 await asyncio.sleep(5)
                 continue
             if not more:
+                # Not wait_for: in Python 3.11 it can lose a cancellation that comes together with the event.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), 5.0)
+                    async with asyncio.timeout(5.0):
+                        await wake.wait()
                 wake.clear()
 
     def _due(self, sent: dict[int, int], idx: int) -> bool:

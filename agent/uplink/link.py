@@ -11,6 +11,7 @@ import contextlib
 import random
 import socket
 import ssl
+import sys
 import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,6 +65,17 @@ class Endpoint:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.cert_file, self.key_file)
         return context
+
+
+def why_not(error: BaseException | None, ca_file: str) -> str:
+    """Why there is no connection, in words for the person who can change it."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the broker's certificate is not trusted: {error.verify_message}; expected one that {ca_file} vouches for"
+        )
+    if isinstance(error, ssl.SSLError):
+        return f"the broker did not agree on TLS: {error.reason}; check port, ca_file and cert_file"
+    return f"the broker cannot be reached: {error or 'no reason given'}"
 
 
 class MqttLink:
@@ -152,7 +164,8 @@ class MqttLink:
         future: asyncio.Future[None] = loop.create_future()
         self._acks[info.mid] = future
         try:
-            await asyncio.wait_for(future, 30)
+            async with asyncio.timeout(30):
+                await future
         except TimeoutError:
             raise NotConnected(f"{topic}: no acknowledgement within 30 s") from None
         finally:
@@ -182,7 +195,8 @@ class MqttLink:
         self._hand(self._down, str(reason))
 
     def _failed_cb(self, _c: paho.Client, _u: Any) -> None:
-        self._hand(self._note_error, "broker cannot be reached, or TLS was refused")
+        # paho calls this from where it caught the error, and tells it in no other way.
+        self._hand(self._note_error, why_not(sys.exc_info()[1], self._endpoint.ca_file))
 
     def _message_cb(self, _c: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
         self._hand(self._deliver, Inbound(message.topic, bytes(message.payload), bool(message.retain)))
@@ -202,8 +216,13 @@ class MqttLink:
     def _down(self, reason: str) -> None:
         if self.connected.is_set():
             log.warning("mqtt_disconnected", broker=self._endpoint.url, reason=reason)
+            self.last_error = reason
+        else:
+            self._note_error(
+                f"the broker closed the connection before it accepted this site ({reason}); "
+                f"was {self._endpoint.cert_file} issued by its authority, and is it still valid?"
+            )
         self.connected.clear()
-        self.last_error = reason
         for future in self._acks.values():
             if not future.done():
                 future.set_exception(NotConnected(reason))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from agent.clock import Clock
+from agent.errors import LedgerError
 from agent.ledger import Ledger
 from agent.outbox import BulkOutbox
 from agent.uplink.delivery import Delivery
@@ -63,6 +64,7 @@ class Uplink:
         self._inbox: asyncio.Queue[Inbound] = asyncio.Queue(maxsize=1000)
         self._orders: asyncio.Queue[Inbound] = asyncio.Queue(maxsize=100)
         self.dropped_inbound = 0
+        self.refused_inbound = 0
         self.last_commit_ns = clock.mono_ns()
         random_id = self._client_random()
         gone = self._state(online=False, at=0).encode()
@@ -127,7 +129,7 @@ class Uplink:
                     await self.publish("heads", await self._heads())
                     await self._publish_inventory()
                 seen, last_slot = self.control.connects, slot
-            except (NotConnected, WireError) as error:
+            except (NotConnected, WireError, LedgerError) as error:
                 log.info("announce_failed", error=str(error))
                 await asyncio.sleep(0.5)
                 continue
@@ -135,7 +137,8 @@ class Uplink:
 
     async def _publish_inventory(self) -> None:
         try:
-            await asyncio.wait_for(self.bulk.connected.wait(), 2)
+            async with asyncio.timeout(2):
+                await self.bulk.connected.wait()
         except TimeoutError:
             return
         await self.bulk.publish(topic(self._site, "inventory"), self._facts.inventory().encode())
@@ -201,6 +204,9 @@ class Uplink:
                 else:
                     log.info("message_ignored", name=name, reason="not used by this version")
             except WireError as error:
+                self.refused_inbound += 1
                 log.warning("message_refused", name=name, error=str(error))
+            except LedgerError as error:
+                log.error("message_not_recorded", name=name, error=str(error))
             except Exception:  # one strange message must not stop the others
                 log.exception("message_failed", name=name)

@@ -15,13 +15,14 @@ HOUR_MS = 3_600_000
 def options(texts: Texts) -> dict[str, Any]:
     """Options without data."""
     axis_text = {"color": "#44546a", "fontSize": 12}
+    number = _number_script(texts)
     return {
         "useUTC": True,
         "animation": False,
         "aria": {"enabled": True, "label": {"description": texts("Power and limit of the last hour, kW")}},
         "grid": {"left": 8, "right": 18, "top": 34, "bottom": 6, "containLabel": True},
         "legend": {"right": 8, "top": 0, "itemWidth": 18, "textStyle": axis_text},
-        "tooltip": {"trigger": "axis", "confine": True},
+        "tooltip": {"trigger": "axis", "confine": True, ":valueFormatter": number},
         "xAxis": {
             "type": "time",
             "axisLabel": axis_text | {"formatter": "{HH}:{mm}", "hideOverlap": True},
@@ -33,7 +34,7 @@ def options(texts: Texts) -> dict[str, Any]:
             "min": 0,
             "name": texts("kW"),
             "nameTextStyle": axis_text | {"align": "left"},
-            "axisLabel": axis_text,
+            "axisLabel": axis_text | {":formatter": number},
             "splitLine": {"lineStyle": {"color": "#eef2f6"}},
         },
         "series": [
@@ -60,6 +61,20 @@ def options(texts: Texts) -> dict[str, Any]:
             },
         ],
     }
+
+
+def _number_script(texts: Texts) -> str:
+    """JavaScript: a number as :func:`central.pages.format.kilowatt` writes it; a hole in the line is a dash.
+
+    The browser's own locale is not asked: the page has a language of its own.
+    """
+    point = "." if texts.language == "en" else ","
+    return (
+        "(v) => (v === null || v === undefined || Number.isNaN(v)) ? '\u2014' : "
+        "String(v).replace('-', '\u2212').split('.').map("
+        "(part, i) => i ? part : part.replace(/\\B(?=(\\d{3})+(?!\\d))/g, '\u202f')"
+        f").join('{point}')"
+    )
 
 
 def fill(

@@ -12,6 +12,7 @@ from central.api.views import site_summary
 from central.pages import parts
 from central.pages.board import Board
 from central.pages.format import DASH, kilowatt, localised
+from central.pages.story import notices
 from central.pages.texts import Texts
 from wire.states import ended
 
@@ -57,6 +58,8 @@ class SiteCard:
         self._order.set_visibility(view is not None and is_open)
         if view is not None:
             words, kind = parts.phase_texts(texts)[view.phase.value]
+            if (trial := notices(view).trial) is not None and kind == "good":
+                words, kind = parts.trial_text(trial, texts), "warn"
             if view.not_delivered:
                 words, kind = texts("NOT DELIVERED — CALL"), "bad"
             self._order.set_text(f"{texts('order')}: {words}")

@@ -116,13 +116,45 @@ def mode_text(mode: str | None, texts: Texts) -> str:
 
 
 def alarm_text(alarm: str, texts: Texts) -> str:
-    """Central's own alarms in words; the site's as they are."""
+    """An alarm in words; one that nobody knows as it is."""
+    name, _, what = alarm.partition(":")
     names = {
         "fork": texts("two versions of one record"),
         "other_hash": texts("the site's chain contradicts the stored one"),
         "tail_lost": texts("the site lost records that are stored here"),
+        "clock_unsynchronised": texts("the site's clock is not synchronised"),
+        "storage": texts("the site cannot store what it measures"),
+        "orphaned": texts("the lease of an order has lapsed"),
+        "saon_lock": texts("locked by emergency automatics"),
+        "meter_silent": texts("meter is silent"),
     }
-    return names.get(alarm, alarm)
+    words = names.get(name)
+    if words is None:
+        return alarm
+    return f"{words}: {what}" if what else words
+
+
+def flag_text(flag: str, texts: Texts) -> str:
+    """What stands beside an order's state."""
+    names = {
+        "degraded": texts("part of the plant does not obey"),
+        "blind": texts("no live meter proves it"),
+        "orphaned": texts("the lease of an order has lapsed"),
+        "saon_lock": texts("locked by emergency automatics"),
+        "local_override": texts("a person on site took a switch over"),
+        "clock_suspect": texts("the site's clock is in doubt"),
+    }
+    return names.get(flag, flag)
+
+
+def trial_text(trial: str, texts: Texts) -> str:
+    """Why nothing was moved for an order."""
+    names = {
+        "shadow": texts("shadow: nothing was moved"),
+        "monitor": texts("observes only: nothing was moved"),
+        "drill": texts("DRILL: nothing was moved"),
+    }
+    return names.get(trial, trial)
 
 
 def phase_texts(texts: Texts) -> dict[str, tuple[str, str]]:

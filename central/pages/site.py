@@ -13,7 +13,7 @@ from central.dispatch import OrderView
 from central.pages import chart, parts
 from central.pages.board import Board
 from central.pages.format import DASH, age, clock, energy_kwh, kilowatt, localised, slot
-from central.pages.story import Step, steps
+from central.pages.story import Notices, Step, notices, steps
 from central.pages.texts import Texts
 from wire.errors import BadOrder
 from wire.messages import Live
@@ -162,6 +162,7 @@ class SitePage:
             with parts.box("tz-row", "tz-between"):
                 self._order_name = parts.text(self._texts("No order yet"), "tz-name")
                 self._order_state = parts.text(DASH, "tz-chip", testid="order-state")
+            self._notices = parts.box("tz-notices", testid="order-notices")
             self._steps = parts.box("tz-steps", testid="order-steps").style("margin-top:10px")
 
     @staticmethod
@@ -234,24 +235,47 @@ class SitePage:
         if view is None:
             return
         words, kind = parts.phase_texts(texts)[view.phase.value]
+        beside = notices(view)
+        if beside.trial is not None and kind == "good":
+            words, kind = parts.trial_text(beside.trial, texts), "warn"
         self._order_name.set_text(order_words(view, texts))
         self._order_state.set_text(texts("NOT DELIVERED — CALL") if view.not_delivered and is_open else words)
         self._order_state.props(f'data-state="{view.state.value if view.state else "sent"}"')
         parts.set_classes(self._order_state, "tz-chip", "bad" if view.not_delivered and is_open else kind)
         listed = steps(view)
-        if listed == self._shown_steps:
+        if (listed, beside) == self._shown_steps:
             return
-        self._shown_steps = listed
+        self._shown_steps = (listed, beside)
+        self._notices.clear()
+        with self._notices:
+            self._notice_rows(beside)
         self._steps.clear()
         with self._steps:
             for step in listed:
-                self._step(step)
+                self._step(step, beside.trial)
 
-    def _step(self, step: Step) -> None:
+    def _notice_rows(self, beside: Notices) -> None:
         texts = self._texts
+        if beside.trial is not None:
+            parts.text(parts.trial_text(beside.trial, texts), "tz-notice", testid="order-trial")
+        for flag in beside.flags:
+            parts.text(f"⚠ {parts.flag_text(flag, texts)}", "tz-notice", testid=f"flag-{flag}")
+        unsigned = texts("unsigned message")
+        for flag in beside.said_flags:
+            parts.text(f"⚠ {parts.flag_text(flag, texts)} · {unsigned}", "tz-notice", testid=f"flag-{flag}")
+        if beside.waiting_for:
+            named = ", ".join(beside.waiting_for[:20])
+            said = texts("a person has to close: {switches}", switches=named)
+            parts.text(f"⚠ {said} · {unsigned}", "tz-notice", testid="order-waiting-for")
+
+    def _step(self, step: Step, trial: str | None) -> None:
+        texts = self._texts
+        words = step_texts(texts).get(step.name, step.name)
+        if trial is not None and step.reached and step.name in {"confirmed", "held", "done"}:
+            words = parts.trial_text(trial, texts)
         kind = "bad" if step.bad else "on" if step.reached else ""
         with parts.box("tz-step", kind, testid=f"step-{step.name}"):
-            parts.text(step_texts(texts).get(step.name, step.name))
+            parts.text(words)
             parts.text(clock(step.at) if step.reached else "", "t")
             said = []
             if step.reached and step.name != "sent":

@@ -10,7 +10,7 @@ from central.store.orders import Answer
 from wire.errors import WireError
 from wire.messages import Progress
 from wire.records import parse_line
-from wire.states import OrderState
+from wire.states import OrderState, ended
 
 S = OrderState
 _STEPS: dict[OrderState, tuple[str, ...]] = {
@@ -107,9 +107,56 @@ class _Teller:
             self.found[step.name] = step
 
 
-def _milestones(line: bytes) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Notices:
+    """What stands beside an order's state now."""
+
+    flags: tuple[str, ...] = ()
+    """Flags of the newest signed answer that names flags."""
+    said_flags: tuple[str, ...] = ()
+    """Further flags of newer, unsigned progress."""
+    waiting_for: tuple[str, ...] = ()
+    """Switches that a person has to close; unsigned."""
+    trial: str | None = None
+    """Why nothing was moved: ``drill``, ``shadow``, ``monitor``."""
+
+
+def notices(view: OrderView) -> Notices:
+    """Flags, switches that wait for a person, and whether anything was moved at all."""
+    signed: tuple[str, ...] = ()
+    at = 0
+    modes: set[str] = set()
+    for answer in view.answers:
+        if answer.verified is False:
+            continue
+        doc = _document(answer.line)
+        if answer.ty == "cmd_ack" and answer.state != S.REJECTED and not modes:
+            modes = {str(doc.get("agent_mode")), str(doc.get("order_mode"))}
+        if answer.ty == "cmd_eff":
+            listed = doc.get("flags")
+            signed, at = tuple(str(f) for f in listed[:20]) if isinstance(listed, list) else (), answer.at
+    newest = view.progress[-1] if view.progress else None
+    over = view.state is not None and ended(view.state)
+    if newest is not None and (over or newest.at < at):
+        newest = None
+    said = tuple(flag.value for flag in newest.flags if flag not in signed) if newest else ()
+    drill = bool({"drill"} & {*modes, *signed, *said})
+    trial = "drill" if drill else next((m for m in ("shadow", "monitor") if m in modes), None)
+    waiting = newest.waiting_for if newest else ()
+    return Notices(_without_drill(signed), _without_drill(said), waiting, trial)
+
+
+def _without_drill(flags: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(flag for flag in flags if flag != "drill")
+
+
+def _document(line: bytes) -> dict[str, Any]:
     try:
-        ms = parse_line(line)[1].get("ms")
+        return parse_line(line)[1]
     except WireError:
         return {}
+
+
+def _milestones(line: bytes) -> dict[str, Any]:
+    ms = _document(line).get("ms")
     return ms if isinstance(ms, dict) else {}

@@ -81,6 +81,10 @@ a.tz-card:hover { border-color:#8fb6b4; box-shadow:0 4px 16px rgba(16,32,47,.10)
   border-color:var(--red); }
 .tz-step .t { font-variant-numeric:tabular-nums; font-weight:500; }
 .tz-step .x { grid-column:2 / 4; font-weight:400; color:var(--soft); font-size:13.5px; overflow-wrap:anywhere; }
+.tz-notices { display:flex; flex-direction:column; gap:6px; margin-top:8px; }
+.tz-notices:empty { display:none; }
+.tz-notice { background:var(--amber2); color:var(--amber); border-left:4px solid #e0b14b; border-radius:6px;
+  padding:6px 10px; font-size:14px; font-weight:600; overflow-wrap:anywhere; }
 .tz-list { display:flex; flex-direction:column; }
 .tz-item { display:flex; justify-content:space-between; gap:12px; padding:6px 0; border-bottom:1px solid #eef2f6;
   font-size:15px; }

@@ -213,8 +213,17 @@ def _field_side(facts: Facts) -> Iterator[Problem]:
 
 def _metering(facts: Facts) -> Iterator[Problem]:
     site = facts.site
-    meters = {device.id for device in site.devices if device.kind in {"meter", "pdu"}}
+    meters = {device.id for device in site.devices if device.kind == "meter"}
+    pdus = {device.id for device in site.devices if device.kind == "pdu"}
     for index, point in enumerate(site.metering_points):
+        if point.device in pdus:
+            yield facts.error(
+                ("metering_points", index, "device"),
+                f"{point.device}, which is a pdu",
+                "the id of a meter in this file",
+                "name a meter: a PDU's counters are shown, and no evidence is made of them",
+            )
+            continue
         yield from _missing(facts, ("metering_points", index, "device"), point.device, meters, "a meter")
         yield from _missing(facts, ("metering_points", index, "node"), point.node, facts.nodes, "a node")
     for index, virtual in enumerate(site.virtual_points):

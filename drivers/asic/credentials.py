@@ -62,8 +62,10 @@ def _load(name: str, source: CredentialSource, base: Path, environ: Mapping[str,
                 data = file.read(MAX_PASSWORD_BYTES + 1)
             password = data.decode("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            reason = type(error).__name__
-            raise CredentialError(f"credentials {name}: password file {path} cannot be read ({reason})") from None
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise CredentialError(
+                f"credentials {name}: password file {path} cannot be read ({reason}); put the password there"
+            ) from None
     if not password or len(password.encode()) > MAX_PASSWORD_BYTES:
         raise CredentialError(f"credentials {name}: the password is empty or longer than {MAX_PASSWORD_BYTES} bytes")
     return Credentials(source.user or "root", password)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from decimal import Decimal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse
@@ -128,10 +129,22 @@ def make_app(desk: Desk, session: Session) -> FastAPI:
 
 def form_fields(form: Mapping[str, str]) -> dict[str, str]:
     """Fields of the page's form → fields of a request: the one amount goes to its action, empty ones are left out."""
-    amounts = ("limit_kw", "reduce_kw", "hold_minutes", "after_s")
+    amounts = ("limit_kw", "reduce_kw", "hold_minutes", "after_s", "restore_stage_delay_s")
     names = ("site", "action", "escalation", "dispatch_no", "given_by", "text", *amounts)
     found = {name: form[name].strip() for name in names if form.get(name, "").strip()}
     amount = form.get("kw", "").strip().replace("\u00a0", "").replace("\u202f", "").replace(" ", "").replace(",", ".")
     if amount and found.get("action") in {"limit", "reduce"}:
         found[f"{found['action']}_kw"] = amount
+    share = form.get("restore_percent", "").strip().replace(",", ".")
+    if share:
+        found["restore_stage_permille"] = _permille(share)
     return found
+
+
+def _permille(percent: str) -> str:
+    """Per cent → per mille; what is no such number is left for the order's own check to refuse by name."""
+    try:
+        value = Decimal(percent) * 10
+        return str(int(value)) if value == value.to_integral_value() else percent
+    except (ArithmeticError, ValueError):
+        return percent

@@ -127,6 +127,8 @@ def _form(desk: Desk, t: Texts) -> Html:
         el("label", t("Hold, minutes (empty: until released)"), _input("hold_minutes", inputmode="numeric")),
         el("label", t("Escalation"), el("select", *_options(*means), name="escalation")),
         el("label", t("Escalate after, s"), _input("after_s", inputmode="numeric", value="60")),
+        el("label", t("Return in steps of, %"), _input("restore_percent", inputmode="decimal", value="20")),
+        el("label", t("A step of return every, s"), _input("restore_stage_delay_s", inputmode="numeric", value="30")),
         el("label", t("Dispatch number"), _input("dispatch_no")),
         el("label", t("Given by"), _input("given_by")),
         el("label", t("Reason"), _input("text")),

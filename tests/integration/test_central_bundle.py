@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from cryptography import x509
 
+from agent.identity import enrolment, load_keys, make_keys
 from central import bundle, pki
 from central.errors import CentralError
 from central.paths import Paths
@@ -68,6 +70,7 @@ def stored(path: Path, *, leave_out: int | None = None) -> Database:
 class Done:
     exit_code: int
     output: str
+    errors: str = ""
 
 
 @pytest.fixture
@@ -76,7 +79,8 @@ def central(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], Done]:
 
     def call(arguments: list[str]) -> Done:
         code = run(["central", *arguments])
-        return Done(code, capsys.readouterr().out)
+        printed = capsys.readouterr()
+        return Done(code, printed.out, printed.err)
 
     return call
 
@@ -173,6 +177,60 @@ def test_the_command_line_from_nothing_to_a_bundle(tmp_path: Path, central) -> N
     (tmp_path / "trust.json").write_text(json.dumps(trust))
     assert zipfile.is_zipfile(out)
     assert len(base64.b64decode(facts["collector"])) == 32
+
+
+def test_an_enrolment_is_taken_whole_and_only_with_both_proofs(tmp_path: Path, central) -> None:
+    config = tmp_path / "central.yaml"
+    central(["init", "--config", str(config), "--registrar", REGISTRAR.public.text, "--data-dir", "d"])
+    site = (
+        f"sites:\n- {{id: {SITE}, name: {{kk: А, ru: А, en: A}}, phone: '1', contracted_kw: 5000, emergency_kw: 300}}\n"
+    )
+    config.write_text(config.read_text().replace("sites: []", site))
+    make_keys(tmp_path / "state")
+    keys = load_keys(tmp_path / "state")
+    good = json.loads(enrolment(tmp_path / "state", SITE, "e1-0badcafe"))
+    out = tmp_path / "s.pem"
+
+    def handed_in(doc: object) -> tuple[int, str]:
+        out.unlink(missing_ok=True)
+        (tmp_path / "enrolment.json").write_text(doc if isinstance(doc, str) else json.dumps(doc))
+        args = ["enroll", "--config", str(config), "--csr", str(tmp_path / "enrolment.json"), "--site", SITE]
+        done = central([*args, "--out", str(out)])
+        assert out.exists() == (done.exit_code == 0), "nothing is written for what is refused"
+        return done.exit_code, done.errors
+
+    code, said = handed_in(good)
+    assert code == 0
+    assert " ".join(keys.rec.kid[i : i + 4] for i in range(0, 16, 4)) in said
+    cert = x509.load_pem_x509_certificate(out.read_bytes())
+    assert cert.public_key() == x509.load_pem_x509_csr(good["csr"].encode()).public_key()
+    assert cert.subject.rfc4514_string() == f"CN={SITE}"
+
+    other = SigningKey.generate()
+    forged = good["statement"].replace(good["k_rec"], other.public.text)
+    own = base64.b64encode(other.sign(forged.encode())).decode()
+    cases: list[tuple[object, str]] = [
+        (good | {"site": "another-1"}, "--site says"),
+        (good | {"proof_rec": good["proof_log"]}, "proof_rec does not verify"),
+        (good | {"proof_log": good["proof_rec"]}, "proof_log does not verify"),
+        (good | {"k_rec": other.public.text}, "statement does not name"),
+        (good | {"epoch": "e2-0badcafe"}, "statement does not name"),
+        # Somebody puts his own record key beside the site's log key.
+        (good | {"k_rec": other.public.text, "statement": forged, "proof_rec": own}, "proof_log does not verify"),
+        (good | {"statement": good["statement"] + "x"}, "statement does not name"),
+        (good | {"proof_rec": "AAAA"}, "proof_rec does not verify"),
+        (good | {"proof_rec": "not base64"}, "not base64"),
+        ({k: v for k, v in good.items() if k != "proof_log"}, "'proof_log' is missing"),
+        (good | {"v": 2}, "version 1"),
+        (good | {"csr": "nothing"}, "certificate request cannot be read"),
+        ("{" * 100_000, "expected at most"),
+        ('{"a":' * 20_000, "expected at most"),
+        ('{"a":' * 9_000, "cannot be read"),
+        ("{", "cannot be read"),
+    ]
+    for doc, why in cases:
+        code, said = handed_in(doc)
+        assert (code, why in said) == (1, True), said
 
 
 def test_check_names_what_is_wrong(tmp_path: Path, central) -> None:

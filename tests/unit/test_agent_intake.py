@@ -59,7 +59,7 @@ def order(action: str = "limit", **changes: Any) -> Order:
         changes = {"limit_w": 50_000, **changes}
     if action in {"release", "extend", "cancel"}:
         changes = {"target": TARGET, **changes}
-    return make_order(SimClock(NOW), EPOCH, changes.pop("seq", 7), action, **changes)
+    return make_order(SimClock(NOW), changes.pop("epoch", EPOCH), changes.pop("seq", 7), action, **changes)
 
 
 def say(o: Order, ctx: Context | None = None, *keys: SigningKey) -> Verdict:
@@ -237,7 +237,6 @@ def test_no_flipped_byte_of_an_envelope_is_accepted_as_another_order(at: int, ma
 @pytest.fixture
 async def core(tmp_path: Path) -> AsyncIterator[Core]:
     async with running_core(tmp_path) as found:
-        found.plant.forbidden = True
         yield found
 
 

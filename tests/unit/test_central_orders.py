@@ -6,12 +6,17 @@ import pytest
 
 from central.dispatch import view
 from central.live import Freshness, LiveSite, Presence
-from central.pages.story import steps
+from central.pages.parts import alarm_text, flag_text, trial_text
+from central.pages.story import Notices, notices, steps
 from central.pages.texts import LANGUAGES, load_all
 from central.store.orders import Answer, StoredOrder
+from wire.keys import SigningKey
 from wire.messages import Live, Progress, State
-from wire.states import OrderState, Phase
+from wire.names import origin
+from wire.records import RecordLine
+from wire.states import Flag, OrderState, Phase
 
+KEY = SigningKey.generate()
 NOW = 1_795_000_000_000
 ORDER = StoredOrder("o1", "ekb-1", "e1-00000000", "limit", "d", b"{}", NOW, NOW + 60_000)
 
@@ -81,6 +86,62 @@ def test_a_refusal_ends_the_list() -> None:
 def test_a_refused_copy_leaves_the_steps_of_the_first() -> None:
     told = steps(view(ORDER, [RX, ACK, HOLD, answer("cmd_ack", 9000, "rejected", code="replay")], [], NOW))
     assert [s.name for s in told if s.reached] == ["sent", "received", "accepted", "confirmed", "held"]
+
+
+def signed_answer(ty: str, at: int, state: str | None, **fields: object) -> Answer:
+    """An answer with its record line, as the collector stores it."""
+    doc = {"v": 1, "log": origin("ekb-1", "e1-00000000"), "st": "cmd", "n": at, "p": "00" * 32, "a": None, "ty": ty}
+    doc |= {"at": NOW + at, "mono": 1, "boot": "b", "clk": {"s": "S"}, "fw": "1", "id": "o1", "state": state}
+    line = RecordLine.sign(doc | fields, KEY).encode()
+    return Answer(ty, NOW + at, NOW + at + 50, state, None, None, None, None, True, line)
+
+
+def accepted(agent_mode: str, order_mode: str = "live") -> Answer:
+    return signed_answer("cmd_ack", 110, "validated", agent_mode=agent_mode, order_mode=order_mode)
+
+
+@pytest.mark.parametrize(
+    ("ack", "flags", "trial"),
+    [
+        (accepted("armed"), [], None),
+        (accepted("armed"), ["degraded"], None),
+        (accepted("shadow"), [], "shadow"),
+        (accepted("monitor"), [], "monitor"),
+        (accepted("shadow", "drill"), ["drill"], "drill"),
+        (accepted("armed"), ["drill"], "drill"),
+    ],
+)
+def test_what_was_only_tried_out_is_told_as_such(ack: Answer, flags: list[str], trial: str | None) -> None:
+    found = notices(view(ORDER, [RX, ack, signed_answer("cmd_eff", 120, "done", flags=flags)], [], NOW))
+    assert found.trial == trial
+    assert found.flags == tuple(f for f in flags if f != "drill")
+
+
+def test_flags_and_persons_waited_for_come_from_the_newest_word() -> None:
+    held = signed_answer("cmd_eff", 500, "holding", flags=["degraded"])
+    older = said("executing", 400).model_copy(update={"flags": (Flag.BLIND,), "waiting_for": ("KM9",)})
+    newer = said("restoring", 900).model_copy(
+        update={"flags": (Flag.DEGRADED, Flag.LOCAL_OVERRIDE), "waiting_for": ("KM1",)}
+    )
+    answers = [RX, accepted("armed"), held]
+    assert notices(view(ORDER, answers, [older], NOW)) == Notices(flags=("degraded",))
+    now = notices(view(ORDER, answers, [older, newer], NOW))
+    assert now == Notices(("degraded",), ("local_override",), ("KM1",), None)
+    over = [*answers, signed_answer("cmd_eff", 950, "done", flags=[])]
+    assert notices(view(ORDER, over, [older, newer], NOW)) == Notices()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_flags_alarms_and_trials_are_words_in_every_language(language: str) -> None:
+    texts = load_all()[language]
+    for flag in set(Flag) - {Flag.DRILL}:
+        assert flag_text(flag, texts) != flag.value
+    for alarm in ("clock_unsynchronised", "storage", "orphaned", "saon_lock", "fork", "other_hash", "tail_lost"):
+        assert alarm_text(alarm, texts) != alarm
+    assert alarm_text("meter_silent:em-0", texts).endswith(": em-0")
+    assert not alarm_text("meter_silent:em-0", texts).startswith("meter_silent")
+    assert alarm_text("something:new", texts) == "something:new"
+    assert len({trial_text(name, texts) for name in ("drill", "shadow", "monitor")}) == 3
 
 
 def live(net_w: int | None, at: int = NOW, **fields: object) -> Live:

@@ -160,7 +160,7 @@ def test_inconsistent_registers_are_refused_though_signed(change: dict[str, Any]
         signed(canonical.encode(register()).replace(b'"version":7', b'"version":7.0')),
         signed(register()).replace(b'"payload":"', b'"payload":"AAAA'),
     ],
-    ids=lambda raw: f"{raw[:12]!r}…{raw[-12:]!r}",
+    ids=[f"bad-{number}" for number in range(13)],  # the bytes themselves differ from run to run
 )
 def test_what_the_registrar_did_not_sign_or_no_register_is_refused(raw: bytes) -> None:
     with pytest.raises(WireError):

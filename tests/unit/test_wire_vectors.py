@@ -54,7 +54,7 @@ def test_committed_vectors_are_what_the_code_makes(made: dict[str, str], name: s
     assert committed == fresh
 
 
-# a second implementation ------------------------------------------------------------------------------------------------
+# a second implementation ---------------------------------------------------------------------------------------------
 
 
 class Refused(Exception):

@@ -129,15 +129,22 @@ def run(
         raise UserError(str(error)) from None
 
 
-@app.command(epilog="Example: tizgin central enroll --config central.yaml --csr site.csr --site ekb-1 --out ekb-1.pem")
+@app.command(
+    epilog="Example: tizgin central enroll --config central.yaml --csr enrolment.json --site ekb-1 --out ekb-1.pem"
+)
 def enroll(
-    csr: Annotated[Path, typer.Option(help="The site's certificate request, PEM.")],
+    csr: Annotated[Path, typer.Option(help="The site's enrolment (JSON), or a bare certificate request (PEM).")],
     site: Annotated[str, typer.Option(help="Site id; becomes the common name, whatever the request says.")],
     out: Annotated[Path, typer.Option(help="Where the certificate goes.")],
     config: Config = DEFAULT,
 ) -> None:
-    """Sign a site's TLS certificate. Compare the request's fingerprint with the site by telephone first."""
+    """Sign a site's TLS certificate. Of an enrolment both proofs of possession are checked first.
+
+    Prints K_rec's fingerprint: compare it with the site by telephone before the certificate leaves this computer. A
+    bare request proves nothing about the site's record keys.
+    """
     from central import pki
+    from central.enrolment import MAX_BYTES, is_enrolment, read_enrolment
     from central.errors import CentralError
     from central.paths import Paths, write_public
 
@@ -145,7 +152,12 @@ def enroll(
     if site not in {s.id for s in settings.sites}:
         raise UserError(f"site {site!r} is not registered in {config}: add it to 'sites' first")
     try:
-        request = csr.read_bytes()
+        with csr.open("rb") as file:
+            request = file.read(MAX_BYTES + 1)
+        if is_enrolment(request):
+            enrolment = read_enrolment(request, site)
+            request = enrolment.csr
+            typer.echo(f"both proofs hold; epoch {enrolment.epoch}; K_rec {enrolment.fingerprint}", err=True)
         authority = pki.Authority.load(Paths.of(settings, config.resolve().parent))
         write_public(out, pki.sign_csr(authority, request, site, datetime.now(UTC)))
     except (CentralError, OSError) as error:
