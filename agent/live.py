@@ -11,6 +11,8 @@ from drivers.capabilities import MinerStatus, Reading, Sample, SwitchState
 from wire.quality import Quality
 
 _NOT_READ = Reading(None, Quality.NOT_READ)
+IMPOSSIBLE = 10
+"""Power of so many times the contract is not a reading: no part of the site can draw it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,12 @@ class LiveState:
         self._points = {p.id: p for p in site.metering_points}
         self._virtual = {v.id: v for v in site.virtual_points}
         self._periods = {d.id: d.period_s for d in site.devices}
+        self._possible_w = IMPOSSIBLE * 1000 * site.site.contracted_kw
         self.samples: dict[str, Sample] = {}
         self.miners: dict[str, Miner] = {}
         self.switches: dict[str, SwitchState] = {}
+        self._read: dict[str, tuple[int, int]] = {}
+        """Device → (ms, monotonic ns) of the last sample whose power could be used."""
         self._on_sample: list[Callable[[Sample], None]] = []
         self._on_switch: list[Callable[[str, SwitchState | None, SwitchState], None]] = []
 
@@ -66,6 +71,8 @@ class LiveState:
     def put_sample(self, sample: Sample) -> None:
         """A meter or PDU was polled."""
         self.samples[sample.device] = sample
+        if sample.readings.get("power_w", _NOT_READ).quality.usable:
+            self._read[sample.device] = (sample.at_ms, sample.mono_ns)
         for listener in self._on_sample:
             listener(sample)
 
@@ -113,9 +120,12 @@ class LiveState:
             return UNKNOWN_POWER
         reading = sample.readings.get("power_w", _NOT_READ)
         if not reading.quality.usable or not isinstance(reading.value, int | float):
-            return Power(None, sample.at_ms, sample.mono_ns, reading.quality)
+            # Its age is that of the last reading, however often the meter was asked in vain since.
+            return Power(None, *self._read.get(known.device, (0, 0)), reading.quality)
         age = (self._clock.mono_ns() - sample.mono_ns) / 1e9
         if age > 3 * self._periods.get(known.device, 1.0) + 1.0:
             return Power(None, sample.at_ms, sample.mono_ns, Quality.STALE)
+        if abs(reading.value) > self._possible_w:
+            return Power(None, sample.at_ms, sample.mono_ns, Quality.SUSPECT)
         value = round(reading.value)
         return Power(-value if known.inverted else value, sample.at_ms, sample.mono_ns, Quality.GOOD)

@@ -88,12 +88,24 @@ def step_text(answer: Answer, t: Texts, trial: str | None = None) -> str:
     parts += [flag_text(flag, t) for flag in answer.flags]
     if answer.escalated:
         parts.append(t("escalated to {what}", what=", ".join(answer.escalated)))
-    milestones = [f"{name} {value} ms" for name, value in sorted(answer.ms.items()) if value is not None]
-    if milestones:
-        parts.append(", ".join(milestones))
+    # The end of an order repeats the times of its beginning.
+    if answer.state != OrderState.DONE:
+        parts += _milestones(answer, t)
     if answer.text:
         parts.append(f"«{answer.text}»")
     return "; ".join(parts)
+
+
+def _milestones(answer: Answer, t: Texts) -> list[str]:
+    names = {
+        "accepted": t("accepted after {ms} ms"),
+        "first_output": t("first output after {ms} ms"),
+        "readback": t("read back in {ms} ms"),
+        "confirmed": t("meter confirmed after {ms} ms"),
+    }
+    known = [name for name in names if answer.ms.get(name) is not None]
+    said = [names[name].replace("{ms}", str(answer.ms[name])) for name in known]
+    return said + [f"{name} {value} ms" for name, value in sorted(answer.ms.items()) if name not in names and value]
 
 
 def steps(story: Story, t: Texts) -> list[tuple[str, str, str]]:

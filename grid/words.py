@@ -45,6 +45,12 @@ def kilowatt(watt: int, texts: Texts) -> str:
     return texts("{number} kW", number=_decimal(Decimal(watt) / 1000, texts))
 
 
+def live_power(watt: int, texts: Texts) -> str:
+    """W → rounded kW for the eye: whole from 100 kW on, one decimal below. What is signed is never rounded."""
+    unit = Decimal(1) if abs(watt) >= 99_950 else Decimal("0.1")
+    return texts("{number} kW", number=_decimal((Decimal(watt) / 1000).quantize(unit), texts))
+
+
 def spoken_power(watt: int, texts: Texts) -> str:
     """W → as said on the telephone: MW with one decimal from 1 MW on, else whole kW."""
     if abs(watt) >= 1_000_000:
@@ -61,10 +67,10 @@ def completion(at_ms: int, power_w: int | None, texts: Texts) -> str:
 
 
 def returned(at_ms: int, power_w: int | None, texts: Texts) -> str:
-    """That the load is back: «Нагрузка возвращена 19:40, нагрузка 81 МВт»."""
+    """That the load is back: «Возврат завершён 19:40, нагрузка 81 МВт»."""
     if power_w is None:
-        return texts("Load returned {time}, load not measured", time=clock_time(at_ms))
-    return texts("Load returned {time}, load {power}", time=clock_time(at_ms), power=spoken_power(power_w, texts))
+        return texts("Return finished {time}, load not measured", time=clock_time(at_ms))
+    return texts("Return finished {time}, load {power}", time=clock_time(at_ms), power=spoken_power(power_w, texts))
 
 
 def _permille(value: int, texts: Texts) -> str:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def default_logs() -> Iterator[None]:
+    """A command run in this process sets up logs for its own, captured, streams; the next test must not inherit them."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +31,8 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("left out: ../shared/data is not beside this checkout")
     return folder
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Raw bytes make no name: signed ones differ from run to run, and parallel workers must agree on names."""
+    return argname if isinstance(val, bytes) else None

@@ -90,6 +90,7 @@ class Engine:
                 state = await port.read()
                 self.live.put_switch(target, state)
                 acting = order is not None and order.state in ACTING
+                acting = acting and self.gates.may_open(target) is None
                 if kind == "open" and state.position is not Position.OPEN and acting and order is not None:
                     log.warning("reissue_open", switch=target, order=order_id, position=state.position)
                     await self.shedder.drive_open(order, target, port, n)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
+from agent.errors import LedgerError
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
 from config.check import CheckResult
@@ -242,8 +243,16 @@ class Gates:
             "site", "event", {"ev": "tag", "obj": obj, "now": "tagged", "detail": {"who": who, "reason": reason}}
         )
         txn.run("INSERT OR REPLACE INTO tag VALUES (?,?,?,?)", obj, who, reason, self.clock.now_ms())
-        await self.ledger.commit(txn, urgent=True)
-        self.tags[obj] = f"{who}: {reason}"
+        before = self.tags.get(obj)
+        self.tags[obj] = f"{who}: {reason}"  # binds at once: no write that is under way slips past it
+        try:
+            await self.ledger.commit(txn, urgent=True)
+        except LedgerError:
+            if before is None:
+                self.tags.pop(obj, None)
+            else:
+                self.tags[obj] = before
+            raise
 
     async def untag(self, obj: str, who: str) -> None:
         """Take a tag off; only who hung it.
@@ -269,5 +278,7 @@ class Gates:
         """Lock or unlock restoration after САОН operated."""
         txn = Txn().record("site", "event", {"ev": "saon_lock", "obj": "site", "now": reason or "released"})
         txn.set_meta("saon_lock", reason or "")
+        if reason is not None:
+            self.saon_lock = reason  # a lock binds at once, and also where it could not be written
         await self.ledger.commit(txn, urgent=True)
         self.saon_lock = reason

@@ -143,6 +143,12 @@ class Restorer:
             log.warning("close_refused", switch=item.target, reason=why)
             return
         n = await self.journal.intend(order, "close", item.target, item.expected_w, None, urgent=True)
+        why = self.gates.may_close(item.target)
+        if why is not None:  # a tag was hung, or a lock set, while the intent was written
+            self._again(item.target)
+            log.warning("close_refused", switch=item.target, reason=why)
+            await self.journal.outcome(order.id, n, "skipped", why)
+            return
         outcome = await port.close()
         after = await self.shedder.await_position(item.target, port, Position.CLOSED, within_s=CLOSE_READBACK_S)
         closed = after.position is Position.CLOSED

@@ -99,6 +99,11 @@ class Shedder:
             order.doc.attempts[switch] -= 1
             log.error("no_journal_no_movement", target=switch, order=order.id, error=str(error))
             return
+        why = self.fleet.gates.may_open(switch)
+        if why is not None:  # a tag was hung, or a person took over, while the intent was written
+            log.warning("open_refused", switch=switch, order=order.id, reason=why)
+            await self._outcome(order.id, n, "skipped", why)
+            return
         self._first_output(order)
         await self.drive_open(order, switch, port, n)
 

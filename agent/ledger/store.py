@@ -430,6 +430,14 @@ class Ledger:
         )
         return [_row(r) for r in rows]
 
+    async def undelivered_newest(self, limit: int) -> list[Appended]:
+        """The newest records that central has not confirmed, newest first."""
+        rows = await self.read(
+            "SELECT idx, stream, n, ty, payload, kid, sig FROM record WHERE committed=0 ORDER BY idx DESC LIMIT ?",
+            limit,
+        )
+        return [_row(r) for r in rows]
+
     async def mark_delivered(self, stream: str, first: int, last: int) -> int:
         """Central has these on disk; returns how many this confirmed anew."""
         return await self.execute(

@@ -16,7 +16,8 @@ from agent.curtailment.fleet import Fleet
 from agent.errors import LedgerError
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
-from agent.metering.slots import Boundary, SlotChain, energy_points
+from agent.metering.belief import AGREEING, MARGIN, Seen, agree, follows
+from agent.metering.slots import IMPORT, Boundary, SlotChain, energy_points
 from config.devices import MeteringPoint
 from config.graph import Graph
 from config.site import Site
@@ -34,10 +35,13 @@ WHY = {
     Quality.NO_CONNECTION: "NO_CONNECTION",
     Quality.NO_VALUE: "NO_VALUE",
     Quality.DECODE: "DECODE",
+    Quality.SUSPECT: "DECODE",
 }
 RETRY_S = 0.25
 KEEP_SLOTS = 400
 TRY_S = 1.0
+UNBELIEVED = 6
+"""Readings that are listened to before a meter that contradicts itself is given up for this boundary."""
 
 
 @dataclass(slots=True)
@@ -161,7 +165,7 @@ class SlotCloser:
             self.on_slot(boundary)
 
     async def _until(self, boundary: int) -> None:
-        """Sleep to a boundary in short steps, so that a clock that is set meanwhile is seen; it may return early then."""
+        """Sleep to a boundary in short steps, so that a clock that is set is seen; it may return early then."""
         slot = self.site.agent.slot_s
         left = boundary - self.clock.now_ms() / 1000
         while 0 < left <= slot:
@@ -192,6 +196,7 @@ class SlotCloser:
         """The first good reading in the window."""
         deadline = t + window_s
         tries, why = 0, "TIMEOUT"
+        seen: list[Seen] = []
         while True:
             left = deadline - self.clock.now_ms() / 1000
             if tries and left <= 0.05:
@@ -203,11 +208,28 @@ class SlotCloser:
                 klass=Klass.BOUNDARY,
                 deadline_s=max(0.1, min(left, TRY_S)),
             )
-            if energy_points(sample.bits, state.decode) and sample.at_ms <= deadline * 1000:
-                return self._present(state, t, sample, tries)
-            worst = sample.readings.get("energy_import_wh")
-            why = WHY.get(worst.quality, "TIMEOUT") if worst else "TIMEOUT"
-            await asyncio.sleep(RETRY_S)
+            read = sample.readings.get(IMPORT)
+            why = WHY.get(read.quality, "TIMEOUT") if read else "TIMEOUT"
+            usable = read is not None and read.quality.usable and energy_points(sample.bits, state.decode)
+            if usable and sample.at_ms <= deadline * 1000:
+                seen.append(Seen(sample.bits[IMPORT], sample.mono_ns))
+                if self._believed(state, t, seen):
+                    return self._present(state, t, sample, tries)
+                why = "DECODE"
+            if len(seen) >= UNBELIEVED:
+                log.error("meter_contradicts_itself", point=state.point.id, t=t, bits=[s.bits for s in seen])
+                return self._absent(state, t, why, tries)
+            await asyncio.sleep(RETRY_S if len(seen) < AGREEING else 2 * RETRY_S)
+
+    def _believed(self, state: PointState, t: int, seen: list[Seen]) -> bool:
+        chain, passport = state.chain, state.point.passport
+        limit_w = round(MARGIN * 1000 * max(self.site.site.contracted_kw, passport.nominal_kw or 0))
+        before = None
+        if chain is not None and not state.rebind:
+            before = chain.last if chain.last is not None and chain.last.good else chain.anchor
+        if before is not None and IMPORT in before.bits and before.t < t:
+            return follows(before, seen[-1].bits, t, state.decode, limit_w) or agree(seen, state.decode, limit_w)
+        return agree(seen, state.decode, limit_w)
 
     def _present(self, state: PointState, t: int, sample: Sample, tries: int) -> Boundary:
         power, serial = sample.readings.get("power_w"), sample.readings.get("serial_number")

@@ -138,14 +138,16 @@ class Delivery:
         return int(record.line.payload[start:end])
 
     async def _control_round(self) -> bool:
-        records = await self.ledger.undelivered(0, 400)
+        # The newest too: after an outage the oldest are a backlog that an answer must not wait behind.
+        oldest, newest = await self.ledger.undelivered(0, 400), await self.ledger.undelivered_newest(400)
+        records = sorted({r.idx: r for r in (*oldest, *newest)}.values(), key=lambda r: r.idx)
         due = [r for r in records if self._due(self._sent, r.idx)]
         answers = [r for r in due if r.stream == "cmd"]
         young = [r for r in due if r.stream != "cmd" and self._young(r)]
         for name, chosen in (("answer", answers), ("evidence", young)):
             for group in _chunks(chosen, EVIDENCE_BYTES):
                 await self._send(self.control_link, name, group)
-        return bool(answers or young) and len(records) == 400
+        return bool(answers or young) and len(oldest) == 400
 
     async def _send(self, link: MqttLink, name: str, group: list[Appended]) -> None:
         await link.publish(topic(self.site, name), b"\n".join(r.line.encode() for r in group))

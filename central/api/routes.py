@@ -47,9 +47,9 @@ async def order_view(service: CentralService, order: StoredOrder) -> OrderView:
     return view(order, answers, progress, service.now_ms())
 
 
-async def latest_order(service: CentralService, site: str) -> OrderView | None:
-    """The newest order of a site."""
-    rows = await service.database.read(lambda c: orders.listed(c, site, 1))
+async def latest_order(service: CentralService, site: str, actions: frozenset[str] | None = None) -> OrderView | None:
+    """The newest order of a site, of these actions alone where they are named."""
+    rows = await service.database.read(lambda c: orders.listed(c, site, 1, actions))
     return await order_view(service, rows[0]) if rows else None
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from central.api.routes import latest_order, stored_intervals
 from central.dispatch import OrderView
 from central.service import CentralService
+from wire.orders import SHEDDING
 
 T = TypeVar("T")
 HOUR_MS = 3_600_000
@@ -41,6 +42,10 @@ class Board:
     async def order(self, site: str) -> OrderView | None:
         """Newest order of a site."""
         return await self._cached(("order", site), 0.9, lambda: latest_order(self.service, site))
+
+    async def shedding(self, site: str) -> OrderView | None:
+        """Newest order of a site that takes load away; a release is about one, and does not take its place."""
+        return await self._cached(("shed", site), 0.9, lambda: latest_order(self.service, site, SHEDDING))
 
     async def intervals(self, site: str) -> list[Any]:
         """Newest intervals and gaps."""

@@ -10,6 +10,8 @@ SHIFT_MS = 5 * 3_600_000
 """The chart draws UTC; shifted by five hours it shows Kazakhstan time on every viewer's computer."""
 POWER, LIMIT = "#0b6e6e", "#b3261e"
 HOUR_MS = 3_600_000
+LEAST_MS = 600_000
+"""The shortest window shown."""
 
 
 def options(texts: Texts) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def options(texts: Texts) -> dict[str, Any]:
         "animation": False,
         "aria": {"enabled": True, "label": {"description": texts("Power and limit of the last hour, kW")}},
         "grid": {"left": 8, "right": 18, "top": 34, "bottom": 6, "containLabel": True},
-        "legend": {"right": 8, "top": 0, "itemWidth": 18, "textStyle": axis_text},
+        "legend": {"right": 8, "top": 0, "icon": "roundRect", "itemWidth": 18, "itemHeight": 4, "textStyle": axis_text},
         "tooltip": {"trigger": "axis", "confine": True, ":valueFormatter": number},
         "xAxis": {
             "type": "time",
@@ -85,16 +87,18 @@ def fill(
     slot_s: int,
 ) -> None:
     """Put data into options; every other slot is shaded."""
+    # A young central shows what it has, not an empty hour.
+    known = [at for at, value in power if at is not None and value is not None]
+    begin = max(now_ms - HOUR_MS, min(int(known[0]) if known else now_ms, now_ms - LEAST_MS))
     chart["series"][0]["data"] = [[_shift(at), _round(value)] for at, value in power]
     last: list[list[float | None]] = [[now_ms, limits[-1][1]]] if limits and limits[-1][1] is not None else []
     chart["series"][1]["data"] = [[_shift(at), _round(value)] for at, value in limits + last]
-    chart["series"][0]["markArea"]["data"] = _bands(now_ms, slot_s * 1000) if slot_s >= 300 else []
-    chart["xAxis"]["min"] = now_ms - HOUR_MS + SHIFT_MS
+    chart["series"][0]["markArea"]["data"] = _bands(begin, now_ms, slot_s * 1000) if slot_s >= 300 else []
+    chart["xAxis"]["min"] = begin + SHIFT_MS
     chart["xAxis"]["max"] = now_ms + SHIFT_MS
 
 
-def _bands(now_ms: int, slot_ms: int) -> list[list[dict[str, int]]]:
-    begin, end = now_ms - HOUR_MS, now_ms
+def _bands(begin: int, end: int, slot_ms: int) -> list[list[dict[str, int]]]:
     bands = []
     for number in range(begin // slot_ms, end // slot_ms + 1):
         if number % 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -89,6 +90,27 @@ def order_words(view: OrderView, texts: Texts) -> str:
     return words
 
 
+_PLAN = re.compile(
+    r"(?:[A-Za-z]+: )?accepted; ([0-9.]+) kW now, target ([0-9.]+) kW; (?:will|would) put ([0-9]+) machines to sleep "
+    r"for ([0-9.]+) kW"
+)
+_REDUNDANT = frozenset({"acting", "confirmed by the meter", "load returned"})
+"""Texts of the agent that say what the step's own name says."""
+
+
+def site_words(text: str, texts: Texts) -> str:
+    """The agent's remark in the page's language where its form is known, else as it was signed."""
+    if text in _REDUNDANT:
+        return ""
+    if text == "all outputs of the wave answered":
+        return texts("every output of this wave answered")
+    plan = _PLAN.fullmatch(text)
+    if plan is None:
+        return text
+    _, target, count, gain = (localised(part, texts) for part in plan.groups())
+    return texts("target {target} kW; machines to sleep: {n}, for {kw} kW", target=target, n=count, kw=gain)
+
+
 class SitePage:
     """Builds the page and refreshes it in place."""
 
@@ -154,7 +176,7 @@ class SitePage:
                     ("heads", texts("evidence heard")),
                 ):
                     with parts.box("tz-fact"):
-                        self._facts[key] = parts.text(DASH, "tz-value")
+                        self._facts[key] = parts.text(DASH, "tz-value", testid=f"fact-{key}")
                         parts.text(words)
 
     def _order_card(self) -> None:
@@ -162,8 +184,12 @@ class SitePage:
             with parts.box("tz-row", "tz-between"):
                 self._order_name = parts.text(self._texts("No order yet"), "tz-name")
                 self._order_state = parts.text(DASH, "tz-chip", testid="order-state")
+            self._newest = parts.text("", "tz-chip", testid="order-newest")
+            self._newest.set_visibility(False)
             self._notices = parts.box("tz-notices", testid="order-notices")
             self._steps = parts.box("tz-steps", testid="order-steps").style("margin-top:10px")
+            with self._steps:
+                parts.text(self._texts("The steps of an order appear here with their times"), "tz-soft")
 
     @staticmethod
     def _list_card(title: str, testid: str) -> ui.element:
@@ -219,7 +245,9 @@ class SitePage:
             ("heads", age(heads_age, texts)),
         ):
             self._facts[key].set_text(value)
-        self._show_order(await self._board.order(self._site))
+        newest, shedding = await self._board.order(self._site), await self._board.shedding(self._site)
+        self._show_order(shedding or newest)
+        self._show_newest(newest, shedding)
         self._show_lists(live.live, summary["freshness"])
         self._show_rows(await self._board.intervals(self._site))
         if self._ticks % CHART_EVERY == 0:
@@ -230,10 +258,10 @@ class SitePage:
 
     def _show_order(self, view: OrderView | None) -> None:
         texts = self._texts
-        is_open = view is not None and (view.state is None or not ended(view.state))
-        self._undelivered.set_visibility(view is not None and view.not_delivered and is_open)
+        self._order_state.set_visibility(view is not None)
         if view is None:
             return
+        is_open = view.state is None or not ended(view.state)
         words, kind = parts.phase_texts(texts)[view.phase.value]
         beside = notices(view)
         if beside.trial is not None and kind == "good":
@@ -253,6 +281,22 @@ class SitePage:
         with self._steps:
             for step in listed:
                 self._step(step, beside.trial)
+
+    def _show_newest(self, newest: OrderView | None, shedding: OrderView | None) -> None:
+        """A release or another order that came after the one whose steps are shown."""
+        texts = self._texts
+        views = [view for view in (newest, shedding) if view is not None]
+        late = any(v.not_delivered and (v.state is None or not ended(v.state)) for v in views)
+        self._undelivered.set_visibility(late)
+        other = newest if newest and shedding and newest.order.id != shedding.order.id else None
+        self._newest.set_visibility(other is not None)
+        if other is None:
+            return
+        words, kind = parts.phase_texts(texts)[other.phase.value]
+        if other.not_delivered:
+            words, kind = texts("NOT DELIVERED — CALL"), "bad"
+        self._newest.set_text(f"{order_words(other, texts)}: {words} · {clock(other.order.posted_at)}")
+        parts.set_classes(self._newest, "tz-chip", kind)
 
     def _notice_rows(self, beside: Notices) -> None:
         texts = self._texts
@@ -282,8 +326,8 @@ class SitePage:
                 said.append(texts("signed by the site") if step.signed else texts("unsigned message"))
             if step.power_w is not None:
                 said.append(f"{localised(kilowatt(step.power_w), texts)} {texts('kW')}")
-            if step.text:
-                said.append(step.text)
+            if words_of_site := site_words(step.text, texts):
+                said.append(words_of_site)
             if said:
                 parts.text(" · ".join(said), "x")
 

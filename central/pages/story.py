@@ -9,6 +9,7 @@ from central.dispatch import OrderView
 from central.store.orders import Answer
 from wire.errors import WireError
 from wire.messages import Progress
+from wire.orders import SHEDDING
 from wire.records import parse_line
 from wire.states import OrderState, ended
 
@@ -58,7 +59,9 @@ def steps(view: OrderView) -> list[Step]:
     ends = teller.refusal
     if ends is not None and ends.name in _PASSING and (view.state is None or view.state.value != ends.name):
         ends = None
-    listed = [teller.found.get(name, Step(name)) for name in ORDER]
+    # A release is answered by its acceptance; what follows is told under the order it is about.
+    names = ORDER if view.order.action in SHEDDING else ("sent", "received", "accepted")
+    listed = [teller.found.get(name, Step(name)) for name in ORDER if name in names or name in teller.found]
     return listed if ends is None else [step for step in listed if step.reached] + [ends]
 
 

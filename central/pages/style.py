@@ -64,7 +64,7 @@ a.tz-card:hover { border-color:#8fb6b4; box-shadow:0 4px 16px rgba(16,32,47,.10)
 .tz-hero { display:grid; grid-template-columns:minmax(0,1.1fr) minmax(0,1fr); gap:16px; }
 .tz-column { display:flex; flex-direction:column; gap:16px; min-width:0; } .tz-grows { flex:1; }
 .tz-three { display:grid; grid-template-columns:repeat(3,minmax(0,1fr)); gap:16px; }
-.tz-facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(120px,1fr)); gap:10px 18px; margin-top:14px;
+.tz-facts { display:grid; grid-template-columns:repeat(auto-fit,minmax(96px,1fr)); gap:10px 16px; margin-top:14px;
   }
 .tz-fact .tz-value { display:block; font-size:19px; font-variant-numeric:tabular-nums; font-weight:650; }
 .tz-fact { color:var(--soft); font-size:13.5px; }

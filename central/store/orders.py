@@ -57,11 +57,15 @@ def _order(row: Any) -> StoredOrder:
     )
 
 
-def listed(connection: Connection, site: str | None, limit: int) -> list[StoredOrder]:
+def listed(
+    connection: Connection, site: str | None, limit: int, actions: frozenset[str] | None = None
+) -> list[StoredOrder]:
     """Newest orders first."""
     query = sa.select(orders).order_by(orders.c.posted_at.desc(), orders.c.id.desc()).limit(limit)
     if site is not None:
         query = query.where(orders.c.site == site)
+    if actions is not None:
+        query = query.where(orders.c.action.in_(sorted(actions)))
     return [_order(row) for row in connection.execute(query)]
 
 

@@ -16,6 +16,10 @@ from drivers.profiles.plan import Block, plan
 from wire.quality import Quality
 
 
+TINY = 1e-15
+"""No instrument reads a quantity so small and not zero: such a float is other data read as a number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Points asked for and the blocks that answer them."""
@@ -90,6 +94,13 @@ class MeterDevice:
             for name in (*check.sum, check.equals):
                 if name in readings:
                     readings[name] = Reading(readings[name].value, Quality.SUSPECT)
+        for check in self.profile.checks:
+            # A sum whose parts are impossible is not to be believed either, though it looks possible itself.
+            whole = readings.get(check.equals)
+            if whole is not None and whole.quality is Quality.GOOD:
+                parts = [readings[name].quality for name in check.sum if name in readings]
+                if Quality.SUSPECT in parts or Quality.DECODE in parts:
+                    readings[check.equals] = Reading(whole.value, Quality.SUSPECT)
         sent = [a for a in answers if a.sent]
         last = (sent or list(answers))[-1]
         return Sample(
@@ -121,4 +132,6 @@ class MeterDevice:
                     return Reading(None, failed.get(ratio, Quality.NO_VALUE))
             number = scaled(point, number, decoded)
         value = to_value(number)
+        if isinstance(value, float) and 0.0 < abs(value) < TINY:
+            return Reading(None, Quality.DECODE)
         return Reading(value, Quality.GOOD if plausible(point, value) else Quality.SUSPECT)

@@ -56,7 +56,8 @@ th{width:13rem;font-weight:500;color:var(--soft)}
 ol{margin:.4rem 0;padding-left:1.3rem}
 li{margin:.25rem 0}
 code{font-size:.85rem;overflow-wrap:anywhere}
-@media(max-width:520px){main{padding:0 .5rem}th{width:8rem}.headline{font-size:1.2rem}}
+@media(max-width:520px){main{padding:0 .5rem}th,td{display:block;width:auto}td{border-top:0;padding-top:0}
+th{padding-bottom:0}.aloud{font-size:1.2rem}.headline{font-size:1.2rem}}
 """
 
 SCRIPT = """

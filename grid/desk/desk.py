@@ -216,9 +216,16 @@ class Desk:
         self._sent[order_id] = Sent(sent.signed, sent.signed_ms, error)
 
     def release_fields(self, page: OrderPage) -> dict[str, str]:
-        """Fields of a release of an order."""
+        """Fields of a release of an order. Its words on the return of load are the order's own, which stay in force."""
         order = page.signed.order
-        return {"site": order.site, "epoch": order.epoch, "action": "release", "target": order.id}
+        return {
+            "site": order.site,
+            "epoch": order.epoch,
+            "action": "release",
+            "target": order.id,
+            "restore_stage_permille": str(order.restore.stage_permille),
+            "restore_stage_delay_s": str(order.restore.stage_delay_s),
+        }
 
     def orders(self) -> list[tuple[str, str, str, bool]]:
         """(id, site, action, mine) of recent orders: signed here first, then others that central carries."""

@@ -17,7 +17,7 @@ from grid.progress import (
     trial_text,
 )
 from grid.texts import LANGUAGES, NAMES, Texts
-from grid.words import describe, headline, kilowatt, signer_text
+from grid.words import describe, headline, kilowatt, live_power, signer_text
 from wire.orders import Order
 
 COMPOSABLE = ("limit", "reduce", "stop")
@@ -79,12 +79,20 @@ def _site(site: SiteLine, t: Texts) -> Html:
         notes.append(el("div", text, class_="bad"))
     if site.simulation:
         notes.append(el("div", t("SIMULATION"), class_="small"))
-    status = " · ".join(part for part in (site.mode, site.presence) if part) or "—"
+    names = {
+        "monitor": t("observes only"),
+        "shadow": t("trial, nothing is switched"),
+        "armed": t("armed"),
+        "online": t("connected"),
+        "offline": t("not connected"),
+        "unknown": t("connection unknown"),
+    }
+    status = " · ".join(names.get(part, part) for part in (site.mode, site.presence) if part) or "—"
     return el(
         "div",
         el("b", site_name(site, t)),
         el("span", site.id, class_="small"),
-        el("div", "—" if site.power_w is None else kilowatt(site.power_w, t), class_="kw"),
+        el("div", "—" if site.power_w is None else live_power(site.power_w, t), class_="kw"),
         el("div", age, class_="age"),
         el("div", status, class_="small"),
         *notes,
@@ -272,7 +280,7 @@ def _claim(found: OrderPage, t: Texts) -> Html | None:
     claim = found.claim
     if claim is None or claim.power_w is None or found.story.state in ENDED:
         return None
-    said = [t("unsigned, as central shows it: {power}", power=kilowatt(claim.power_w, t))]
+    said = [t("unsigned, as central shows it: {power}", power=live_power(claim.power_w, t))]
     if claim.state:
         said.append(state_text(claim.state, t))
     return el("p", ", ".join(said), class_="small", data_testid="desk-claim")

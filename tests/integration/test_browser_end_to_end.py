@@ -21,9 +21,12 @@ from site_kit import SITE, until
 
 from wire.keys import SigningKey
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(150)]
-
 CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(150),
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="left out: /usr/bin/chromium is not installed"),
+]
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -49,8 +52,6 @@ CENTRAL = {
 
 @pytest.fixture
 async def kit(tmp_path: Path) -> AsyncIterator[ProcessKit]:
-    if not CHROMIUM.exists():
-        pytest.skip("left out: /usr/bin/chromium is not installed")
     made = await asyncio.to_thread(ProcessKit, tmp_path)
     try:
         await made.start_all()
@@ -91,9 +92,9 @@ def kilowatt(text: str | None) -> float:
 
 async def check_language(page: Any, language: str, expected: tuple[str, ...]) -> None:
     await until_text(page.locator("body"), *expected)
-    text = await page.inner_text("main, .tz-main")
+    text = await page.inner_text(".tz-main, body > main")
     letters = KAZAKH & set(text.lower())
-    assert (len(letters) >= 5) == (language == "kk"), f"{language}: Kazakh letters {sorted(letters)}"
+    assert (len(letters) >= 3) == (language == "kk"), f"{language}: Kazakh letters {sorted(letters)}"
     assert not (language == "en" and re.search("[а-яё]", text.lower())), f"not English: {text[:600]}"
 
 
@@ -160,7 +161,10 @@ async def test_a_dispatcher_limits_a_site_and_gives_it_back(kit: ProcessKit, des
 
 
 async def in_every_language(kit: ProcessKit, central: Any, desk: Any, desk_url: str) -> None:
+    from playwright.async_api import expect
+
     home = kit.api.removesuffix("/api/v1")
+    number = central.get_by_test_id(f"site-{SITE}-kw")
     await desk.goto(desk_url)
     await desk.wait_for_selector("[data-testid=desk-compose]")
     for language in ("kk", "en", "ru"):
@@ -168,9 +172,11 @@ async def in_every_language(kit: ProcessKit, central: Any, desk: Any, desk_url: 
         await check_language(desk, language, DESK[language])
         await shot(desk, f"desk-home-{language}")
         await central.goto(f"{home}/lang/{language}?to=/")
+        await expect(number).not_to_have_text("—")
         await check_language(central, language, CENTRAL[language][:1])
         await shot(central, f"central-{language}")
         await central.get_by_test_id(f"site-{SITE}").click()
+        await expect(central.get_by_test_id("miners")).to_contain_text(str(kit.luxos + kit.stock))
         await check_language(central, language, CENTRAL[language][1:])
         await shot(central, f"site-{language}")
 
@@ -209,8 +215,7 @@ async def order_and_release(kit: ProcessKit, central: Any, desk: Any) -> None:
     await expect(central.get_by_test_id("order-state")).to_have_attribute("data-state", "holding", timeout=10_000)
     for step in ("received", "accepted", "outputs", "readback", "confirmed", "held"):
         await until_text(central.get_by_test_id(f"step-{step}"), "подписано площадкой")
-    limit = central.locator(".tz-fact", has_text="ограничение, кВт").locator(".tz-value")
-    assert kilowatt(await limit.inner_text()) == pytest.approx(limit_kw, abs=0.06)
+    assert kilowatt(await central.get_by_test_id("fact-limit").inner_text()) == pytest.approx(limit_kw, abs=0.06)
     low = await until_kw(shown, lambda kw: kw <= limit_kw, 10, "below the limit")
     assert low == pytest.approx(kit.plant_net_w() / 1000, rel=0.03)
     await shot(central, "site-order")
@@ -220,13 +225,13 @@ async def order_and_release(kit: ProcessKit, central: Any, desk: Any) -> None:
     await expect(desk.get_by_test_id("desk-headline")).to_have_text(re.compile(order))
     await desk.get_by_test_id("desk-sign").click()
     await expect(desk.get_by_test_id("desk-target-state")).to_have_attribute("data-state", "done", timeout=40_000)
-    await until_text(desk.get_by_test_id("desk-target-returned"), "Нагрузка возвращена")
+    await until_text(desk.get_by_test_id("desk-target-returned"), "Возврат завершён")
     await until_kw(shown, lambda kw: kw > before_w / 1000 * 0.95, 20, "the load is back")
     await until_kw(shown, lambda kw: kw == pytest.approx(kit.plant_net_w() / 1000, rel=0.03), 10, "as the plant")
     await shot(desk, "desk-release")
     await desk.goto(desk.url.rpartition("/")[0] + f"/{order}")
     await until_text(desk.get_by_test_id("desk-completion"), "Выполнено")
-    await until_text(desk.get_by_test_id("desk-returned"), "Нагрузка возвращена")
+    await until_text(desk.get_by_test_id("desk-returned"), "Возврат завершён")
     await expect(desk.get_by_test_id("desk-release")).to_have_count(0)
     for page in (desk, central):
         await page.set_viewport_size({"width": 390, "height": 844})

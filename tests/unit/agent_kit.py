@@ -21,13 +21,13 @@ from unittest import mock
 import yaml
 
 from agent.clock import TrustedTime
+from agent.curtailment import shed as shed_module
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet, KnownMachine
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
-from agent.curtailment import shed as shed_module
 from agent.curtailment.shed import Shedder
 from agent.ledger import Ledger, Txn
 from agent.ledger import store as store_module
@@ -49,7 +49,18 @@ from wire.states import OrderState
 
 START_MS = 1_790_000_000_000
 EXAMPLE = Path(__file__).parents[2] / "config" / "examples" / "small.yaml"
-RIGHTS = ("limit", "reduce", "stop", "open_feeders", "release", "extend", "cancel", "emergency_trip", "mode", "commission")
+RIGHTS = (
+    "limit",
+    "reduce",
+    "stop",
+    "open_feeders",
+    "release",
+    "extend",
+    "cancel",
+    "emergency_trip",
+    "mode",
+    "commission",
+)
 MACHINE_W = 3500
 SLEEP_W = 30
 BASE_W = 32_000
@@ -101,7 +112,7 @@ async def running_core(folder: Path, *, armed: bool = True, site: Site | None = 
     assert core.plant.undurable == [], "these writes left before their intent was durable"
 
 
-# people and orders -----------------------------------------------------------------------------------------------------
+# people and orders ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,7 @@ def sealed(order: Order, *keys: SigningKey) -> bytes:
     return seal(ORDER_TYPE, order.encode(), *keys).encode()
 
 
-# the plant -------------------------------------------------------------------------------------------------------------
+# the plant -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -225,7 +236,10 @@ class PlayedSwitch:
 
 @dataclass
 class PlayedMachine:
-    """A machine. ``deaf``: it acknowledges sleep and goes on; ``refuses``: it says no; ``mute``: prior state unreadable."""
+    """A machine.
+
+    ``deaf``: it acknowledges sleep and goes on; ``refuses``: it says no; ``mute``: its prior state cannot be read.
+    """
 
     id: str
     plant: Plant
@@ -352,7 +366,7 @@ def small_site(**timing: float) -> Site:
     return Site.model_validate(doc)
 
 
-# the agent's core ------------------------------------------------------------------------------------------------------
+# the agent's core ----------------------------------------------------------------------------------------------------
 
 
 class Wake(asyncio.Event):
@@ -398,9 +412,7 @@ class Core:
         self.gates = Gates(site, self.ledger, self.live, clock, check(site), lambda _profile: "1")
         self.gates.load()
         groups = {g.id: g for g in site.miners}
-        machines = {
-            m.id: KnownMachine(m.id, groups[m.id.partition("/")[0]], m) for m in self.plant.machines.values()
-        }
+        machines = {m.id: KnownMachine(m.id, groups[m.id.partition("/")[0]], m) for m in self.plant.machines.values()}
         self.fleet = Fleet(
             site, Graph(site), self.live, self.gates, self.journal, clock, machines, dict(self.plant.switches)
         )
@@ -433,8 +445,12 @@ class Core:
         await self.engine.recover()
         await self.plant.publish(self.live)
         if run:
-            self._task = asyncio.create_task(self.engine.run())
+            await self.go()
         return self
+
+    async def go(self) -> None:
+        """Start the engine's loop."""
+        self._task = asyncio.create_task(self.engine.run())
 
     async def _note(self, message: Progress) -> None:
         self.progress.append(message)
@@ -536,8 +552,9 @@ class Core:
         began = self.clock.mono_ns()
         while not condition():
             if (self.clock.mono_ns() - began) / 1e9 > within_s:
-                states = {o.id[-4:]: (o.state, sorted(o.flags), o.doc.text, o.block) for o in self.journal.live.values()}
-                raise AssertionError(f"not within {within_s} s; {states}; net {self.plant.net_w} W; {self.plant.writes}")
+                orders = [(o.state, sorted(o.flags), o.doc.text, o.block) for o in self.journal.live.values()]
+                seen = f"{orders}; net {self.plant.net_w} W; {self.plant.writes}"
+                raise AssertionError(f"not within {within_s} s; {seen}")
             await self.step(step_s)
 
     async def until_state(self, order: LiveOrder, state: OrderState, *, within_s: float = 300) -> None:

@@ -23,7 +23,7 @@ from wire.records import parse_line
 SITE = "kz-small-1"
 
 
-# the outbox -------------------------------------------------------------------------------------------------------------
+# the outbox ----------------------------------------------------------------------------------------------------------
 
 
 def outbox(path: Path, *, boot: str = "b1", max_bytes: int = 10**9) -> BulkOutbox:
@@ -102,7 +102,7 @@ async def test_a_corrupt_file_is_set_aside_and_work_goes_on(tmp_path: Path, junk
     await box.close()
 
 
-# delivery ---------------------------------------------------------------------------------------------------------------
+# delivery ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -154,9 +154,7 @@ class Rig:
 
     async def write(self, stream: str, count: int = 1, size: int = 10) -> None:
         for _ in range(count):
-            await self.ledger.commit(
-                Txn().record(stream, "event", {"ev": "x", "obj": "y" * size}), urgent=True
-            )
+            await self.ledger.commit(Txn().record(stream, "event", {"ev": "x", "obj": "y" * size}), urgent=True)
 
     async def until(self, condition: Callable[[], object]) -> None:
         for _ in range(2000):
@@ -165,15 +163,12 @@ class Rig:
             await asyncio.sleep(0.002)
         raise AssertionError(f"not so: control {self.control.sent!r:.500} bulk {self.bulk_link.sent!r:.500}")
 
-    async def commit(self, stream: str, *ranges: tuple[int, int], epoch: str | None = None, boot: str | None = None) -> None:
-        await self.delivery.committed(
-            Commit(
-                site=SITE,
-                epoch=epoch or self.ledger.epoch,
-                at=1,
-                streams=(StreamCommit(stream=stream, boot=boot, ranges=tuple(Range(first=a, last=b) for a, b in ranges)),),
-            )
-        )
+    async def commit(
+        self, stream: str, *ranges: tuple[int, int], epoch: str | None = None, boot: str | None = None
+    ) -> None:
+        spans = tuple(Range(first=a, last=b) for a, b in ranges)
+        rows = (StreamCommit(stream=stream, boot=boot, ranges=spans),)
+        await self.delivery.committed(Commit(site=SITE, epoch=epoch or self.ledger.epoch, at=1, streams=rows))
 
     async def want(self, stream: str, first: int, last: int, epoch: str | None = None) -> None:
         await self.delivery.wanted(
@@ -213,6 +208,23 @@ async def test_old_evidence_goes_by_the_bulk_connection_but_old_answers_by_contr
     await rig.until(lambda: rig.bulk_link.lines("evidence") and rig.control.lines("answer"))
     assert rig.control.lines("evidence") == []
     assert rig.control.lines("answer") == [("cmd", 0)]
+
+
+async def test_an_answer_does_not_wait_behind_the_backlog_of_an_outage(rig: Rig) -> None:
+    txn = Txn()
+    for number in range(1500):
+        txn.record("mp:M0", "event", {"ev": "x", "obj": str(number)})
+    await rig.ledger.commit(txn, urgent=True)
+    rig.clock.advance(3 * 900)
+    await rig.write("cmd")
+    await rig.write("site")
+    rig.control.connected.set()
+    rig.delivery.reconnected()
+    rig.task = asyncio.create_task(rig.delivery.run())
+    await rig.until(lambda: rig.control.lines("answer") and rig.control.lines("evidence"))
+    assert rig.control.lines("answer") == [("cmd", 0)]
+    assert rig.control.lines("evidence") == [("site", 0)]
+    assert rig.bulk_link.sent == [], "the bulk connection is not even up"
 
 
 async def test_what_is_not_confirmed_is_sent_again_and_what_is_confirmed_is_not(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""A restart in any state: the journal and the positions decide; only OPEN is ever written again; a kill loses no promise."""
+"""A restart in any state: the journal and the positions decide, and only OPEN is ever written again."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ async def core(tmp_path: Path) -> AsyncIterator[Core]:
         yield found
 
 
-async def crash(core: Core, folder: Path) -> None:
-    """The process ends now, and the next one finds the files as they are on disk at this instant."""
+def snapshot(core: Core, folder: Path) -> None:
     folder.mkdir()
     for path in core.path.parent.glob("ledger.*"):
         shutil.copy(path, folder / path.name)
+
+
+async def crash(core: Core, folder: Path) -> None:
+    """The process ends now, and the next one finds the files as they are on disk at this instant."""
+    snapshot(core, folder)
     await core.shut()
     core.path = core.plant.ledger_path = folder / "ledger.db"
     await core.boot()

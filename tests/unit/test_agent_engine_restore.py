@@ -139,7 +139,7 @@ async def test_machines_behind_an_open_switch_are_not_spoken_to(core: Core) -> N
     await core.until(lambda: order.id not in core.journal.live)
 
 
-# switches ---------------------------------------------------------------------------------------------------------------
+# switches ------------------------------------------------------------------------------------------------------------
 
 
 async def test_a_switch_that_may_close_by_itself_is_closed_after_the_release(core: Core) -> None:
@@ -252,7 +252,7 @@ async def test_lowering_the_mode_blocks_the_return_and_keeps_the_load_down(core:
     assert order.state is S.RESTORE_BLOCKED
 
 
-# several orders ---------------------------------------------------------------------------------------------------------
+# several orders ------------------------------------------------------------------------------------------------------
 
 
 async def test_the_stricter_of_two_orders_holds_after_the_looser_is_released(core: Core) -> None:
@@ -344,7 +344,7 @@ async def test_steps_that_wait_their_turn_are_not_made_after_a_release(core: Cor
     assert core.plant.asleep == set()
 
 
-# the end of a hold ------------------------------------------------------------------------------------------------------
+# the end of a hold ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -391,3 +391,26 @@ async def test_escalation_is_undone_in_the_order_switch_then_machines(core: Core
     kinds = [k for k, _ in closings(core)]
     assert kinds == sorted(kinds), "switches close before machines wake"
     assert core.plant.net_w == ALL_W
+
+
+@pytest.mark.parametrize("kind", ["open", "close"])
+async def test_a_tag_hung_while_the_intent_is_being_written_still_stops_the_write(core: Core, kind: str) -> None:
+    order = await held(core, "emergency_trip") if kind == "close" else None
+    real = core.journal.intend
+    writes = len(core.plant.writes)
+
+    async def slow(live: LiveOrder, what: str, target: str, *rest: Any, **more: Any) -> int:
+        n = await real(live, what, target, *rest, **more)
+        if target == "KM1":
+            await core.gates.tag("KM1", "Dana", "permit 12")
+        return n
+
+    core.journal.intend = slow  # type: ignore[method-assign]  # a slow disk, and a quick person
+    if order is None:
+        await core.give("emergency_trip")
+    else:
+        await core.release(order)
+    await core.pass_time(20)
+    assert (kind, "KM1") not in core.plant.writes[writes:]
+    assert (kind, "KM2") in core.plant.writes[writes:]
+    assert core.journal.open_steps() == []

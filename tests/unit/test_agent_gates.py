@@ -27,7 +27,7 @@ async def core(tmp_path: Path) -> AsyncIterator[Core]:
         yield found
 
 
-# the mode ---------------------------------------------------------------------------------------------------------------
+# the mode ------------------------------------------------------------------------------------------------------------
 
 
 async def test_it_begins_in_monitor_whatever_the_file_asks_for(core: Core) -> None:
@@ -79,9 +79,7 @@ async def test_one_person_alone_may_always_step_down(core: Core) -> None:
 
 def two_keys_of_one_person(core: Core) -> tuple[SigningKey, ...]:
     spare = SigningKey.generate()
-    core.keys = register(
-        core.people, issuers=(issuer(core.people.dispatcher, "aru"), issuer(spare, "aru"))
-    )
+    core.keys = register(core.people, issuers=(issuer(core.people.dispatcher, "aru"), issuer(spare, "aru")))
     return core.people.dispatcher, spare
 
 
@@ -94,9 +92,7 @@ def without_right(core: Core) -> tuple[SigningKey, ...]:
 
 
 def revoked(core: Core) -> tuple[SigningKey, ...]:
-    core.keys = register(
-        core.people, revoked=(Revocation(kid=core.people.engineer.kid, at=START_MS, reason="left"),)
-    )
+    core.keys = register(core.people, revoked=(Revocation(kid=core.people.engineer.kid, at=START_MS, reason="left"),))
     return core.people.dispatcher, core.people.engineer
 
 
@@ -124,9 +120,7 @@ def no_register(core: Core) -> tuple[SigningKey, ...]:
     return core.people.dispatcher, core.people.engineer
 
 
-@pytest.mark.parametrize(
-    "case", [two_keys_of_one_person, without_right, revoked, elsewhere, out_of_date, no_register]
-)
+@pytest.mark.parametrize("case", [two_keys_of_one_person, without_right, revoked, elsewhere, out_of_date, no_register])
 async def test_an_act_without_rights_changes_nothing(
     core: Core, case: Callable[[Core], tuple[SigningKey, ...]]
 ) -> None:
@@ -145,7 +139,7 @@ async def test_an_act_for_another_life_or_time_is_refused(core: Core, change: st
         "site": {"site": "kz-other"},
         "future": {"at": core.clock.now_ms() + 3_600_000},
     }[change]
-    with pytest.raises(WireError, match="sign a new one|future"):
+    with pytest.raises(WireError, match=r"sign a new one|future"):
         await core.act(act.model_copy(update=update), core.people.dispatcher, core.people.engineer)
 
 
@@ -158,7 +152,7 @@ async def test_an_act_is_taken_once(core: Core) -> None:
     assert core.gates.mode == "monitor"
 
 
-# commissioning ----------------------------------------------------------------------------------------------------------
+# commissioning -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -234,7 +228,7 @@ async def test_commissioning_lapses_with_another_profile(core: Core) -> None:
     assert "lapsed" in str(core.gates.unusable("KM1"))
 
 
-# tags -------------------------------------------------------------------------------------------------------------------
+# tags ----------------------------------------------------------------------------------------------------------------
 
 
 async def test_only_its_owner_takes_a_tag_off(core: Core) -> None:
@@ -268,7 +262,7 @@ async def test_a_tag_at_nothing_is_not_believed_to_hang(core: Core) -> None:
         await core.gates.untag("KM1", "Dana")
 
 
-# closing ----------------------------------------------------------------------------------------------------------------
+# closing -------------------------------------------------------------------------------------------------------------
 
 WIRED = ("remote", "lockout", "protection_trip", "trip_circuit_ok", "spring_charged")
 READY = {"remote": True, "lockout": False, "protection_trip": False, "trip_circuit_ok": True, "spring_charged": True}
@@ -348,7 +342,7 @@ async def test_what_a_person_closes_the_agent_does_not(tmp_path: Path, rule: str
         assert core.gates.may_close("KM1") == "closed by a person only"
 
 
-# the inbox --------------------------------------------------------------------------------------------------------------
+# the inbox -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,7 @@ def say(o: Order, ctx: Context | None = None, *keys: SigningKey) -> Verdict:
 
 
 def with_issuer(**changes: Any) -> KeysDocument:
-    return register(
-        PEOPLE, issuers=(issuer(PEOPLE.dispatcher, "aru", **changes), issuer(PEOPLE.second, "bek"))
-    )
+    return register(PEOPLE, issuers=(issuer(PEOPLE.dispatcher, "aru", **changes), issuer(PEOPLE.second, "bek")))
 
 
 OLD = order()
@@ -162,16 +160,16 @@ def test_the_same_order_again(state: OrderState) -> None:
 @pytest.mark.parametrize(
     ("made", "ctx", "flags"),
     [
-        (lambda: order(), {}, set()),
+        (order, {}, set()),
         (lambda: order(seq=8), {"last_seq": {PEOPLE.dispatcher.kid: 7}}, set()),
         (lambda: order(seq=1), {"last_seq": {PEOPLE.second.kid: 7}}, set()),
         (lambda: order(issued_at=NOW + 60_000), {}, set()),
         (lambda: order(execute_by=NOW), {}, set()),
-        (lambda: order(), {"mode": "shadow"}, set()),
+        (order, {"mode": "shadow"}, set()),
         (lambda: order(mode="drill"), {"mode": "monitor"}, {Flag.DRILL}),
-        (lambda: order(), {"synchronised": False}, {Flag.CLOCK_SUSPECT}),
-        (lambda: order(), {"synchronised": False, "now_ms": NOW - 10**9}, {Flag.CLOCK_SUSPECT}),
-        (lambda: order(), {"keys": with_issuer(sites=(), zones=("karaganda",))}, set()),
+        (order, {"synchronised": False}, {Flag.CLOCK_SUSPECT}),
+        (order, {"synchronised": False, "now_ms": NOW - 10**9}, {Flag.CLOCK_SUSPECT}),
+        (order, {"keys": with_issuer(sites=(), zones=("karaganda",))}, set()),
         (lambda: order("release"), {"now_ms": NOW + 600_000}, set()),
         (lambda: order("cancel"), {"synchronised": False}, {Flag.CLOCK_SUSPECT}),
     ],
@@ -231,7 +229,7 @@ def test_no_flipped_byte_of_an_envelope_is_accepted_as_another_order(at: int, ma
     assert not found.accepted or signed.order == OLD
 
 
-# reception --------------------------------------------------------------------------------------------------------------
+# reception -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

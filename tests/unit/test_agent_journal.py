@@ -118,7 +118,7 @@ async def test_handing_over_changes_the_owner_and_nothing_else(core: Core) -> No
     assert again.held == core.journal.held
 
 
-# the clock --------------------------------------------------------------------------------------------------------------
+# the clock -----------------------------------------------------------------------------------------------------------
 
 moves = st.lists(
     st.one_of(

@@ -48,6 +48,20 @@ async def ledger(path: Path) -> AsyncIterator[Ledger]:
     await found.close()
 
 
+def junk(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database at all" * 100)
+
+
+def remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
 def event(number: int = 0, **more: Any) -> Txn:
     return Txn().record("site", "event", {"ev": "alarm", "obj": f"o{number}", **more})
 
@@ -200,7 +214,7 @@ async def test_records_and_journal_rows_of_one_transaction_stand_or_fall_togethe
     assert check_chain(path) == {}
 
 
-# one owner --------------------------------------------------------------------------------------------------------------
+# one owner -----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_second_opener_is_told_that_another_agent_runs(ledger: Ledger, path: Path) -> None:
@@ -212,7 +226,8 @@ async def test_a_second_process_is_told_too_and_may_open_once_the_first_has_ende
     code = (
         "import sys; from pathlib import Path; from agent.ledger import Ledger; from agent.clock import SystemClock;"
         "from agent.errors import AlreadyRunning; from wire.keys import SigningKey\n"
-        "try: Ledger.open(Path(sys.argv[1]), site='kz-small-1', key=SigningKey.generate(), clock=SystemClock(), fw='t')\n"
+        "key = SigningKey.generate()\n"
+        "try: Ledger.open(Path(sys.argv[1]), site='kz-small-1', key=key, clock=SystemClock(), fw='t')\n"
         "except AlreadyRunning: sys.exit(42)\n"
     )
     first = open_ledger(path)
@@ -231,22 +246,19 @@ async def test_the_ledger_of_another_site_or_key_is_refused_and_left_as_it_was(p
     await first.commit(event(), urgent=True)
     epoch = first.epoch
     await first.close()
+    other: dict[str, Any] = {"key": SigningKey.generate()} if what == "key" else {"site": "kz-other"}
     with pytest.raises(LedgerForeign, match="begin a new epoch"):
-        if what == "key":
-            open_ledger(path, key=SigningKey.generate())
-        else:
-            open_ledger(path, site="kz-other")
+        open_ledger(path, **other)
     again = open_ledger(path)
     assert again.epoch == epoch
     await again.close()
 
 
 async def test_a_file_that_is_no_database_is_an_error_that_names_it(path: Path) -> None:
-    path.parent.mkdir()
-    path.write_bytes(b"this is no database at all" * 100)
+    junk(path)
     with pytest.raises(LedgerError, match=r"ledger\.db"):
         open_ledger(path)
-    path.unlink()
+    remove(path)
     await open_ledger(path).close()
 
 
@@ -294,8 +306,7 @@ async def test_a_new_file_is_the_next_epoch_and_an_old_one_keeps_its_own(path: P
         assert not again.is_new
         assert again.boot != ledger.boot
         await again.close()
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        remove(path)
     assert [e.split("-")[0] for e in epochs] == ["e1", "e2", "e3"]
     assert len(set(epochs)) == 3
 
@@ -310,11 +321,11 @@ async def test_streams_go_on_after_reopening(path: Path) -> None:
 
 
 async def test_nobody_else_may_read_the_file(ledger: Ledger, path: Path) -> None:
-    assert path.stat().st_mode & 0o077 == 0
-    assert path.parent.stat().st_mode & 0o077 == 0
+    assert mode(path) & 0o077 == 0
+    assert mode(path.parent) & 0o077 == 0
 
 
-# closing ----------------------------------------------------------------------------------------------------------------
+# closing -------------------------------------------------------------------------------------------------------------
 
 
 async def test_closing_writes_what_is_pending_and_then_refuses(path: Path) -> None:
@@ -360,7 +371,7 @@ async def test_a_listener_that_fails_does_not_stop_the_writer(ledger: Ledger, pa
     assert check_chain(path) == {"site": 3}
 
 
-# a full disk ------------------------------------------------------------------------------------------------------------
+# a full disk ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_full_disk_frees_the_ballast_then_refuses_and_later_recovers(ledger: Ledger, path: Path) -> None:
@@ -374,7 +385,7 @@ async def test_a_full_disk_frees_the_ballast_then_refuses_and_later_recovers(led
     refused: LedgerError | None = None
     for number in range(1, 60):
         try:
-            await ledger.commit(event(number, text="x" * 3000).run(f"INSERT INTO meta VALUES ('k{number}', 'v')"), urgent=True)
+            await ledger.commit(event(number, text="x" * 3000).set_meta(f"k{number}", "v"), urgent=True)
             kept += 1
         except LedgerError as error:
             refused = error
@@ -415,7 +426,7 @@ async def test_the_ballast_is_laid_again_at_the_next_start(path: Path) -> None:
     assert path.with_suffix(".ballast").stat().st_size == store_module.BALLAST_BYTES
 
 
-# a kill -----------------------------------------------------------------------------------------------------------------
+# a kill --------------------------------------------------------------------------------------------------------------
 
 WRITER = """
 import asyncio, sys

@@ -195,9 +195,7 @@ def test_late_readings_are_flagged_with_what_they_may_have_moved(delays: tuple[i
 
 def test_export_is_counted_on_its_own_and_null_where_there_is_none() -> None:
     both = DECODE | {EXPORT: DECODE[IMPORT]}
-    records = close_all(
-        [good(0, 10, export=100), good(1, 20, export=103), good(2, 30)], chain(both)
-    )
+    records = close_all([good(0, 10, export=100), good(1, 20, export=103), good(2, 30)], chain(both))
     assert records[0].fields["exp_wh"] == math.floor(exact(103)) - math.floor(exact(100))
     assert records[1].fields["exp_wh"] is None
     assert close_all([good(0, 10), good(1, 20)])[0].fields["exp_wh"] is None

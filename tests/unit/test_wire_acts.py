@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wire import canonical
@@ -91,6 +91,7 @@ def test_an_order_is_no_act() -> None:
         open_act(act(MODE, ORDER_TYPE))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_any_bytes_raise_nothing_but_a_wire_error(raw: bytes) -> None:
     for data in (raw, act(raw)):

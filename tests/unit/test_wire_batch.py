@@ -80,6 +80,7 @@ def batches(draw: st.DrawFn) -> Batch:
     return Batch(1, "kz-01", "e1-0a0b0c0d", "boot", draw(st.integers(0, 2**53 - 1)), T0, "S", parts)
 
 
+@settings(deadline=None)
 @given(batches())
 def test_any_batch_survives_the_round_trip(made: Batch) -> None:
     assert decode(encode(made)) == made
@@ -97,6 +98,7 @@ ROWS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_the_builder_keeps_every_cell_and_marks_what_is_missing(rows: list[tuple[str, int, dict[str, Any]]]) -> None:
     builder = PartBuilder("meter", NO_VALUE)
@@ -303,7 +305,7 @@ def test_a_batch_that_packs_badly_is_refused_for_its_packet() -> None:
         encode(made)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_raise_nothing_but_a_bad_batch(raw: bytes) -> None:
     for data in (raw, b"TZB1" + raw, pack(raw)):
@@ -311,7 +313,7 @@ def test_any_bytes_raise_nothing_but_a_bad_batch(raw: bytes) -> None:
             decode(data)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damaged_batches_are_refused_or_consistent(data: st.DataObject) -> None:
     inner = data.draw(st.booleans())

@@ -27,11 +27,13 @@ def nested(depth: int, opening: str = '{"a":', closing: str = "}") -> bytes:
     return (opening * depth + "0" + closing * depth).encode()
 
 
+@settings(deadline=None)
 @given(DOCUMENTS)
 def test_bytes_are_those_of_an_independent_rfc_8785_encoder(document: canonical.Json) -> None:
     assert canonical.encode(document) == rfc8785.dumps(document)
 
 
+@settings(deadline=None)
 @given(DOCUMENTS)
 def test_what_is_encoded_decodes_to_the_same(document: canonical.Json) -> None:
     data = canonical.encode(document)
@@ -177,7 +179,7 @@ def test_a_document_that_holds_itself_is_refused() -> None:
         canonical.encode(document)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_are_either_canonical_or_refused(data: bytes) -> None:
     try:
@@ -187,7 +189,7 @@ def test_any_bytes_are_either_canonical_or_refused(data: bytes) -> None:
     assert canonical.encode(document) == data
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(DOCUMENTS, st.data())
 def test_any_damage_of_canonical_bytes_is_either_canonical_or_refused(
     document: canonical.Json, data: st.DataObject
@@ -202,6 +204,7 @@ def test_any_damage_of_canonical_bytes_is_either_canonical_or_refused(
     assert canonical.encode(found) == bytes(raw)
 
 
+@settings(deadline=None)
 @given(DOCUMENTS)
 def test_every_other_spelling_is_refused(document: canonical.Json) -> None:
     ours = canonical.encode(document)

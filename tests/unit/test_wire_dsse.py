@@ -28,6 +28,7 @@ def test_lengths_are_counted_in_bytes() -> None:
     assert pae("", b"") == b"DSSEv1 0  0 "
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20), st.binary(max_size=20), st.text(max_size=20), st.binary(max_size=20))
 def test_two_documents_never_share_an_encoding(kind1: str, body1: bytes, kind2: str, body2: bytes) -> None:
     assert (pae(kind1, body1) == pae(kind2, body2)) == ((kind1, body1) == (kind2, body2))
@@ -136,7 +137,7 @@ def test_size_is_judged_first() -> None:
         open_envelope(b"x" * 11, expected_type=ORDER_TYPE, max_bytes=10)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damaged_envelopes_open_to_the_same_document_or_are_refused(data: st.DataObject) -> None:
     raw = bytearray(seal(ORDER_TYPE, b'{"a":1}', KEY).encode())

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from wire.energy import ENCODINGS, interval_wh, number, primary_wh
@@ -89,16 +89,19 @@ def test_bits_and_encodings_that_do_not_fit_are_refused(bits: int, enc: str, wor
         number(bits, enc, words)
 
 
+@settings(deadline=None)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_every_finite_single_float_is_exact(value: float) -> None:
     assert number(f32(value), "f32", 2) == Fraction(value)
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_every_signed_integer_is_exact(value: int) -> None:
     assert number(value % 2**64, "i64", 4) == value
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12 - 1))
 def test_decimals_of_both_kinds(value: int) -> None:
     assert number(int(f"{value:012d}", 16), "bcd", 3) == value
@@ -132,6 +135,7 @@ def test_floors_go_down_below_zero_too() -> None:
     assert interval_wh(0x0000, 0x0001, halves) == 0
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(ENCODINGS)),
     st.integers(1, 10**6),

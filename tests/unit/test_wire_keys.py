@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wire.errors import BadKey
@@ -137,6 +137,7 @@ def test_a_signature_with_the_group_order_added_does_not_verify() -> None:
     assert not key.public.verifies(b"m", signature[:32] + s.to_bytes(32, "little"))
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32))
 def test_any_32_bytes_are_a_key_or_refused_as_one(raw: bytes) -> None:
     try:
@@ -147,6 +148,7 @@ def test_any_32_bytes_are_a_key_or_refused_as_one(raw: bytes) -> None:
     assert key.verifies(b"m", bytes(64)) is False
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_base64_round_trip(data: bytes) -> None:
     assert unb64(b64(data)) == data
@@ -177,6 +179,7 @@ def test_base64_has_one_spelling(text: str) -> None:
         unb64(text)
 
 
+@settings(deadline=None)
 @given(st.text("ABCabc+/-_= \n0", max_size=12))
 def test_base64_text_is_refused_or_the_only_spelling(text: str) -> None:
     try:

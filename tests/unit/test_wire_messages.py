@@ -127,7 +127,7 @@ def test_wrong_fields_are_named(model: type[Message], document: dict[str, Any], 
         to_json(LIVE).replace(b'"a"', b'"\\ud800"'),
         to_json(LIVE).replace(b'"a"', b'"\xff"'),
     ],
-    ids=lambda raw: f"{raw[:12]!r}…{raw[-12:]!r}",
+    ids=lambda raw: "bytes",
 )
 def test_hostile_bytes_are_refused(raw: bytes) -> None:
     for model, _ in EXAMPLES:
@@ -149,7 +149,7 @@ def test_size_is_judged_first() -> None:
         decode(State, b"x" * 6, max_bytes=5)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_damaged_messages_are_refused_or_readable(data: st.DataObject) -> None:
     model, document = data.draw(st.sampled_from(EXAMPLES))

@@ -47,6 +47,7 @@ def test_a_signed_line_comes_back_byte_for_byte(payload: dict[str, Any]) -> None
     assert line.verified_by(KEY.public)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abcxyz_", min_size=8, max_size=12), st.text(max_size=20) | st.integers(0, 2**53 - 1)))
 def test_any_extra_fields_survive_the_round_trip(extra: dict[str, Any]) -> None:
     made = RecordLine.sign(extra | LATER, KEY)
@@ -161,7 +162,7 @@ SIG = GOOD.rpartition(b"|")[2]
         b"TZR1|" + b"\xff" * 30 + b"|" + KEY.kid.encode() + b"|" + SIG,
         b"x" * (MAX_PAYLOAD + 257),
     ],
-    ids=lambda line: f"{line[:16]!r}…{line[-12:]!r}",
+    ids=lambda line: "bytes",
 )
 def test_malformed_lines_are_refused(line: bytes) -> None:
     assert line != GOOD
@@ -177,7 +178,7 @@ def test_payloads_have_a_largest_size() -> None:
     assert len(line.payload) == MAX_PAYLOAD
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_damaged_lines_are_refused_or_no_longer_verify(data: st.DataObject) -> None:
     raw = bytearray(GOOD)

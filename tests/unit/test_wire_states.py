@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wire.errors import WireError
@@ -134,6 +134,7 @@ def test_topics_are_only_made_for_names_of_the_contract() -> None:
         topic("kz/01", "order")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=50))
 def test_any_text_is_a_topic_or_refused(text: str) -> None:
     for candidate in (text, f"tizgin/1/{text}/order", f"tizgin/1/kz-01/{text}"):

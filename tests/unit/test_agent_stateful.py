@@ -1,0 +1,196 @@
+"""Any sequence of orders, failures, restarts and passing time: what must never happen does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.unit.agent_kit import Core, running_core, sealed
+from wire.orders import Escalation, Order, Restore
+from wire.states import OrderState, ended
+
+T = TypeVar("T")
+S = OrderState
+NAMES = [f"rack{r}/{n}" for r in (1, 2) for n in range(1, 5)]
+
+
+class Orders(RuleBasedStateMachine):
+    """Reception and engine over the simulated plant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp())
+        self.stack = contextlib.AsyncExitStack()
+        self.core: Core = self.run(self.stack.enter_async_context(running_core(self.folder)))
+        self.core.plant.at_write = self.on_write
+        self.sent: list[Order] = []
+        self.released = False
+        self.wrongs: list[str] = []
+        self.blind = False
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(asyncio.wait_for(work, 30))
+
+    def on_write(self, kind: str, target: str) -> None:
+        """At the moment of a write: is there somebody who may want it?"""
+        live = [o for o in self.core.journal.live.values() if o.order.sheds]
+        if kind in {"close", "wake"} and not any(o.doc.released_by for o in live):
+            self.wrongs.append(f"{kind} {target} without a release")
+        if kind in {"close", "wake"} and self.core.plant.meter_silent and self.blind:
+            self.wrongs.append(f"{kind} {target} while no meter speaks")
+        if kind in {"sleep", "open"} and not any(not ended(o.state) for o in live):
+            self.wrongs.append(f"{kind} {target} without a live order")
+        if kind in {"close", "open"} and target in self.core.gates.tags:
+            self.wrongs.append(f"{kind} {target} under a tag")
+
+    def give(self, order: Order) -> None:
+        self.sent.append(order)
+        self.run(self.core.send(order))
+
+    @initialize()
+    def settle(self) -> None:
+        self.run(self.core.step())
+
+    @rule(limit_kw=st.integers(36, 62), switch=st.booleans())
+    def limit(self, limit_kw: int, switch: bool) -> None:
+        escalation = Escalation(to="switch" if switch else "none", after_s=5)
+        restore = Restore(stage_permille=500, stage_delay_s=1)
+        self.give(self.core.order("limit", limit_w=limit_kw * 1000, escalation=escalation, restore=restore))
+
+    @rule(action=st.sampled_from(["stop", "emergency_trip"]), drill=st.booleans())
+    def stop(self, action: str, drill: bool) -> None:
+        self.give(self.core.order(action, mode="drill" if drill else "live"))
+
+    @precondition(lambda self: self.sent)
+    @rule(which=st.integers(0, 100), action=st.sampled_from(["release", "release", "cancel"]))
+    def follow(self, which: int, action: str) -> None:
+        target = self.sent[which % len(self.sent)]
+        if target.sheds:
+            self.give(self.core.order(action, target=target.id))
+
+    @precondition(lambda self: self.sent)
+    @rule(which=st.integers(0, 100))
+    def send_again(self, which: int) -> None:
+        """The same bytes once more: at most one effect."""
+        before = len(self.core.journal.states)
+        order = self.sent[which % len(self.sent)]
+        self.run(self.core.reception.take(sealed(order, self.core.people.dispatcher), False))
+        assert len(self.core.journal.states) == before or order.id not in self.core.journal.states
+
+    @rule(junk=st.binary(max_size=60), retained=st.booleans())
+    def junk(self, junk: bytes, retained: bool) -> None:
+        self.run(self.core.reception.take(junk, retained))
+
+    @rule(seconds=st.sampled_from([1, 2, 5, 30, 120]), times=st.integers(1, 4))
+    def wait(self, seconds: int, times: int) -> None:
+        for _ in range(times):
+            self.run(self.core.step(seconds))
+            self.blind = self.core.plant.meter_silent and seconds >= 5
+
+    @rule(name=st.sampled_from(NAMES), fault=st.sampled_from(["deaf", "refuses", "mute", "well", "woken"]))
+    def machine(self, name: str, fault: str) -> None:
+        machine = self.core.plant.machines[name]
+        machine.deaf, machine.refuses, machine.mute = fault == "deaf", fault == "refuses", fault == "mute"
+        if fault == "woken":
+            machine.asleep = False
+
+    @rule(
+        name=st.sampled_from(["KM1", "KM2"]),
+        change=st.sampled_from(["stuck", "well", "local", "trip", "unread", "opened", "closed"]),
+    )
+    def switch(self, name: str, change: str) -> None:
+        switch = self.core.plant.switches[name]
+        switch.stuck, switch.readable = change == "stuck", change != "unread"
+        switch.remote = False if change == "local" else None
+        switch.protection_trip = True if change == "trip" else None
+        if change in {"opened", "closed"}:
+            switch.closed = change == "closed"
+
+    @rule(silent=st.booleans())
+    def meter(self, silent: bool) -> None:
+        self.core.plant.meter_silent = silent
+        self.blind = False
+
+    @rule(name=st.sampled_from(["KM1", "KM2"]))
+    def tag(self, name: str) -> None:
+        if name in self.core.gates.tags:
+            self.run(self.core.gates.untag(name, "Dana"))
+        else:
+            self.run(self.core.gates.tag(name, "Dana", "permit"))
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self.core.shut())
+        released = {o.id: o.doc.released_by for o in self.core.journal.live.values()}
+        db = sqlite3.connect(self.core.path)
+        held = {row[0] for row in db.execute("SELECT target FROM held")}
+        db.close()
+        self.run(self.core.boot(run=False))
+        for order in self.core.journal.live.values():
+            assert order.doc.released_by == released[order.id]
+        now = set(self.core.journal.held)
+        assert now <= held
+        assert held - now <= set(self.core.plant.switches), "only a switch that is found closed is no longer held"
+        assert self.core.journal.open_steps() == [], "every intent has an outcome after recovery"
+        self.run(self.core.go())
+
+    @invariant()
+    def nothing_wrong_was_written(self) -> None:
+        assert self.wrongs == []
+        assert self.core.plant.undurable == []
+
+    @invariant()
+    def every_order_has_one_row_and_memory_agrees_with_the_disk(self) -> None:
+        assert self.run(self.disagreements()) == []
+
+    async def disagreements(self) -> list[tuple[str, str, str | None]]:
+        """(order, state on disk, state in memory); a change that is on its way gets a moment to arrive."""
+        found: list[tuple[str, str, str | None]] = []
+        for _ in range(100):
+            rows = await self.core.ledger.read("SELECT id, state FROM orders")
+            assert len({r[0] for r in rows}) == len(rows)
+            live = self.core.journal.live
+            found = [
+                (order, state, live[order].state if order in live else None)
+                for order, state in rows
+                if (order not in live if not ended(OrderState(state)) else order in live)
+                or (order in live and live[order].state != state)
+            ]
+            if not found:
+                break
+            await asyncio.sleep(0.005)
+        return found
+
+    @invariant()
+    def drills_and_releases_are_never_live(self) -> None:
+        assert all(o.order.mode == "live" and o.order.sheds for o in self.core.journal.live.values())
+
+    @invariant()
+    def what_is_held_belongs_to_a_live_order(self) -> None:
+        rows = self.run(self.core.ledger.read("SELECT target, order_id FROM held"))
+        for target, order in rows:
+            assert order in self.core.journal.live, f"{target} is held by an order that has ended: nobody returns it"
+
+    def teardown(self) -> None:
+        try:
+            self.run(self.stack.aclose())
+        finally:
+            self.loop.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+Orders.TestCase.settings = settings(
+    max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestOrders = Orders.TestCase
