@@ -257,7 +257,7 @@ class AgentApp:
             site.agent.bulk_period_s,
         )
         self.closer = SlotCloser(site, self.ledger, self.bench, self.fleet, self.graph, clock)
-        self.closer.check_clock = self._check_clock
+        self.closer.check_clock = self.engine.check_clock = self._check_clock
         self.inbox = Inbox(self._state_dir, self.gates, lambda: self._keys_document)
         self.uplink = self._uplink()
         self.live.on_sample(self._sampled)

@@ -59,7 +59,11 @@ class Reports:
             limit_w=self.engine.limit_w(measured.net_import),
             order=active,
             points={n: p.value_w for n, p in powers.items()},
-            ages_ms={n: max(0, round(p.age_s(now_ns) * 1000)) for n, p in powers.items() if p.mono_ns},
+            ages_ms={
+                n: max(0, round(p.age_s(now_ns) * 1000))
+                for n, p in (*powers.items(), ("net_w", powers[measured.net_import]))
+                if p.mono_ns
+            },
             asics_total=len(self.bench.machines),
             asics_hashing=awake,
             asics_sleeping=asleep,

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def default_logs() -> Iterator[None]:
-    """A command run in this process sets up logs for its own, captured, streams; the next test must not inherit them."""
+    """A command run in this process sets up logs for its own, captured streams; the next test must not inherit it."""
     yield
     structlog.reset_defaults()
 

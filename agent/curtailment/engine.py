@@ -57,6 +57,8 @@ class Engine:
     """Seconds since central last spoke."""
     online: Callable[[], bool]
     on_progress: Callable[[Progress], Awaitable[None]]
+    check_clock: Callable[[], None] = lambda: None
+    """Looks for a step of the wall clock before anything is done because of what it shows."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     _told: dict[str, tuple[str, int]] = field(default_factory=dict)
 
@@ -253,9 +255,9 @@ class Engine:
 
     def _cooled(self, machines: frozenset[str]) -> bool:
         """True once every machine behind had its cool-down after we put it to sleep."""
-        now, wait = self.clock.now_ms(), self.site.agent.timing.cooldown_s * 1000
+        wait_ms = self.site.agent.timing.cooldown_s * 1000
         held = [self.journal.held[m] for m in machines if m in self.journal.held]
-        return all(now - h.since_ms >= wait for h in held)
+        return all(not 0 <= self.journal.held_ms(h) < wait_ms for h in held)
 
     def _open_wave(self, order: LiveOrder, choice: Choice) -> bool:
         work = [
@@ -392,6 +394,8 @@ class Engine:
         until = order.doc.hold_until
         hold = order.order.hold
         over = until is not None and hold is not None and hold.restore_auto and self.clock.now_ms() >= until
+        if over:
+            self.check_clock()
         doubt = order.flags & {Flag.ORPHANED, Flag.CLOCK_SUSPECT}
         if over and self.clock.synchronised() and self.online() and not doubt:
             order.doc.released_by = "hold ended"

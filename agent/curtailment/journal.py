@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agent.clock import Clock
@@ -91,6 +91,8 @@ class Held:
     prior: str | None
     expected_w: int
     since_ms: int
+    since_mono_ns: int | None = field(default=None, compare=False)
+    """The same, monotonic; ``None`` where it was put down before this process began."""
 
 
 class Journal:
@@ -242,9 +244,9 @@ class Journal:
             prior,
             now,
         )
-        held = None
+        held, mono = None, self._clock.mono_ns()
         if kind in {"sleep", "open"} and target not in self.held:
-            held = Held(target, "machine" if kind == "sleep" else "switch", live.id, prior, expected_w, now)
+            held = Held(target, "machine" if kind == "sleep" else "switch", live.id, prior, expected_w, now, mono)
             txn.run("INSERT INTO held VALUES (?,?,?,?,?,?)", target, held.kind, live.id, prior, expected_w, now)
         await self._ledger.commit(txn, urgent=urgent)
         if held is not None:
@@ -277,7 +279,13 @@ class Journal:
         await self._ledger.commit(Txn().run("UPDATE held SET order_id=? WHERE order_id=?", new, old), urgent=True)
         for target, held in list(self.held.items()):
             if held.order_id == old:
-                self.held[target] = Held(held.target, held.kind, new, held.prior, held.expected_w, held.since_ms)
+                self.held[target] = replace(held, order_id=new)
+
+    def held_ms(self, held: Held) -> int:
+        """How long something is held, ms; negative where the wall clock was set back since an earlier run."""
+        if held.since_mono_ns is not None:
+            return (self._clock.mono_ns() - held.since_mono_ns) // 1_000_000
+        return self._clock.now_ms() - held.since_ms
 
     def held_by(self, order: str) -> list[Held]:
         """What is held under an order."""

@@ -377,7 +377,8 @@ class Reception:
             if target.state in {S.VALIDATED, S.SCHEDULED, S.ARMED}:
                 await self.journal.move(target, S.CANCELLED, f"released by {order.id} before it began")
             elif target.state not in {S.RESTORING, S.RESTORE_BLOCKED}:
-                await self.journal.move(target, S.RESTORING, f"released by {order.id}")
+                effect = self.engine.effect(target, S.RESTORING)
+                await self.journal.move(target, S.RESTORING, f"released by {order.id}", record=effect)
             else:
                 await self.journal.save(target)
         elif order.action == "extend" and order.hold is not None:

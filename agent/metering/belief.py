@@ -41,8 +41,7 @@ def agree(seen: Sequence[Seen], decode: dict[str, dict[str, Any]], limit_w: int)
     """True where the last readings, at least :data:`AGREEING`, follow from each other."""
     last = seen[-AGREEING:]
     return len(last) == AGREEING and all(
-        _grew(a.bits, b.bits, (b.mono_ns - a.mono_ns) / 1e9 + 1, decode, limit_w)
-        for a, b in pairwise(last)
+        _grew(a.bits, b.bits, (b.mono_ns - a.mono_ns) / 1e9 + 1, decode, limit_w) for a, b in pairwise(last)
     )
 
 

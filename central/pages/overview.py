@@ -9,6 +9,7 @@ from urllib.parse import quote
 from nicegui import ui
 
 from central.api.views import site_summary
+from central.dispatch import OrderView
 from central.pages import parts
 from central.pages.board import Board
 from central.pages.format import DASH, kilowatt, localised
@@ -53,22 +54,29 @@ class SiteCard:
             else texts("limit {kw} kW of {whole} kW", kw=limit, whole=contracted)
         )
         self._mode.set_text(parts.mode_text(summary["mode"], texts))
-        view = await self._board.order(self._site)
+        newest, shedding = await self._board.order(self._site), await self._board.shedding(self._site)
+        # A release is never "under way": the order that it releases is, until its load is back.
+        view = shedding or newest
         is_open = view is not None and (view.state is None or not ended(view.state))
         self._order.set_visibility(view is not None and is_open)
         if view is not None:
             words, kind = parts.phase_texts(texts)[view.phase.value]
             if (trial := notices(view).trial) is not None and kind == "good":
                 words, kind = parts.trial_text(trial, texts), "warn"
-            if view.not_delivered:
+            if any(v is not None and _missing(v) for v in (newest, shedding)):
                 words, kind = texts("NOT DELIVERED — CALL"), "bad"
             self._order.set_text(f"{texts('order')}: {words}")
             parts.set_classes(self._order, "tz-chip", kind)
         alarms = summary["alarms"]
         self._alarm.set_visibility(bool(alarms))
         self._alarm.set_text(parts.alarm_text(alarms[0], texts) if alarms else "")
-        missing = view is not None and view.not_delivered and is_open
+        missing = any(v is not None and _missing(v) for v in (newest, shedding))
+        self._order.set_visibility(view is not None and (is_open or missing))
         return {**summary, "open": is_open, "missing": missing, "phone": summary["phone"]}
+
+
+def _missing(view: OrderView) -> bool:
+    return view.not_delivered and (view.state is None or not ended(view.state))
 
 
 def build(board: Board, texts: Texts) -> None:

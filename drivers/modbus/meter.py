@@ -15,7 +15,6 @@ from drivers.profiles.model import MeterProfile
 from drivers.profiles.plan import Block, plan
 from wire.quality import Quality
 
-
 TINY = 1e-15
 """No instrument reads a quantity so small and not zero: such a float is other data read as a number."""
 

@@ -22,6 +22,8 @@ __all__ = ["AsicServer", "Faults", "LuxosMiner", "StockAntminer"]
 
 PRIVILEGED = ("restart", "quit", "addpool", "removepool", "switchpool", "enablepool", "disablepool")
 SESSION_LIFE_S = 60.0
+SESSION_MIN_LIFE_S = 3.0
+"""However fast machines are made, their clients are not: a session outlives a few slow exchanges."""
 
 
 class StockAntminer(AsicServer):
@@ -176,7 +178,7 @@ class LuxosMiner(AsicServer):
         if self._session is None:
             return False
         age_s = asyncio.get_running_loop().time() - self._session_used_s
-        return age_s < SESSION_LIFE_S / self._time_scale
+        return age_s < max(SESSION_MIN_LIFE_S, SESSION_LIFE_S / self._time_scale)
 
     def answer(self, command: str, parameter: str) -> Json:
         """See :class:`AsicServer`."""

@@ -32,7 +32,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> SiteKit:
 def kit(prepared: SiteKit) -> Iterator[SiteKit]:
     """The site as enrolled; whatever a case did to its files is undone."""
     folder = prepared.site_dir
-    before = {p: (p.read_bytes(), p.stat().st_mode) for p in folder.rglob("*") if p.is_file() and p.suffix != ".ballast"}
+    before = {
+        p: (p.read_bytes(), p.stat().st_mode) for p in folder.rglob("*") if p.is_file() and p.suffix != ".ballast"
+    }
     yield prepared
     for path in folder.rglob("*"):
         if path.is_file() and path not in before:
@@ -91,7 +93,10 @@ BROKEN_FILES: dict[str, tuple[Change, tuple[str, ...]]] = {
     "not UTF-8": (whole("name: Площадка".encode("cp1251")), ("site.yaml:1:", "expected UTF-8", "save the file")),
     "a list": (whole(b"- 1\n- 2\n"), ("site.yaml", "saw a list of 2", "expected a mapping", "config/examples")),
     "empty": (whole(b""), ("site.yaml", "saw nothing", "expected a mapping")),
-    "an alias bomb": (whole(b"a: &a [1]\nb: [*a, *a]\n"), ("site.yaml:1:", "an anchor or alias", "write the value out")),
+    "an alias bomb": (
+        whole(b"a: &a [1]\nb: [*a, *a]\n"),
+        ("site.yaml:1:", "an anchor or alias", "write the value out"),
+    ),
     "an unknown key": (
         rewrite("zone: north", "zone: north\n  zonee: x"),
         ("site.zonee", "saw the unknown key 'zonee'", "did you mean zone?"),

@@ -47,7 +47,7 @@ async def test_limit_is_reached_by_sleep_confirmed_by_the_meter_and_returned_aft
     assert kit.app.journal.held == {}
     await until(lambda: (kit.net_w() or 0) > 0.9 * before, SLOW, lambda: f"load back, is {kit.net_w()} of {before}")
     effects = [r for r in await kit.records("cmd_eff") if r["id"] == order]
-    assert [r["state"] for r in effects] == ["holding", "done"]
+    assert [r["state"] for r in effects] == ["holding", "restoring", "done"]
     assert effects[0]["ms"]["accepted"] is not None
     assert effects[0]["ms"]["accepted"] <= 250
 

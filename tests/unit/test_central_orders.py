@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from central.dispatch import view
 from central.live import Freshness, LiveSite, Presence
+from central.pages import chart
 from central.pages.parts import alarm_text, flag_text, trial_text
+from central.pages.site import site_words
 from central.pages.story import Notices, notices, steps
 from central.pages.texts import LANGUAGES, load_all
 from central.store.orders import Answer, StoredOrder
@@ -86,6 +90,37 @@ def test_a_refusal_ends_the_list() -> None:
 def test_a_refused_copy_leaves_the_steps_of_the_first() -> None:
     told = steps(view(ORDER, [RX, ACK, HOLD, answer("cmd_ack", 9000, "rejected", code="replay")], [], NOW))
     assert [s.name for s in told if s.reached] == ["sent", "received", "accepted", "confirmed", "held"]
+
+
+def test_a_release_has_no_steps_that_can_never_come() -> None:
+    release = dataclasses.replace(ORDER, action="release")
+    told = steps(view(release, [RX, answer("cmd_ack", 110, "validated")], [], NOW))
+    assert [(s.name, s.reached) for s in told] == [("sent", True), ("received", True), ("accepted", True)]
+
+
+@pytest.mark.parametrize(
+    ("language", "plan"),
+    [
+        ("kk", "мақсат 710,0 кВт; ұйқыға жіберілетін машиналар: 150, барлығы 483,1 кВт"),
+        ("ru", "цель 710,0 кВт; усыпляются машины: 150, на 483,1 кВт"),
+        ("en", "target 710.0 kW; machines to sleep: 150, for 483.1 kW"),
+    ],
+)
+def test_the_sites_usual_remarks_are_translated_and_others_stay_as_signed(language: str, plan: str) -> None:
+    texts = load_all()[language]
+    said = "accepted; 1183.0 kW now, target 710.0 kW; will put 150 machines to sleep for 483.1 kW"
+    assert site_words(said, texts) == plan
+    assert site_words("confirmed by the meter", texts) == ""
+    assert site_words("KM1 was closed by others", texts) == "KM1 was closed by others"
+
+
+@pytest.mark.parametrize(("age_min", "window_min"), [(0, 10), (3, 10), (30, 30), (90, 60)])
+def test_the_chart_shows_what_there_is_and_at_most_an_hour(age_min: int, window_min: int) -> None:
+    drawn = chart.options(load_all()["ru"])
+    chart.fill(drawn, [[NOW - age_min * 60_000, 5.0], [NOW, 6.0]], [], NOW, 900)
+    assert drawn["xAxis"]["max"] - drawn["xAxis"]["min"] == window_min * 60_000
+    chart.fill(drawn, [], [], NOW, 900)
+    assert drawn["xAxis"]["max"] - drawn["xAxis"]["min"] == 600_000
 
 
 def signed_answer(ty: str, at: int, state: str | None, **fields: object) -> Answer:
