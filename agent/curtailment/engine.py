@@ -18,9 +18,10 @@ from agent.clock import Clock, TrustedTime
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder
-from agent.curtailment.planner import Choice, choose_machines, choose_outputs
+from agent.curtailment.proof import Proof
 from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
+from agent.curtailment.waves import Waves
 from agent.errors import LedgerError
 from agent.ledger import Ledger
 from agent.live import LiveState
@@ -32,7 +33,6 @@ from wire.states import Flag, OrderState
 log = structlog.get_logger()
 
 TICK_S = 0.2
-BLIND_S = 10.0
 CREEP_SAMPLES = 3
 S = OrderState
 ACTING = frozenset({S.EXECUTING, S.VERIFYING, S.HOLDING, S.FAILED})
@@ -60,7 +60,13 @@ class Engine:
     check_clock: Callable[[], None] = lambda: None
     """Looks for a step of the wall clock before anything is done because of what it shows."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    waves: Waves = field(init=False)
+    proof: Proof = field(init=False)
     _told: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.waves = Waves(self.site, self.journal, self.gates, self.fleet, self.shedder, self.live)
+        self.proof = Proof(self.site, self.journal, self.gates, self.fleet, self.live, self.clock)
 
     def busy(self) -> bool:
         """True while any order is live: meters are then read each second."""
@@ -188,154 +194,20 @@ class Engine:
             return
         await self.journal.move(order, S.ARMED, "plan made")
         await self.journal.move(order, S.EXECUTING, "acting")
-        self._wave(order)
-
-    def _excess_w(self, order: LiveOrder) -> int | None:
-        power = self.live.power(order.doc.point).value_w
-        return None if power is None or order.doc.target_w is None else power - order.doc.target_w
-
-    def _wave(self, order: LiveOrder) -> bool:
-        """Start the next wave: sleep first, then switches. False when there is nothing left to do."""
-        if order.doc.stop_shedding:
-            return False
-        o = order.order
-        if o.action == "open_feeders":
-            return self._open_wave(order, Choice(tuple(o.feeders or ()), dict.fromkeys(o.feeders or (), 0)))
-        if o.action == "emergency_trip":
-            outputs = self.fleet.outputs(order.doc.attempts)
-            return self._open_wave(order, Choice(tuple(x.id for x in outputs), {x.id: x.gain_w for x in outputs}))
-        excess = self._excess_w(order)
-        everything = o.action == "stop" or excess is None
-        if excess is not None and excess <= 0 and o.action != "stop":
-            return False
-        if "sleep" in o.methods or o.action == "stop":
-            choice = choose_machines(
-                self.fleet.sleepers(order.doc.attempts),
-                excess or 0,
-                everything=everything,
-                budget_w=self._budget_w(order),
-            )
-            if not choice.targets and self._paced(order):
-                return False
-            if choice.targets:
-                self.shedder.launch(
-                    order,
-                    [
-                        lambda m=m, w=w: asyncio.create_task(self.shedder.sleep(order, m, w), name=f"sleep-{m}")  # type: ignore[misc]  # defaults bind the loop variables
-                        for m, w in choice.expected.items()
-                    ],
-                )
-                return True
-        if not self._may_switch(order):
-            return False
-        ready = [x for x in self.fleet.outputs(order.doc.attempts) if self._cooled(x.machines)]
-        if excess is None:  # no meter to judge by: a stop opens all it may, anything else goes no further
-            excess = sum(x.gain_w for x in ready) if o.action == "stop" else 0
-        return self._open_wave(order, choose_outputs(ready, excess))
-
-    def _budget_w(self, order: LiveOrder) -> int | None:
-        """Most that may go in one step, from the order's ramp and step limits."""
-        o = order.order
-        if o.ramp_w_per_min is None:
-            return o.max_step_w
-        already = sum(h.expected_w for h in self.journal.held_by(order.id))
-        elapsed_min = self.shedder.since_ms(order) / 60_000
-        allowed = int(o.ramp_w_per_min * (elapsed_min + 1 / 6)) - already
-        return max(0, allowed if o.max_step_w is None else min(allowed, o.max_step_w))
-
-    def _paced(self, order: LiveOrder) -> bool:
-        """True while machines are left that only the ordered ramp holds back: no shortfall, no reason to escalate."""
-        if order.order.ramp_w_per_min is None or order.doc.stop_shedding:
-            return False
-        return any(m.gain_w > 0 for m in self.fleet.sleepers(order.doc.attempts))
-
-    def _may_switch(self, order: LiveOrder) -> bool:
-        o = order.order
-        return o.action == "stop" or "switch" in o.methods or o.escalation.to == "switch"
-
-    def _cooled(self, machines: frozenset[str]) -> bool:
-        """True once every machine behind had its cool-down after we put it to sleep."""
-        wait_ms = self.site.agent.timing.cooldown_s * 1000
-        held = [self.journal.held[m] for m in machines if m in self.journal.held]
-        return all(not 0 <= self.journal.held_ms(h) < wait_ms for h in held)
-
-    def _open_wave(self, order: LiveOrder, choice: Choice) -> bool:
-        work = [
-            t
-            for t in choice.targets
-            if t in self.fleet.switches
-            and order.doc.attempts.get(t, 0) < self.fleet.max_attempts(t)
-            and self.gates.may_open(t) is None
-        ]
-        if not work:
-            return False
-        order.doc.escalated.extend(t for t in work if t not in order.doc.escalated)
-        self.shedder.launch(
-            order,
-            [
-                lambda s=s: asyncio.create_task(  # type: ignore[misc]  # defaults bind the loop variable
-                    self.shedder.open(order, s, choice.expected.get(s, 0)), name=f"open-{s}"
-                )
-                for s in work
-            ],
-        )
-        return True
+        self.waves.next(order)
 
     # verification --------------------------------------------------------------------------------------------------
 
-    def _observe(self, order: LiveOrder) -> bool:
-        """Count fresh samples below and above the limit; false while the meter says nothing."""
-        power = self.live.power(order.doc.point)
-        blind = power.value_w is None and power.age_s(self.clock.mono_ns()) > BLIND_S
-        (order.flags.add if blind else order.flags.discard)(Flag.BLIND)
-        if power.value_w is None or order.limit_w is None:
-            return False
-        if power.mono_ns > order.seen_ns and power.mono_ns > order.wave_ns:
-            order.seen_ns = power.mono_ns
-            below = power.value_w <= order.limit_w
-            order.good = order.good + 1 if below else 0
-            order.bad = 0 if below else order.bad + 1
-        return True
-
-    def _reclose_guard_s(self, order: LiveOrder) -> float:
-        """An opening is believed only when it outlasted what could close it again (АПВ, ЧАПВ, АВР).
-
-        Where a switch was closed again or never opened, machines behind it may still boot and draw: low power is
-        believed only after they had the time to come back.
-        """
-        held = {h.target for h in self.journal.held_by(order.id) if h.kind == "switch"} - set(order.doc.not_open)
-        guard = max((self.gates.switches[s].reclose_guard_s for s in held), default=0.0)
-        lost = set(order.doc.escalated) - held
-        return max(guard, self.site.agent.timing.sleep_confirm_s) if lost else guard
-
-    def _positions_agree(self, order: LiveOrder) -> bool:
-        """Every switch held by this order is read open."""
-        for held in self.journal.held_by(order.id):
-            if held.kind == "switch" and held.target not in order.doc.not_open:
-                state = self.live.switches.get(held.target)
-                if state is None or state.position is not Position.OPEN:
-                    return False
-        return True
-
-    def _confirmed(self, order: LiveOrder) -> str | None:
-        """What proves that the order is met: the meter, or where no power was ordered the feeders' positions."""
-        if order.order.action == "open_feeders":
-            states = (self.live.switches.get(f) for f in order.order.feeders or ())
-            every = all(state is not None and state.position is Position.OPEN for state in states)
-            return "confirmed by the positions" if every else None
-        met = order.good >= self.site.agent.timing.fresh_samples and self._positions_agree(order)
-        return "confirmed by the meter" if met else None
-
     async def _verify(self, order: LiveOrder) -> None:
-        self._observe(order)
+        self.proof.observe(order)
         timing = self.site.agent.timing
-        proof = self._confirmed(order)
+        proof = self.proof.confirmed(order)
         if proof is not None:
             now = self.clock.mono_ns()
             order.stable_ns = order.stable_ns or now
             if order.doc.confirmed_ms is None:
                 order.doc.confirmed_ms = self.shedder.since_ms(order)
-            if (now - order.stable_ns) / 1e9 < self._reclose_guard_s(order):
+            if (now - order.stable_ns) / 1e9 < self.proof.reclose_guard_s(order):
                 return
             (order.flags.add if order.doc.not_open else order.flags.discard)(Flag.DEGRADED)
             order.bad = 0
@@ -348,45 +220,27 @@ class Engine:
         opened = any(t in self.fleet.switches for t in order.doc.attempts)
         patience = timing.switch_confirm_s if opened else min(order.order.escalation.after_s, timing.sleep_confirm_s)
         ramping = order.order.ramp_w_per_min is not None or order.order.max_step_w is not None
-        if ramping and self._sleep_left(order):
+        if ramping and self.waves.sleep_left(order):
             patience = min(patience, 2.0)
         if order.order.action == "stop" and not opened:
             patience = min(patience, timing.cooldown_s)
-        excess = self._excess_w(order)
-        settled = excess is not None and excess <= order.order.tolerance_w and self._positions_agree(order)
+        excess = self.waves.excess_w(order)
+        settled = excess is not None and excess <= order.order.tolerance_w and self.proof.positions_agree(order)
         if waited < patience or settled:
             return
-        if self._wave(order):
+        if self.waves.next(order):
             await self.journal.move(order, S.EXECUTING, "short of the target: next wave")
-        elif not self._cooling(order) and not self._paced(order):
+        elif not self.waves.cooling(order) and not self.waves.paced(order):
             order.flags.add(Flag.DEGRADED)
-            await self.journal.move(order, S.FAILED, self._shortfall(order), record=self.effect(order, S.FAILED))
-
-    def _sleep_left(self, order: LiveOrder) -> bool:
-        return bool(self.fleet.sleepers(order.doc.attempts))
-
-    def _cooling(self, order: LiveOrder) -> bool:
-        """True while an output only waits for its machines to cool down."""
-        if not self._may_switch(order) or order.doc.stop_shedding:
-            return False
-        return any(not self._cooled(x.machines) for x in self.fleet.outputs(order.doc.attempts) if x.gain_w > 0)
-
-    def _shortfall(self, order: LiveOrder) -> str:
-        excess = self._excess_w(order)
-        amount = "unknown" if excess is None else f"{max(0, excess) / 1000:.1f} kW"
-        reasons = [
-            f"{s}: {why}"
-            for s in self.fleet.switches
-            if (why := self.gates.may_open(s)) is not None and why != "already open"
-        ]
-        tail = f"; outputs not available: {'; '.join(reasons)}" if reasons else ""
-        return f"everything allowed was done; missing {amount}{tail}"[:480]
+            await self.journal.move(
+                order, S.FAILED, self.proof.shortfall(self.waves.excess_w(order)), record=self.effect(order, S.FAILED)
+            )
 
     async def _hold(self, order: LiveOrder) -> None:
-        self._observe(order)
-        if order.bad >= CREEP_SAMPLES or not self._positions_agree(order):
+        self.proof.observe(order)
+        if order.bad >= CREEP_SAMPLES or not self.proof.positions_agree(order):
             await self._reassert(order)
-            if self._wave(order):
+            if self.waves.next(order):
                 order.bad = 0
                 await self.journal.move(order, S.EXECUTING, "load crept above the limit")
                 return
@@ -403,11 +257,11 @@ class Engine:
 
     async def _tell_drift(self, order: LiveOrder) -> None:
         """Above the limit with nothing left to do is said once, by a signed record; so is the end of it."""
-        agree = self._positions_agree(order)
+        agree = self.proof.positions_agree(order)
         if (order.bad >= CREEP_SAMPLES or not agree) and Flag.DEGRADED not in order.flags:
             order.flags.add(Flag.DEGRADED)
-            order.doc.text = self._shortfall(order)
-        elif self._confirmed(order) is not None and Flag.DEGRADED in order.flags and not order.doc.not_open:
+            order.doc.text = self.proof.shortfall(self.waves.excess_w(order))
+        elif self.proof.confirmed(order) is not None and Flag.DEGRADED in order.flags and not order.doc.not_open:
             order.flags.discard(Flag.DEGRADED)
             order.doc.text = "below the limit again"
         else:
@@ -435,10 +289,10 @@ class Engine:
                 await self.shedder.open(order, held.target, held.expected_w)
 
     async def _failed(self, order: LiveOrder) -> None:
-        self._observe(order)
-        if self._confirmed(order) is not None:
+        self.proof.observe(order)
+        if self.proof.confirmed(order) is not None:
             await self.journal.move(order, S.EXECUTING, "the target is met now")
-        elif self._wave(order):
+        elif self.waves.next(order):
             await self.journal.move(order, S.EXECUTING, "more can be done now")
 
     # restoration ---------------------------------------------------------------------------------------------------

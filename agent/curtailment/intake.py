@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wire.errors import BadSignature
+from wire.keys import VerifyKey
 from wire.orders import Order, SignedOrder
 from wire.registry import Issuer, KeysDocument
 from wire.states import Flag, OrderState, Reason, ended
@@ -99,9 +100,9 @@ def _authentic(signed: SignedOrder, ctx: Context) -> Verdict:
     order = signed.order
     if ctx.keys is None:
         return Verdict(Reason.UNKNOWN_KEY, "no register of issuers has been received yet")
-    known = ctx.keys.verify_keys()
     seen = tuple(kid for kid, _ in signed.envelope.signatures)
-    if not any(kid in known for kid in seen):
+    known = {kid: VerifyKey.from_text(issuer.key) for kid in seen if (issuer := ctx.keys.issuer(kid)) is not None}
+    if not known:
         return Verdict(
             Reason.UNKNOWN_KEY, f"signed by {', '.join(seen)}: not in the register version {ctx.keys.version}"
         )

@@ -61,7 +61,7 @@ class Reception:
         except BadOrder as error:
             await self._refuse(raw, None, Verdict(Reason(error.code), str(error)), rx_ms)
             return
-        verdict = judge(signed, self._context(retained))
+        verdict = judge(signed, self._context(signed.order.id, retained))
         if not verdict.accepted and not verdict.duplicate:
             await self._refuse(raw, signed, verdict, rx_ms)
             return
@@ -79,7 +79,8 @@ class Reception:
             await self.engine.tell_unjournalled(signed.order.id, str(error))
         self.engine.wake.set()
 
-    def _context(self, retained: bool) -> Context:
+    def _context(self, order_id: str, retained: bool) -> Context:
+        before = self.journal.states.get(order_id)
         return Context(
             site=self.site.site.id,
             epoch=self.ledger.epoch,
@@ -92,7 +93,7 @@ class Reception:
             mode=self.engine.gates.mode,
             keys=self.keys(),
             last_seq=self.journal.last_seq,
-            known={k: Known(d, s) for k, (d, s) in self.journal.states.items()},
+            known={} if before is None else {order_id: Known(*before)},
         )
 
     # refusals ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,82 @@
+"""Is an order met? Judged by fresh samples of the meter and by positions that lasted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.clock import Clock
+from agent.curtailment.fleet import Fleet
+from agent.curtailment.gates import Gates
+from agent.curtailment.journal import Journal, LiveOrder
+from agent.live import LiveState
+from config.site import Site
+from drivers.capabilities import Position
+from wire.states import Flag
+
+BLIND_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Reads meter and positions; moves nothing."""
+
+    site: Site
+    journal: Journal
+    gates: Gates
+    fleet: Fleet
+    live: LiveState
+    clock: Clock
+
+    def observe(self, order: LiveOrder) -> bool:
+        """Count fresh samples below and above the limit; false while the meter says nothing."""
+        power = self.live.power(order.doc.point)
+        blind = power.value_w is None and power.age_s(self.clock.mono_ns()) > BLIND_S
+        (order.flags.add if blind else order.flags.discard)(Flag.BLIND)
+        if power.value_w is None or order.limit_w is None:
+            return False
+        if power.mono_ns > order.seen_ns and power.mono_ns > order.wave_ns:
+            order.seen_ns = power.mono_ns
+            below = power.value_w <= order.limit_w
+            order.good = order.good + 1 if below else 0
+            order.bad = 0 if below else order.bad + 1
+        return True
+
+    def reclose_guard_s(self, order: LiveOrder) -> float:
+        """An opening is believed only when it outlasted what could close it again (АПВ, ЧАПВ, АВР).
+
+        Where a switch was closed again or never opened, machines behind it may still boot and draw: low power is
+        believed only after they had the time to come back.
+        """
+        held = {h.target for h in self.journal.held_by(order.id) if h.kind == "switch"} - set(order.doc.not_open)
+        guard = max((self.gates.switches[s].reclose_guard_s for s in held), default=0.0)
+        lost = set(order.doc.escalated) - held
+        return max(guard, self.site.agent.timing.sleep_confirm_s) if lost else guard
+
+    def positions_agree(self, order: LiveOrder) -> bool:
+        """Every switch held by this order is read open."""
+        for held in self.journal.held_by(order.id):
+            if held.kind == "switch" and held.target not in order.doc.not_open:
+                state = self.live.switches.get(held.target)
+                if state is None or state.position is not Position.OPEN:
+                    return False
+        return True
+
+    def confirmed(self, order: LiveOrder) -> str | None:
+        """What proves that the order is met: the meter, or where no power was ordered the feeders' positions."""
+        if order.order.action == "open_feeders":
+            states = (self.live.switches.get(f) for f in order.order.feeders or ())
+            every = all(state is not None and state.position is Position.OPEN for state in states)
+            return "confirmed by the positions" if every else None
+        met = order.good >= self.site.agent.timing.fresh_samples and self.positions_agree(order)
+        return "confirmed by the meter" if met else None
+
+    def shortfall(self, excess_w: int | None) -> str:
+        """What is missing, and which outputs could not be used and why; for people."""
+        amount = "unknown" if excess_w is None else f"{max(0, excess_w) / 1000:.1f} kW"
+        reasons = [
+            f"{s}: {why}"
+            for s in self.fleet.switches
+            if (why := self.gates.may_open(s)) is not None and why != "already open"
+        ]
+        tail = f"; outputs not available: {'; '.join(reasons)}" if reasons else ""
+        return f"everything allowed was done; missing {amount}{tail}"[:480]

@@ -1,0 +1,128 @@
+"""What an order does next: which machines go to sleep, which switches open, and what only has to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from agent.curtailment.fleet import Fleet
+from agent.curtailment.gates import Gates
+from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.planner import Choice, choose_machines, choose_outputs
+from agent.curtailment.shed import Shedder
+from agent.live import LiveState
+from config.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """Starts waves of outputs: sleep first, then switches; each as tasks of the order."""
+
+    site: Site
+    journal: Journal
+    gates: Gates
+    fleet: Fleet
+    shedder: Shedder
+    live: LiveState
+
+    def excess_w(self, order: LiveOrder) -> int | None:
+        """Power above the target, W; ``None`` where one of them is not known."""
+        power = self.live.power(order.doc.point).value_w
+        return None if power is None or order.doc.target_w is None else power - order.doc.target_w
+
+    def next(self, order: LiveOrder) -> bool:
+        """Start the next wave: sleep first, then switches. False when there is nothing left to do."""
+        if order.doc.stop_shedding:
+            return False
+        o = order.order
+        if o.action == "open_feeders":
+            return self._opennext(order, Choice(tuple(o.feeders or ()), dict.fromkeys(o.feeders or (), 0)))
+        if o.action == "emergency_trip":
+            outputs = self.fleet.outputs(order.doc.attempts)
+            return self._opennext(order, Choice(tuple(x.id for x in outputs), {x.id: x.gain_w for x in outputs}))
+        excess = self.excess_w(order)
+        everything = o.action == "stop" or excess is None
+        if excess is not None and excess <= 0 and o.action != "stop":
+            return False
+        if "sleep" in o.methods or o.action == "stop":
+            choice = choose_machines(
+                self.fleet.sleepers(order.doc.attempts),
+                excess or 0,
+                everything=everything,
+                budget_w=self._budget_w(order),
+            )
+            if not choice.targets and self.paced(order):
+                return False
+            if choice.targets:
+                self.shedder.launch(
+                    order,
+                    [
+                        lambda m=m, w=w: asyncio.create_task(self.shedder.sleep(order, m, w), name=f"sleep-{m}")  # type: ignore[misc]  # defaults bind the loop variables
+                        for m, w in choice.expected.items()
+                    ],
+                )
+                return True
+        if not self._may_switch(order):
+            return False
+        ready = [x for x in self.fleet.outputs(order.doc.attempts) if self._cooled(x.machines)]
+        if excess is None:  # no meter to judge by: a stop opens all it may, anything else goes no further
+            excess = sum(x.gain_w for x in ready) if o.action == "stop" else 0
+        return self._opennext(order, choose_outputs(ready, excess))
+
+    def _budget_w(self, order: LiveOrder) -> int | None:
+        """Most that may go in one step, from the order's ramp and step limits."""
+        o = order.order
+        if o.ramp_w_per_min is None:
+            return o.max_step_w
+        already = sum(h.expected_w for h in self.journal.held_by(order.id))
+        elapsed_min = self.shedder.since_ms(order) / 60_000
+        allowed = int(o.ramp_w_per_min * (elapsed_min + 1 / 6)) - already
+        return max(0, allowed if o.max_step_w is None else min(allowed, o.max_step_w))
+
+    def paced(self, order: LiveOrder) -> bool:
+        """True while machines are left that only the ordered ramp holds back: no shortfall, no reason to escalate."""
+        if order.order.ramp_w_per_min is None or order.doc.stop_shedding:
+            return False
+        return any(m.gain_w > 0 for m in self.fleet.sleepers(order.doc.attempts))
+
+    def _may_switch(self, order: LiveOrder) -> bool:
+        o = order.order
+        return o.action == "stop" or "switch" in o.methods or o.escalation.to == "switch"
+
+    def _cooled(self, machines: frozenset[str]) -> bool:
+        """True once every machine behind had its cool-down after we put it to sleep."""
+        wait_ms = self.site.agent.timing.cooldown_s * 1000
+        held = [self.journal.held[m] for m in machines if m in self.journal.held]
+        return all(not 0 <= self.journal.held_ms(h) < wait_ms for h in held)
+
+    def _opennext(self, order: LiveOrder, choice: Choice) -> bool:
+        work = [
+            t
+            for t in choice.targets
+            if t in self.fleet.switches
+            and order.doc.attempts.get(t, 0) < self.fleet.max_attempts(t)
+            and self.gates.may_open(t) is None
+        ]
+        if not work:
+            return False
+        order.doc.escalated.extend(t for t in work if t not in order.doc.escalated)
+        self.shedder.launch(
+            order,
+            [
+                lambda s=s: asyncio.create_task(  # type: ignore[misc]  # defaults bind the loop variable
+                    self.shedder.open(order, s, choice.expected.get(s, 0)), name=f"open-{s}"
+                )
+                for s in work
+            ],
+        )
+        return True
+
+    def sleep_left(self, order: LiveOrder) -> bool:
+        """True while machines are left that could be put to sleep."""
+        return bool(self.fleet.sleepers(order.doc.attempts))
+
+    def cooling(self, order: LiveOrder) -> bool:
+        """True while an output only waits for its machines to cool down."""
+        if not self._may_switch(order) or order.doc.stop_shedding:
+            return False
+        return any(not self._cooled(x.machines) for x in self.fleet.outputs(order.doc.attempts) if x.gain_w > 0)
