@@ -8,6 +8,7 @@ with its own connection: DuckDB lets one process open the file, and exactly one 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import math
 from collections import Counter
@@ -30,6 +31,8 @@ STORAGE_VERSION = "v1.5.0"
 """Files stay readable for DuckDB 1.5, so that a site can step back."""
 GOOD = CODES[Quality.GOOD]
 MAX_RANGES = 50
+DISK_ERRORS = (duckdb.IOException, duckdb.FatalException, duckdb.TransactionException, duckdb.OutOfMemoryException)
+"""The file or its disk, not the data: after the first two DuckDB answers nothing more until the file is opened anew."""
 MAX_DEVICES_PER_SITE = 120_000
 MAX_POINTS = 5000
 """Bounds on names a site may make up: each is kept in memory."""
@@ -55,6 +58,8 @@ class DuckStore:
         self._per_site: Counter[str] = Counter()
         self._next_batch = 1
         self._db: duckdb.DuckDBPyConnection | None = None
+        self._reopen = lambda: self._open(path, memory_limit, threads)
+        self._broken = False
         try:
             self._thread.submit(self._open, path, memory_limit, threads).result()
         except duckdb.Error as error:
@@ -90,12 +95,25 @@ class DuckStore:
     def _do(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         if self._db is None:
             raise CentralError("telemetry store is closed")
-        return work(self._db)
+        try:
+            if self._broken:
+                with contextlib.suppress(duckdb.Error):
+                    self._db.close()
+                self._reopen()
+                self._broken = False
+            return work(self._db)
+        except DISK_ERRORS as error:
+            self._broken = True
+            raise OSError(f"telemetry file: {error}") from error
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     async def write(self, batches: Sequence[tuple[Batch, bytes]], now_ms: int) -> Written:
-        """Store decoded batches with their packed bytes in one transaction, each at most once."""
+        """Store decoded batches with their packed bytes in one transaction, each at most once.
+
+        Raises:
+            OSError: the disk is full or the file cannot be written now; try again, nothing of it was stored.
+        """
         return await self._run(lambda db: self._write(db, batches, now_ms))
 
     def _write(self, db: duckdb.DuckDBPyConnection, batches: Sequence[tuple[Batch, bytes]], now_ms: int) -> Written:
@@ -135,7 +153,8 @@ class DuckStore:
                 db.unregister("incoming")
             db.execute("COMMIT")
         except BaseException:
-            db.execute("ROLLBACK")
+            with contextlib.suppress(duckdb.Error):  # a commit that failed has ended its transaction
+                db.execute("ROLLBACK")
             self._devices = {name: number for name, number in self._devices.items() if number <= devices}
             self._points = {name: number for name, number in self._points.items() if number <= points}
             self._per_site = Counter(site for site, _, _ in self._devices)
