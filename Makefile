@@ -4,8 +4,8 @@
 
 PY := .venv/bin/python
 OURS := agent central config drivers grid simulator tizgin verifier wire
-# Two workers: the machine the limits are set for has two cores. A file's tests stay together on one of them.
-PYTEST := $(PY) -m pytest -n 2 --dist loadfile --durations=10
+# Three workers on two cores: most tests wait for real devices and brokers. A file's tests stay together on one.
+PYTEST := $(PY) -m pytest -n 3 --dist loadfile --durations=10
 ARGS ?=
 
 help: ## this list

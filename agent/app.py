@@ -475,8 +475,9 @@ class AgentApp:
             try:
                 part.write_text(json.dumps(self.reports.status()))
                 part.replace(path)
-                if count % int(HIGH_WATER_S / 2) == 0:
+                if count % 5 == 0:
                     await asyncio.to_thread(self.ledger.tend_ballast)
+                if count % int(HIGH_WATER_S / 2) == 0:
                     await self.ledger.commit(Txn().set_meta("high_water", str(self.trusted.low_ms())))
             except (OSError, LedgerError) as error:
                 log.error("housekeeping_failed", error=str(error))

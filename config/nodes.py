@@ -13,9 +13,7 @@ from pydantic import Field, model_validator
 from config.base import Id, Kilowatt, Model, Seconds
 
 LoadKind = Literal["mining", "cooling", "protected", "tenant", "other"]
-Actuator = Literal[
-    "shunt_trip", "undervoltage_release", "contactor_no", "contactor_nc", "latching", "motor_operator"
-]
+Actuator = Literal["shunt_trip", "undervoltage_release", "contactor_no", "contactor_nc", "latching", "motor_operator"]
 CloseRule = Literal["never", "by_person", "auto"]
 
 

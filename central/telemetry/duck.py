@@ -58,7 +58,7 @@ class DuckStore:
         self._per_site: Counter[str] = Counter()
         self._next_batch = 1
         self._db: duckdb.DuckDBPyConnection | None = None
-        self._reopen = lambda: self._open(path, memory_limit, threads)
+        self._reopen: Callable[[], None] = lambda: self._open(path, memory_limit, threads)
         self._broken = False
         try:
             self._thread.submit(self._open, path, memory_limit, threads).result()

@@ -1,4 +1,4 @@
-"""No broker, the wrong authority, the wrong certificate: the agent goes on, says why once, and delivers all of it later."""
+"""No broker, the wrong authority, the wrong certificate: the agent goes on, says why once, delivers all later."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_without_a_broker_the_agent_records_says_so_once_and_delivers_ever
         assert status["ok"] is True
         assert app.bulk.rows > 0
         await kit.start_central()
-        await until(lambda: app.uplink.control.connected.is_set(), 30, "connected by itself")
+        await until(app.uplink.control.connected.is_set, 30, "connected by itself")
         await until_delivered(kit, 30)
     assert app.reports.status()["broker_error"] is None
     assert await kit.central_lines() == await kit.edge_lines()

@@ -1,4 +1,4 @@
-"""What ``tizgin agent check`` and ``run`` say of a site that is not in order: one clear line, no traceback, no guess."""
+"""What ``tizgin agent check`` and ``run`` say of a site not in order: one clear line, no traceback, no guess."""
 
 from __future__ import annotations
 

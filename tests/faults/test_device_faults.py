@@ -1,4 +1,4 @@
-"""Devices that are dead, slow, refuse, lie or answer nonsense: an unknown is an unknown, and nobody else waits for it."""
+"""Devices that are dead, slow, refuse or answer nonsense: an unknown is an unknown, and nobody else waits for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class Pace:
     def longest_s(self, device: str) -> float:
         times = self.times[device]
         assert len(times) > 2, f"{device} was not read"
-        return max(b - a for a, b in zip(times, times[1:], strict=False)) / 1e9
+        return max(b - a for a, b in pairwise(times)) / 1e9
 
 
 async def newest(kit: SiteKit, kind: str, device: str, point: str) -> Any:
@@ -91,7 +92,9 @@ METER_FAULTS: dict[str, tuple[dict[str, Any], set[Quality]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", METER_FAULTS)
+@pytest.mark.parametrize(
+    "kind", ["dead", pytest.param("slow", marks=pytest.mark.long), pytest.param("exception", marks=pytest.mark.long)]
+)
 async def test_a_bad_meter_makes_power_unknown_and_delays_no_other(kit: SiteKit, kind: str) -> None:
     assert kit.simulation is not None
     assert kit.app is not None
@@ -137,6 +140,7 @@ async def test_nonsense_from_a_meter_is_not_power(kit: SiteKit) -> None:
     assert qualities - {Quality.GOOD}, "flagged"
 
 
+@pytest.mark.long
 async def test_a_dead_relay_leaves_positions_unknown_and_everything_else_in_step(kit: SiteKit) -> None:
     assert kit.simulation is not None
     app = kit.app
@@ -210,7 +214,7 @@ async def test_slots_of_bad_meters_are_gaps_with_the_reason_and_the_next_interva
         interval = next(s for s in slots if s["ty"] == "interval" and "bridge_wh" in s)
         assert interval["bridge_wh"] >= 0
         times = [(s["t0"], s["t1"]) for s in slots]
-        assert all(a[1] == b[0] for a, b in zip(times, times[1:], strict=False)), "no slot is left out"
+        assert all(a[1] == b[0] for a, b in pairwise(times)), "no slot is left out"
         assert slots.index(interval) == max(i for i, s in enumerate(slots) if s["ty"] == "gap") + 1
         most_wh = 4 * kit.site.site.contracted_kw * 1000 / 3600 * (interval["t1"] - slots[0]["t0"] + 60)
         assert all(s["wh"] <= most_wh for s in slots if s["ty"] == "interval"), "nonsense is not energy"
@@ -222,6 +226,7 @@ async def _slots(kit: SiteKit, point: str) -> list[dict[str, Any]]:
     return sorted((r for r in found if r["st"] == f"mp:{point}"), key=lambda r: int(r["n"]))
 
 
+@pytest.mark.long
 async def test_an_order_under_a_silent_meter_is_blind_and_gives_nothing_back_until_it_is_read_again(
     kit: SiteKit,
 ) -> None:

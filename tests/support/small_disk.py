@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from pathlib import Path
 
@@ -29,8 +30,6 @@ class SmallDisk:
         """Take all space but ``leave_bytes``, to the last page."""
         target = self.path / f"fill-{len(self._files)}"
         self._files.append(target)
-        import os
-
         disk = os.statvfs(self.path)
         size = disk.f_bavail * disk.f_frsize - leave_bytes
         with target.open("wb", buffering=0) as file:
