@@ -10,7 +10,7 @@ from config.base import Id, Kilowatt, Model, Seconds
 
 
 class Network(Model):
-    """One subnet. Control I/O shares none with miners or PDUs (P17)."""
+    """One subnet. Control I/O shares none with miners or PDUs."""
 
     id: Id
     kind: Literal["control", "metering", "miners", "pdu", "office"]
@@ -37,7 +37,7 @@ class Link(Model):
     via: tuple[Id, ...] = ()
     timeout_s: float = Field(default=0.5, gt=0, le=30)
     other_master: str | None = None
-    """Another master on the same bus, if there is one: refused on RS-485 (P12)."""
+    """Another master on the same bus, if there is one: refused on RS-485."""
 
 
 class Device(Model):
@@ -97,7 +97,7 @@ class MinerGroup(Model):
 
 
 class CoolingLoop(Model):
-    """Cooling that outlives and precedes the machines it cools (P11)."""
+    """Cooling that outlives and precedes the machines it cools."""
 
     id: Id
     type: Literal["air", "immersion", "hydro"]

@@ -1,4 +1,4 @@
-"""Fingerprint of an output: what its commissioning proved. Any change of it makes the commissioning lapse (P3)."""
+"""Fingerprint of an output: what its commissioning proved. Any change of it makes the commissioning lapse."""
 
 from __future__ import annotations
 

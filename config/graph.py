@@ -2,7 +2,7 @@
 
 Pure: positions go in, sets of node ids come out. The graph knows nothing of devices' answers; whoever calls decides
 which position it believes. Automatic transfer (АВР) is never assumed to help: a switch is closed only where the
-positions say so (P1).
+positions say so.
 
 Conduction runs along ``fed_from`` from feeding to fed; a closed section switch conducts both ways between its two
 buses. A switch counts as energised where it is closed and something feeds it, so an open switch is dark itself.
@@ -252,7 +252,7 @@ class Graph:
 
         Args:
             alive_devices: devices that can answer. By default those whose supply stays live when the given switch is
-                open (P6: a meter behind the opened switch goes silent exactly when it must prove the cut).
+                open (a meter behind the opened switch goes silent exactly when it must prove the cut).
 
         Raises:
             KeyError: no such node.

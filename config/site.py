@@ -25,7 +25,7 @@ AgentModeName = Literal["monitor", "shadow", "armed"]
 
 
 class Reservation(Model):
-    """Reservation (бронь): what a stop may not go below, and the time a process needs to end safely (P5)."""
+    """Reservation (бронь): what a stop may not go below, and the time a process needs to end safely."""
 
     emergency_kw: Kilowatt
     technological_kw: Kilowatt = 0.0
@@ -33,7 +33,7 @@ class Reservation(Model):
 
 
 class Standing(Model):
-    """Standing limits of the connection (P25)."""
+    """Standing limits of the connection."""
 
     permitted_kw: Kilowatt | None = None
     ramp_kw_per_min: Kilowatt | None = None
@@ -41,7 +41,7 @@ class Standing(Model):
 
 
 class Dispatch(Model):
-    """How the dispatcher names and reaches the site (P15)."""
+    """How the dispatcher names and reaches the site."""
 
     name: str | None = None
     phone: str | None = None

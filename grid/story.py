@@ -19,7 +19,7 @@ from wire.registry import KeysDocument
 from wire.states import Flag, OrderState
 
 DELIVERY_LIMIT_MS = 10_000
-"""Without a signed ``received`` by then the dispatcher must call (contract, section 7)."""
+"""Without a signed ``received`` by then the dispatcher must call (``docs/protocol.md``)."""
 MAX_LINES = 2_000
 COMMANDS = frozenset({"cmd_rx", "cmd_ack", "cmd_eff"})
 

@@ -2,7 +2,7 @@
 
 A decode map says how the bits of a register become primary Wh: ``{fc, addr, words, order, enc, lsb: {num, den}}``.
 For floats the value is the exact dyadic rational of the bits; NaN and infinity are no reading.
-``wh = floor(E(r1)) − floor(E(r0))`` so that sums telescope (contract, section 6).
+``wh = floor(E(r1)) − floor(E(r0))`` so that sums telescope (``docs/protocol.md``).
 """
 
 from __future__ import annotations

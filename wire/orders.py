@@ -1,6 +1,6 @@
 """Curtailment orders: one signed envelope, one site, one epoch.
 
-Integers only: W, mHz, ms since the Unix epoch (UTC), per mille of the contracted power. Source: contract, section 7.
+Integers only: W, mHz, ms since the Unix epoch (UTC), per mille of the contracted power. Source: ``docs/protocol.md``.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Engine:
                 task.cancel()
 
     def _flag(self, order: LiveOrder) -> None:
-        """Flags that come from outside the order: the lease and САОН. They move nothing (contract, section 7)."""
+        """Flags that come from outside the order: the lease and САОН. They move nothing (``docs/protocol.md``)."""
         lease = order.order.lease_s
         lapsed = lease is not None and self.silence_s() > lease
         if lapsed and Flag.ORPHANED not in order.flags:

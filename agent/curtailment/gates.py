@@ -1,4 +1,4 @@
-"""What may move: the agent's mode, commissioning, tags, readiness, and the graph's word (P2, P3, P7, P20)."""
+"""What may move: the agent's mode, commissioning, tags, readiness, and the graph's word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this order authentic, permitted, new and in time? Pure: everything known is passed in (contract, section 7)."""
+"""Is this order authentic, permitted, new and in time? Pure: everything known is passed in (``docs/protocol.md``)."""
 
 from __future__ import annotations
 

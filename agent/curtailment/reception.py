@@ -260,7 +260,7 @@ class Reception:
     def _solo(
         self, order: Order, verdict: Verdict, before: int | None, target: int | None, now_ms: int
     ) -> Verdict | None:
-        """One person may shed so much per ten minutes; two persons, or more right, for more (P16)."""
+        """One person may shed so much per ten minutes; two persons, or more right, for more."""
         if len(verdict.persons) > 1 or order.mode == "drill":
             return None
         amount = max(0, (before or 0) - (target if target is not None else 0))
@@ -358,7 +358,7 @@ class Reception:
         return [o for o in shedding if persons & set(o.doc.persons)]
 
     def _unlock_refusal(self, verdict: Verdict) -> Verdict | None:
-        """After САОН only the system operator's dispatcher unlocks, with a second person (P10)."""
+        """After САОН only the system operator's dispatcher unlocks, with a second person."""
         keys = self.keys()
         roles = {p.role for name in verdict.persons if keys and (p := keys.person(name))}
         if "system_operator" in roles and len(verdict.persons) >= 2:

@@ -1,4 +1,4 @@
-"""Slot arithmetic of one metering point (contract, section 5). Pure.
+"""Slot arithmetic of one metering point (``docs/protocol.md``). Pure.
 
 A boundary is a reading of the registers at a slot boundary ``t``, good or failed. A slot with good readings on both
 sides is an interval; every other slot is a gap. ``r0`` of a slot *is* ``r1`` of the one before, so sums telescope.

@@ -1,4 +1,4 @@
-"""Cooling loops and miner groups (P11): who cools what, and whether the machines' addresses make sense."""
+"""Cooling loops and miner groups: who cools what, and whether the machines' addresses make sense."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links and networks: who may share a wire with what drives breakers (P12, P17)."""
+"""Links and networks: who may share a wire with what drives breakers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def urls(facts: Facts) -> Iterator[Problem]:
 
 
 def masters(facts: Facts) -> Iterator[Problem]:
-    """RS-485 has one master: with a second one both read damaged frames, and the register's owner loses data (P12)."""
+    """RS-485 has one master: with a second one both read damaged frames, and the register's owner loses data."""
     shared = {link.id: link for link in facts.site.links if link.other_master is not None}
     reported: set[str] = set()
     for device in facts.site.devices:

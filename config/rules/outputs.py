@@ -1,4 +1,4 @@
-"""Which switch may be an output: computed from what goes dark, never believed (P1, P3, P6, P7)."""
+"""Which switch may be an output: computed from what goes dark, never believed."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def _silent_meters(facts: Facts) -> Iterator[Problem]:
 
 
 def _fail_open(facts: Facts) -> Iterator[Problem]:
-    """Undervoltage releases and contactors held through a closed contact: what a dead module costs (P8)."""
+    """Undervoltage releases and contactors held through a closed contact: what a dead module costs."""
     by_device: dict[str, list[Switch]] = {}
     for switch in facts.outputs:
         if switch.actuator in {"undervoltage_release", "contactor_nc"} and switch.control is not None:

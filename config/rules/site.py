@@ -11,7 +11,7 @@ _SIMULATION_SLOT_S = 10
 
 
 def reservation(facts: Facts) -> Iterator[Problem]:
-    """The reservation fits the contract, and what may never move fits the reservation (P5)."""
+    """The reservation fits the contract, and what may never move fits the reservation."""
     head = facts.site.site
     held = head.reservation
     at: Path = ("site", "reservation")

@@ -1,4 +1,4 @@
-"""What the order path itself hangs on (P7)."""
+"""What the order path itself hangs on."""
 
 from __future__ import annotations
 

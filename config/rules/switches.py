@@ -1,4 +1,4 @@
-"""What a switch is by nature: how it may be driven, read and closed (P2, P8, P10)."""
+"""What a switch is by nature: how it may be driven, read and closed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONTACTORS = frozenset({"contactor_no", "contactor_nc"})
 
 
 def closing(facts: Facts) -> Iterator[Problem]:
-    """``close: auto`` is for low-voltage contactors and PDU outlets: whatever else closes, a person closes (P2)."""
+    """``close: auto`` is for low-voltage contactors and PDU outlets: whatever else closes, a person closes."""
     for node in facts.site.nodes:
         if not isinstance(node, Switch) or node.close != "auto" or node.role == "outlet":
             continue
@@ -162,7 +162,7 @@ def terminals(facts: Facts) -> Iterator[Problem]:
 
 
 def saon(facts: Facts) -> Iterator[Problem]:
-    """САОН: an operation lasts some 100 ms, so that the device has to keep it (P10)."""
+    """САОН: an operation lasts some 100 ms, so that the device has to keep it."""
     for node in facts.site.nodes:
         if not isinstance(node, Switch):
             continue

@@ -1,4 +1,4 @@
-"""Commissioning of a simulated site's outputs, as an engineer does it with a laptop before the agent is armed (P3).
+"""Commissioning of a simulated site's outputs, as an engineer does it with a laptop before the agent is armed.
 
 Each output is really opened and closed over Modbus, one after the other, and read at the meters: its own meter falls by
 the power behind it, no other branch moves, it stays open longer than any automatic re-closing, and the load returns.
