@@ -38,7 +38,7 @@ def mode_act(
 
 
 def commissioning_act(protocol: Mapping[str, Any], *, now_ms: int) -> CommissioningAct:
-    """From the protocol that ``tizgin agent commission`` wrote: ``{site, epoch, outputs: [...], note?}``.
+    """From a protocol: ``{site, epoch, outputs: [...], note?}``.
 
     Raises:
         GridError: a field is missing or wrong.

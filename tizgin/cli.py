@@ -40,10 +40,10 @@ class CommandSpec(NamedTuple):
 
 COMMANDS: Mapping[str, CommandSpec] = {
     "demo": CommandSpec("tizgin.commands.demo", "Whole sites, central and a dispatcher on this machine."),
-    "agent": CommandSpec("tizgin.commands.agent", "The on-site agent: check, run, commission, arm."),
-    "central": CommandSpec("tizgin.commands.central", "The collector: init, run, users, evidence bundles."),
+    "agent": CommandSpec("tizgin.commands.agent", "The on-site agent: check, enrol, run, act, tag, status."),
+    "central": CommandSpec("tizgin.commands.central", "The collector: init, enrol, run, evidence bundles."),
     "simulate": CommandSpec("tizgin.commands.simulate", "A site's devices as real servers, from its site file."),
-    "profile": CommandSpec("tizgin.commands.profile", "Device profiles: list, show, test, decode, write a new one."),
+    "profile": CommandSpec("tizgin.commands.profile", "Device profiles: list, show, test, decode, schema."),
     "probe": CommandSpec("tizgin.commands.probe", "Ask one device who it is and what it says."),
     "scan": CommandSpec("tizgin.commands.scan", "Find the devices on a line or in a network."),
     "read": CommandSpec("tizgin.commands.read", "Read one device of the site file once."),

@@ -384,7 +384,9 @@ def act_mode(
 def act_commission(
     key: Key,
     out: Annotated[Path, typer.Option(help="Where the signed act goes.")],
-    protocol: Annotated[Path | None, typer.Argument(help="Protocol written by 'tizgin agent commission'.")] = None,
+    protocol: Annotated[
+        Path | None, typer.Argument(help="Commissioning protocol (JSON): site, epoch, outputs, note.")
+    ] = None,
     add: Annotated[Path | None, typer.Option(help="Sign this act as a further person.")] = None,
     passphrase_file: PassphraseFile = None,
     yes: Yes = False,
