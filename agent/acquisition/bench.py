@@ -27,6 +27,7 @@ from drivers.asic.fleet import FleetPoller
 from drivers.asic.fleet import Machine as PolledMachine
 from drivers.asic.identify import driver_for
 from drivers.asic.timing import Timeouts
+from drivers.cancellation import cancel_was_lost
 from drivers.capabilities import MinerStatus, Position, Sleeper, Switch, SwitchState
 from drivers.errors import ProfileError
 from drivers.modbus.link import ModbusLink, Subscription
@@ -145,7 +146,7 @@ class Bench:
 
     async def _poll_pdu(self, pdu: SnmpPdu) -> None:
         period = next(d.period_s for d in self.site.devices if d.id == pdu.id)
-        while True:
+        while not cancel_was_lost():
             began = self.clock.mono_ns()
             self.live.put_sample(await pdu.sample())
             await asyncio.sleep(max(0.1, period - (self.clock.mono_ns() - began) / 1e9))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from drivers.cancellation import cancel_was_lost
 from drivers.capabilities import Sample
 from drivers.modbus.clock import Clock, SystemClock
 from drivers.modbus.connection import Connection, Heard
@@ -210,7 +211,7 @@ class ModbusLink:
     async def run(self) -> None:
         """Serve the link until cancelled; then everything still waiting is answered as not connected."""
         try:
-            while True:
+            while not cancel_was_lost():
                 now = self._now()
                 self._release(now)
                 for job in self._sched.expired(now):
