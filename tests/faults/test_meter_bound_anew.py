@@ -35,18 +35,19 @@ async def of(kit: SiteKit, point: str, *types: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda r: int(r["n"]))
 
 
+async def until_intervals(kit: SiteKit, wanted: dict[str, int]) -> None:
+    deadline = asyncio.get_running_loop().time() + 50
+    for point, count in wanted.items():
+        while len(await of(kit, point, "interval")) < count:
+            assert asyncio.get_running_loop().time() < deadline, f"{point} has not {count} intervals"
+            await asyncio.sleep(0.1)
+
+
 @pytest.mark.long
 async def test_slots_up_to_a_new_binding_are_gaps_and_nothing_is_counted_across_it(
     kit: SiteKit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def until_intervals(count: int) -> None:
-        for _ in range(600):
-            if all(len(await of(kit, p, "interval")) >= count for p in ("M0", "M1")):
-                return
-            await asyncio.sleep(0.1)
-        raise AssertionError("no intervals")
-
-    await until_intervals(1)
+    await until_intervals(kit, dict.fromkeys(("M0", "M1"), 1))
     await kit.stop_agent()
     as_it_is = closer.decode_map
 
@@ -61,11 +62,7 @@ async def test_slots_up_to_a_new_binding_are_gaps_and_nothing_is_counted_across_
     await until(lambda: app.closer.states and all(s.chain for s in app.closer.states.values()), 10, "chains restored")
     changed_points = [p for p, s in app.closer.states.items() if s.rebind]
     assert changed_points, "at least one meter has an export register"
-    before = {p: len(await of(kit, p, "interval")) for p in changed_points}
-    for _ in range(600):
-        if all(len(await of(kit, p, "interval")) > before[p] for p in changed_points):
-            break
-        await asyncio.sleep(0.1)
+    await until_intervals(kit, {p: len(await of(kit, p, "interval")) + 1 for p in changed_points})
     for point in changed_points:
         binds = await of(kit, point, "bind")
         assert len(binds) == 2
