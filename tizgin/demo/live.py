@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 from tizgin.demo.processes import Child, tizgin_command
@@ -50,6 +51,7 @@ def show(demo: Demo, desk: str, screen: Screen) -> None:
     config = demo.folder.site(first.id).config
     meter = f"modbus://127.0.0.1:{_meters_port(demo)}/1"
     limit = round(first.contracted_kw * 0.5)
+    command = Path(sys.executable).parent / "tizgin"  # as it can be typed: the environment need not be on the PATH
     screen.try_these(
         "What to try",
         [
@@ -62,8 +64,8 @@ def show(demo: Demo, desk: str, screen: Screen) -> None:
             ("Mend it", f"{fault} '{mended}'"),
             ("Silence a boundary meter: power becomes unknown, never 0, and nothing is restored on a guess",
              f"{fault} '{dead}'"),
-            ("What goes dark with each output", f"tizgin agent check --config {config}"),
-            ("Ask a meter yourself", f"tizgin probe {meter} --profile eastron-sdm630"),
+            ("What goes dark with each output", f"{command} agent check --config {config}"),
+            ("Ask a meter yourself", f"{command} probe {meter} --profile eastron-sdm630"),
         ],
     )  # fmt: skip
     screen.say("running until Ctrl-C")
