@@ -193,3 +193,42 @@ class Sleeper(Protocol):
     async def wake(self, prior_state: str) -> WriteOutcome:
         """Put the prior state back. A machine that was asleep before stays asleep."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class PowerRange:
+    """What a machine accepts as its power limit, in watts at the wall; ``None`` where it does not say."""
+
+    lowest_w: int | None
+    highest_w: int | None
+    now_w: int | None
+    """The limit set at the moment; ``None`` also where none is set."""
+
+
+@runtime_checkable
+class PowerLimiter(Protocol):
+    """A machine whose firmware keeps its draw under a number of watts."""
+
+    async def power_range(self) -> PowerRange:
+        """What it accepts and what is set.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        ...
+
+    async def prior_limit(self) -> str:
+        """What has to be put back later, as compact JSON text; read before any change.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        ...
+
+    async def limit_power(self, limit_w: int) -> WriteOutcome:
+        """Ask it to stay at or under ``limit_w``. Never raises; a time-out is ``UNKNOWN``."""
+        ...
+
+    async def restore_limit(self, prior: str) -> WriteOutcome:
+        """Put the prior limit back. Never raises."""
+        ...
