@@ -274,7 +274,8 @@ class Site(Peer):
     def batch(self, n: int, *, boot: str = "b1", rows: int = 5, at: int | None = None) -> bytes:
         """Make (once) and remember batch ``n``."""
         if n not in self.batches:
-            t0 = (now_ms() if at is None else at) - rows * 1000
+            # Whole seconds plus the batch's number: no two batches of a site have a value of the same time.
+            t0 = (now_ms() // 1000 * 1000 if at is None else at) - rows * 1000
             builder = PartBuilder("meter", CODES[Quality.NO_VALUE])
             for i in range(rows):
                 builder.add("m1", t0 + i * 1000 + n, {"power_w": (4_000_000.0 + n, 0), "frequency_hz": (50.0, 0)})

@@ -9,7 +9,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ import tty
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from ports import free_ports
 
 from drivers.capabilities import WriteStatus
 from drivers.modbus import MeterDevice, ModbusLink, RelayDevice
@@ -97,9 +97,7 @@ def foreign(kind: str, where: str) -> Iterator[None]:
 
 @pytest.fixture
 def tcp_port() -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    (port,) = free_ports(1)
     with foreign("tcp", str(port)):
         yield port
 
@@ -156,9 +154,7 @@ async def test_probe_recognises_the_meter(tcp_port: int) -> None:
 
 
 async def test_probe_of_an_empty_address_says_so() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     told = await probe(f"modbus://127.0.0.1:{port}/1", timeout_s=0.3)
     assert told["responds"] is False
     assert told["reason"]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_ports
 from pyasn1.codec.ber import encoder
 from pysnmp.proto import api
 
@@ -38,9 +39,7 @@ def port(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("snmpsim")
     (folder / "data").mkdir()
     shutil.copyfile(recording, folder / "data" / f"{NAME}.snmprec")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        number = int(free.getsockname()[1])
+    (number,) = free_ports(1)
     command = [
         sys.executable, "-W", "ignore", "-u", "-c", "from snmpsim.commands.responder import main; main()",
         f"--data-dir={folder / 'data'}", f"--cache-dir={folder / 'cache'}",

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import yaml
-from site_kit import SITE, SiteKit, free_ports, now_ms, until
+from ports import free_ports
+from site_kit import SITE, SiteKit, now_ms, until
 
 from tizgin.commands._agent_ask import outputs_of
 from wire.acts import CommissioningAct, ModeAct, OutputTest, encode_act

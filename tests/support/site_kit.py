@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import secrets
-import socket
 import sqlite3
 import time
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ports import free_ports, port_run
 
 from agent.app import AgentApp, Started, config_digest
 from agent.clock import SystemClock
@@ -42,39 +41,6 @@ from wire.registry import Epoch, Issuer, KeysDocument, Person, RegisteredPoint, 
 
 SITE = "kz-test-01"
 ZONE = "north"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
-    held = []
-    for _ in range(count):
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
-        held.append(sock)
-    ports = [s.getsockname()[1] for s in held]
-    for sock in held:
-        sock.close()
-    return ports
-
-
-def port_run(count: int) -> int:
-    """First of ``count`` free ports in a row."""
-    for _ in range(200):
-        start = secrets.randbelow(20_000) + 20_000
-        socks: list[socket.socket] = []
-        try:
-            for port in range(start, start + count):
-                sock = socket.socket()
-                socks.append(sock)
-                sock.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        else:
-            return start
-        finally:
-            for sock in socks:
-                sock.close()
-    raise RuntimeError(f"no {count} free ports in a row")
 
 
 def site_doc(
