@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from agent.acquisition import Bench, build
+from agent.checkpoints import Checkpointer
 from agent.clock import STEP_MS, Clock, Step, StepWatch, SystemClock, TrustedTime
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet
@@ -24,13 +23,15 @@ from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
 from agent.errors import AgentError, LedgerError
+from agent.events import Events
 from agent.health import HealthServer
-from agent.identity import check_tls, load_keys
+from agent.identity import Keys, check_tls, load_keys
 from agent.inbox import Inbox
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
+from agent.register import Register
 from agent.reports import Reports
 from agent.telemetry import Batcher
 from agent.uplink.link import Endpoint
@@ -38,17 +39,16 @@ from agent.uplink.uplink import Facts, Uplink
 from config.check import Profiles, check
 from config.graph import Graph
 from config.site import Site
-from drivers.capabilities import Sample, SwitchState
 from drivers.snmp.session import SnmpSession
-from wire.errors import WireError
-from wire.keys import VerifyKey
+from wire.keys import SigningKey, VerifyKey
 from wire.messages import Progress
-from wire.registry import KeysDocument, open_keys
 
 log = structlog.get_logger()
 
 HIGH_WATER_S = 30.0
 DRAIN_S = 3.0
+GUARD_S = 3.0
+"""How long a start waits to hear what witnesses hold of this log; off line it goes on without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,8 @@ class AgentApp:
         self.clock = clock or SystemClock(site.agent.clock_source)
         self._registrar = {k.kid: k for k in (VerifyKey.from_text(t) for t in site.trust.registrar_keys)}
         self._check = result
-        self._keys_document: KeysDocument | None = None
+        self._opened = asyncio.Event()
         self._progress: asyncio.Queue[Progress] = asyncio.Queue(maxsize=200)
-        self._event_tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, on_ready: Callable[[Started], None] | None = None) -> None:
         """Run until cancelled.
@@ -115,17 +114,25 @@ class AgentApp:
         self._steps = StepWatch(self.clock)
         try:
             async with SnmpSession() if needs_snmp else contextlib.nullcontext() as snmp:
-                await self._run(keys.log.public.text, keys.rec.public.text, snmp, on_ready)
+                await self._run(keys, snmp, on_ready)
         finally:
             await self.bulk.close()
             await self.ledger.close()
 
-    async def _run(
-        self, k_log: str, k_rec: str, snmp: SnmpSession | None, on_ready: Callable[[Started], None] | None
-    ) -> None:
-        self._build(snmp)
+    async def _run(self, keys: Keys, snmp: SnmpSession | None, on_ready: Callable[[Started], None] | None) -> None:
+        self._build(snmp, keys.log)
         self.ledger.start()
-        genesis_ms = await self._open_books(k_rec, k_log)
+        uplink = asyncio.create_task(self.uplink.run(), name="uplink")
+        try:
+            await self._run_linked(keys, uplink, on_ready)
+        finally:
+            uplink.cancel()
+            await asyncio.gather(uplink, return_exceptions=True)
+
+    async def _run_linked(
+        self, keys: Keys, uplink: asyncio.Task[None], on_ready: Callable[[Started], None] | None
+    ) -> None:
+        genesis_ms = await self._open_books(keys)
         self.reception = self._reception(genesis_ms)
         self.reports = Reports(
             self.site,
@@ -158,7 +165,7 @@ class AgentApp:
             self.site.agent.metrics_host, self.site.agent.metrics_port, self.reports.status, self.reports.figures
         )
         await health.start()
-        uplink = asyncio.create_task(self.uplink.run(), name="uplink")
+        self._opened.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 self.bench.start(tasks, self.engine.busy)
@@ -172,6 +179,7 @@ class AgentApp:
                     ("progress", self._publish_progress()),
                     ("housekeeping", self._housekeeping()),
                     ("clock-watch", self._watch_clock()),
+                    ("checkpoints", self.checkpointer.run()),
                 ):
                     tasks.create_task(work, name=name)
                 log.info("agent_started", site=self.site.site.id, epoch=self.ledger.epoch, mode=self.gates.mode)
@@ -183,8 +191,6 @@ class AgentApp:
             with contextlib.suppress(LedgerError):
                 await self.ledger.commit(Txn().record("site", "stop", {"reason": "asked to stop"}), urgent=True)
                 await self._drain()
-            uplink.cancel()
-            await asyncio.gather(uplink, return_exceptions=True)
 
     @staticmethod
     async def _watch(uplink: asyncio.Task[None]) -> None:
@@ -205,15 +211,15 @@ class AgentApp:
 
     # building ------------------------------------------------------------------------------------------------------
 
-    def _build(self, snmp: SnmpSession | None) -> None:
+    def _build(self, snmp: SnmpSession | None, k_log: SigningKey) -> None:
         site, clock = self.site, self.clock
         self.graph = Graph(site)
         self.live = LiveState(site, clock)
         self.bench: Bench = build(site, self.live, clock, base=self._base, snmp=snmp)
-        self.bench.on_foreign_write = self._foreign_write
-        self.bench.on_saon = self._saon
         self.bench.on_miner = lambda machine: self.batcher.take_miner(machine, self.live.miners[machine])
         self.trusted = TrustedTime(clock, int(self.ledger.meta("high_water") or 0))
+        self.register = Register(site.site.id, self._registrar, self.ledger, self.trusted)
+        self.register.load()
         self.journal = Journal(self.ledger, clock)
         self.journal.load()
         self.gates = Gates(
@@ -258,11 +264,22 @@ class AgentApp:
         )
         self.closer = SlotCloser(site, self.ledger, self.bench, self.fleet, self.graph, clock)
         self.closer.check_clock = self.engine.check_clock = self._check_clock
-        self.inbox = Inbox(self._state_dir, self.gates, lambda: self._keys_document)
+        self.events = Events(site, self.ledger, self.live, self.gates, self.engine, self.closer, self.batcher)
+        self.events.listen()
+        self.bench.on_foreign_write = self.events.foreign_write
+        self.bench.on_saon = self.events.saon
+        self.inbox = Inbox(self._state_dir, self.gates, lambda: self.register.document)
+        self.checkpointer = Checkpointer(
+            site.site.id,
+            self.ledger,
+            k_log,
+            clock,
+            site.agent.slot_s,
+            lambda: self.register.policy,
+            lambda message: self.uplink.publish("checkpoint", message),
+            self.trusted.raise_to,
+        )
         self.uplink = self._uplink()
-        self.live.on_sample(self._sampled)
-        self.live.on_switch(self._switched)
-        self._load_keys()
 
     def _uplink(self) -> Uplink:
         settings = self.site.uplink
@@ -279,8 +296,8 @@ class AgentApp:
             lambda: self.gates.mode,
             self.site.site.simulation,
             self._config_sha256,
-            lambda: self._keys_document.version if self._keys_document else None,
-            lambda: self.reports.inventory(),  # noqa: PLW0108 - reports exist only after the uplink
+            lambda: self.register.version,
+            lambda: self.reports.inventory() if self._opened.is_set() else None,
         )
         try:
             return Uplink(
@@ -293,7 +310,8 @@ class AgentApp:
                 backfill_bytes_s=settings.backfill_kbit_s * 125,
                 facts=facts,
                 on_order=self._take_order,
-                on_keys=self._take_keys,
+                on_keys=self.register.take,
+                checkpointer=self.checkpointer,
             )
         except ValueError as error:
             raise AgentError(f"site file uplink: {error}") from None
@@ -306,13 +324,17 @@ class AgentApp:
             self.engine,
             self.clock,
             self.trusted,
-            lambda: self._keys_document,
+            lambda: self.register.document,
             genesis_ms,
         )
 
-    async def _open_books(self, k_rec: str, k_log: str) -> int:
+    async def _open_books(self, keys: Keys) -> int:
         """Write ``genesis`` in a new ledger and ``start`` always; returns the time of genesis, ms."""
         txn = Txn()
+        guard = "new"
+        if not self.ledger.is_new:
+            has_signed = await self.ledger.read("SELECT 1 FROM checkpoint LIMIT 1")
+            guard = await self.checkpointer.ask_at_start(GUARD_S if has_signed else 0.0)
         if self.ledger.is_new:
             txn.record(
                 "site",
@@ -320,18 +342,16 @@ class AgentApp:
                 {
                     "site": self.site.site.id,
                     "slot_s": self.site.agent.slot_s,
-                    "k_rec": k_rec,
-                    "k_log": k_log,
+                    "k_rec": keys.rec.public.text,
+                    "k_log": keys.log.public.text,
                     "prev": None,
                     "simulation": self.site.site.simulation,
                     "contracted_w": round(self.site.site.contracted_kw * 1000),
                     "emergency_w": round(self.site.site.reservation.emergency_kw * 1000),
                 },
             )
-        version = self._keys_document.version if self._keys_document else None
-        txn.record(
-            "site", "start", {"config_sha256": self._config_sha256, "mode": self.gates.mode, "keys_version": version}
-        )
+        start = {"config_sha256": self._config_sha256, "mode": self.gates.mode, "keys_version": self.register.version}
+        txn.record("site", "start", start | {"guard": guard})
         await self.ledger.commit(txn, urgent=True)
         rows = await self.ledger.read("SELECT at FROM record WHERE stream='site' AND n=0")
         return int(rows[0][0])
@@ -340,36 +360,15 @@ class AgentApp:
 
     def emergency_w(self) -> int:
         """Emergency reservation: the register's word, the site file's until there is one."""
-        entry = self._keys_document.site(self.site.site.id) if self._keys_document else None
+        entry = self.register.entry
         return entry.emergency_w if entry else round(self.site.site.reservation.emergency_kw * 1000)
 
     def _silence_s(self) -> float:
         """Seconds since central last spoke to us."""
         return (self.clock.mono_ns() - self.uplink.last_commit_ns) / 1e9
 
-    def _load_keys(self) -> None:
-        stored = self.ledger.meta("keys")
-        if stored is not None:
-            try:
-                self._keys_document, _ = open_keys(base64.b64decode(stored), self._registrar)
-            except WireError as error:
-                log.error("stored_register_refused", error=str(error))
-
-    async def _take_keys(self, raw: bytes) -> None:
-        document, _ = open_keys(raw, self._registrar)
-        present = self._keys_document
-        if present is not None and document.version <= present.version:
-            if document.version < present.version:
-                log.warning("register_older", version=document.version, have=present.version)
-            return
-        txn = Txn().set_meta("keys", base64.b64encode(raw).decode())
-        txn.record("site", "event", {"ev": "register", "obj": "keys", "now": str(document.version)})
-        await self.ledger.commit(txn, urgent=True)
-        self._keys_document = document
-        self.trusted.raise_to(document.issued_at)
-        log.info("register_taken", version=document.version, issuers=len(document.issuers))
-
     async def _take_order(self, raw: bytes, retained: bool) -> None:
+        await self._opened.wait()
         await self.reception.take(raw, retained)
 
     # clock -------------------------------------------------------------------------------------------------------
@@ -390,65 +389,7 @@ class AgentApp:
         self.closer.clock_stepped()
         self.engine.clock_stepped(step.step_ms)
         fields = {"step_ms": step.step_ms, "was": step.was_ms, "now": step.now_ms}
-        self._spawn(self.ledger.commit(Txn().record("site", "clock", fields)))
-
-    # events --------------------------------------------------------------------------------------------------------
-
-    def _sampled(self, sample: Sample) -> None:
-        self.batcher.take_sample(sample)
-        if self.engine.busy():
-            self.engine.wake.set()
-
-    def _switched(self, switch: str, was: SwitchState | None, now: SwitchState) -> None:
-        self.batcher.take_switch(switch, was, now)
-        if was is None or was.position is now.position:
-            return
-        self.closer.watch_supply()
-        self.engine.wake.set()
-        points = {p.id: self.live.power(p.id).value_w for p in self.site.metering_points if p.boundary}
-        self._record_event(
-            {
-                "ev": "switch_position",
-                "obj": switch,
-                "was": was.position,
-                "now": now.position,
-                "detail": {"at": now.at_ms, "boundary_w": [[k, v] for k, v in points.items()]},
-            }
-        )
-
-    def _saon(self, feeder: str, stage: int, operated: bool) -> None:
-        """САОН operated (or was reset): recorded, and restoration is locked until the system operator releases it."""
-        log.error("saon", feeder=feeder, stage=stage, operated=operated)
-        now = "operated" if operated else "reset"
-        self._record_event({"ev": "saon", "obj": feeder, "now": now, "detail": {"stage": stage}})
-        if operated:
-            self._spawn(self.gates.set_saon_lock(f"stage {stage} at {feeder}"))
-            self.engine.wake.set()
-
-    def _foreign_write(self, device: str, output: str, was: bool, now: bool) -> None:
-        log.error("foreign_write", device=device, output=output, was=was, now=now)
-        self._record_event(
-            {"ev": "foreign_write", "obj": device, "was": str(was), "now": str(now), "detail": {"output": output}}
-        )
-
-    def _record_event(self, fields: dict[str, Any]) -> None:
-        async def write() -> None:
-            await self.ledger.commit(Txn().record("site", "event", fields))
-
-        self._spawn(write())
-
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run a small piece of writing of its own; a failure is logged."""
-
-        async def guarded() -> None:
-            try:
-                await work
-            except LedgerError as error:
-                log.error("event_not_recorded", error=str(error))
-
-        task = asyncio.get_running_loop().create_task(guarded(), name="event")
-        self._event_tasks.add(task)
-        task.add_done_callback(self._event_tasks.discard)
+        self.events.spawn(self.ledger.commit(Txn().record("site", "clock", fields)))
 
     # publishing ----------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import sqlalchemy as sa
 
@@ -12,6 +13,7 @@ from central.store.evidence import RecordKeys, reverify
 from central.store.schema import registers
 from wire.errors import BadKey, WireError
 from wire.keys import VerifyKey
+from wire.notes import NoteKey
 from wire.registry import KeysDocument, open_keys
 
 
@@ -64,6 +66,10 @@ class RegisterBook:
             self._record_keys[site] = self.document.record_keys(site)
         return self._record_keys[site]
 
+    def log_keys(self, site: str, epoch: str) -> list[NoteKey]:
+        """Keys that may sign checkpoints of that log."""
+        return [] if self.document is None else self.document.log_keys(site, epoch)
+
     async def accept(self, raw: bytes, now_ms: int) -> bool:
         """Take a register; false where it is the one in force, byte for byte.
 
@@ -93,7 +99,7 @@ class RegisterBook:
         for site in sites:
             keys = self.record_keys(site)
             while keys:
-                done = await self._database.write(lambda c, s=site, k=keys: reverify(c, s, k))  # type: ignore[misc]
+                done = await self._database.write(partial(reverify, site=site, keys=keys))
                 total += done
                 if done == 0:
                     break

@@ -25,8 +25,11 @@ from central.registers import RegisterBook, registrar_keys
 from central.relay import Relay
 from central.store.database import Database
 from central.telemetry.duck import DuckStore
+from central.witness import Witness
 from config.central import Central, RegisteredSite
 from config.central import ChildBroker as ChildBrokerSettings
+from wire.errors import BadKey
+from wire.keys import SigningKey
 from wire.names import topic
 
 log = structlog.get_logger(__name__)
@@ -83,16 +86,18 @@ class CentralService:
             await self.broker.start()
         self.relay = Relay(self.database, self._publish_order, self.metrics, self.now_ms)
         await self.relay.start()
+        witness = Witness(self._own_key(), self.registers.log_keys)
         self.collector = Collector(
             self.live,
             Sorter(lambda: self.sites, self.registers.record_keys),
-            Storer(self.database, self.telemetry),
+            Storer(self.database, self.telemetry, witness),
             self.database,
             self.telemetry,
             self.metrics,
             self.now_ms,
             on_answers=self.relay.answered,
             on_online=self.relay.site_online,
+            witness=witness,
         )
         self.link = MqttLink(
             lambda: self._address(tls), SUBSCRIPTIONS, self.collector.arrive, self._link_changed, self.now_ms
@@ -100,6 +105,12 @@ class CentralService:
         self.collector.link = self.link
         self.collector.start()
         self.link.start()
+
+    def _own_key(self) -> SigningKey:
+        try:
+            return SigningKey.from_pem(self.paths.k_col.read_bytes())
+        except (OSError, BadKey) as error:
+            raise CentralError(f"central's own key {self.paths.k_col}: {error}; run 'tizgin central init'") from None
 
     async def stop(self) -> None:
         """Stop in the order in which nothing is lost: first what arrives, then what stores, then the broker."""

@@ -33,3 +33,11 @@ class BadOrder(WireError):
 
 class BadBatch(WireError):
     """A telemetry batch that breaks the format or its limits."""
+
+
+class BadProof(WireError):
+    """A Merkle proof does not prove what it should."""
+
+
+class BadNote(WireError):
+    """Not a signed note, checkpoint, cosignature or policy, or not signed by whom it should be."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wire.errors import WireError
 from wire.names import EPOCH, SITE
@@ -92,6 +92,12 @@ class Range(Message):
     first: Count
     last: Count
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Range:
+        if self.first > self.last:
+            raise ValueError(f"a range from {self.first} to {self.last} holds nothing")
+        return self
+
 
 class StreamCommit(Message):
     """Ranges of one stream that are on central's disk."""
@@ -120,8 +126,61 @@ class Want(Message):
     site: SiteName
     epoch: EpochName
     stream: Name
+    """A stream of the ledger, ``bulk``, or ``log``: leaf hashes by their place in the log."""
     first: Count
     last: Count
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Want:
+        if self.first > self.last:
+            raise ValueError(f"a range from {self.first} to {self.last} holds nothing")
+        return self
+
+
+class SizeProof(Message):
+    """That the log only grew since ``old`` leaves; ``path`` in base64, none where the sizes are equal."""
+
+    old: Count
+    path: Annotated[tuple[Annotated[str, Field(max_length=44)], ...], Field(max_length=63)] = ()
+
+
+class CheckpointMessage(Message):
+    """``checkpoint``: a signed checkpoint, with what a witness and the collector need to judge it.
+
+    ``note`` is the note's text with its signature lines. ``leaves`` are leaf hashes from index ``first`` on, one after
+    another, in base64: with them central knows each record's place in the log, also of records that it does not hold.
+    """
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    note: Annotated[str, Field(max_length=65_536)]
+    submit: bool = False
+    """Witnesses are asked to cosign; else the message only brings leaves."""
+    proofs: Annotated[tuple[SizeProof, ...], Field(max_length=16)] = ()
+    first: Count = 0
+    leaves: Annotated[str, Field(max_length=180_000)] = ""
+
+
+class Cosign(Message):
+    """``cosign``: what a witness says to a log. The lines are signatures, everything else is a claim.
+
+    ``size`` is the largest size this witness has cosigned; ``lines`` are cosignature lines over the checkpoint of
+    ``of_size``. ``latest`` and ``previous`` are newest cosigned notes of this epoch and of the one before: with them an
+    agent sees that its ledger was put back to an older day.
+    """
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    witness: Name
+    size: Count
+    of_size: Count | None = None
+    lines: Annotated[str, Field(max_length=16_384)] | None = None
+    error: Literal["conflict", "bad_proof", "unknown_log", "bad_signature"] | None = None
+    text: Annotated[str, Field(max_length=500)] | None = None
+    latest: Annotated[str, Field(max_length=65_536)] | None = None
+    previous: Annotated[str, Field(max_length=65_536)] | None = None
 
 
 class Live(Message):

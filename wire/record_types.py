@@ -29,6 +29,8 @@ class Start(TypedDict):
     config_sha256: str
     mode: str
     keys_version: int | None
+    guard: NotRequired[str]
+    """Whether witnesses were asked for a later checkpoint of this log: ``new asked unasked`` (nobody answered)."""
 
 
 class DecodeMap(TypedDict):
@@ -40,6 +42,58 @@ class DecodeMap(TypedDict):
     order: str
     enc: str
     lsb: dict[str, int]
+    roll: NotRequired[int]
+    """Counts at which the register starts again from 0; absent where nobody knows, and then a fall is a reset."""
+
+
+class Edge(TypedDict):
+    """A reading between two boundaries: ``rt`` ms, ``reg`` raw bits by point, ``raw`` frames, ``w`` the power, W."""
+
+    rt: int
+    reg: dict[str, int]
+    raw: list[list[str]]
+    w: NotRequired[int | None]
+
+
+class PowerIntegral(TypedDict):
+    """Power integrated over a slot: net ``wh``, ``n`` readings, the longest time without one. A check, no register."""
+
+    wh: int
+    n: int
+    gap_ms: int
+
+
+class Upstream(TypedDict):
+    """How the nearest live meter above (``mp``) saw a branch go dark; W as drawn downwards.
+
+    ``was_w`` just before, ``now_w`` the least within 30 s after, ``own_w`` what the branch drew last. ``seen``: it fell
+    by at least half of ``own_w``; null where ``own_w`` was too little to be seen from there.
+    """
+
+    mp: str
+    was_w: int
+    now_w: int
+    own_w: int
+    seen: bool | None
+
+
+class Swap(TypedDict):
+    """A person's word on the exchange of a meter. Energies in primary Wh; null where it could not be read.
+
+    ``since`` is the last reading of the old meter and ``to`` the first of the new one (ms): in between nothing was
+    metered.
+    """
+
+    person: str
+    reason: str
+    was_sn: str | None
+    now_sn: str | None
+    closing_wh: int | None
+    closing_why: str | None
+    opening_wh: int | None
+    photo_sha256: str | None
+    since: int | None
+    to: NotRequired[int]
 
 
 class Bind(TypedDict):
@@ -56,15 +110,26 @@ class Bind(TypedDict):
     ct: dict[str, int]
     vt: dict[str, int]
     ratio_applied_in: str
+    """``meter``, ``agent`` or ``both``; whatever the agent applies is multiplied into the ``lsb`` of ``pts``."""
     seals: list[str]
+    """Numbers of the seals."""
     pts: dict[str, DecodeMap]
+    ct_read: NotRequired[dict[str, int] | None]
+    """The ratio that the meter itself is set to; null where it has no such register. ``vt_read`` likewise."""
+    vt_read: NotRequired[dict[str, int] | None]
+    open: NotRequired[Edge]
+    """Opening reading of the meter that is bound."""
+    swap: NotRequired[Swap]
+    """What a person said of the exchange that this bind follows."""
 
 
 class Interval(TypedDict):
     """One slot read on both sides.
 
     ``wh`` = floor(E(r1)) − floor(E(r0)) of ``energy_import_wh`` in primary Wh; ``exp_wh`` of the export register, null
-    where there is none. ``q`` is a list of flags, empty when nothing is to be said: ``late0 late1 rollover``.
+    where there is none. ``q`` is a list of flags, empty when nothing is to be said: ``late0 late1 rollover frozen``.
+    ``frozen``: the register did not move although ``pi`` says that it must have; ``wh`` is what the register says all
+    the same. ``mto`` is the meter's clock minus UTC, ms; null where it has none that can be read.
     """
 
     t0: int
@@ -81,8 +146,11 @@ class Interval(TypedDict):
     raw: list[list[str]]
     raw0: NotRequired[list[list[str]]]
     """Frames of the opening reading where no interval before this one carries them."""
-    late_wh: NotRequired[int]
-    """Energy that the lateness of a boundary reading may have moved to the neighbour."""
+    late_ms: NotRequired[int]
+    """How late the later of the flagged readings was."""
+    late_wh: NotRequired[int | None]
+    """Energy that the lateness of a boundary reading may have moved to the neighbour; null where power was not read."""
+    pi: NotRequired[PowerIntegral]
     bridge_wh: NotRequired[int]
     """After a gap: energy between the last good boundary reading (``bridge_rt``, ``bridge_reg``) and r0."""
     bridge_rt: NotRequired[int]
@@ -97,7 +165,15 @@ class Gap(TypedDict):
     why: str
     tries: int
     sw: NotRequired[str]
-    """For ``DE_ENERGISED``: the switch that was open for the whole slot."""
+    """``DE_ENERGISED``: the switch that was open for the whole slot. With another reason: the meter lost its supply
+    behind this switch within the slot, or got it back."""
+    up: NotRequired[Upstream]
+    e0: NotRequired[Edge]
+    """First reading of the slot while the branch was live: at its beginning, or after the switch closed."""
+    e1: NotRequired[Edge]
+    """Last reading of the slot while the branch was live: before the switch opened, or at its end."""
+    part_wh: NotRequired[int]
+    """floor(E(e1)) − floor(E(e0)) of the import register."""
 
 
 GAP_REASONS = frozenset(
@@ -111,6 +187,7 @@ GAP_REASONS = frozenset(
         "DE_ENERGISED",
         "AGENT_DOWN",
         "SERIAL_CHANGED",
+        "RATIO_CHANGED",
         "CLOCK",
         "COUNTER_RESET",
         "DECODE",
@@ -131,7 +208,9 @@ class Clock(TypedDict):
 
 
 class Event(TypedDict):
-    """Something happened (stream ``site``): ``switch_position``, ``foreign_write``, ``alarm``, ``mode`` …"""
+    """Something happened (stream ``site``): ``switch_position``, ``foreign_write``, ``alarm``, ``mode``,
+    ``meter_clock`` (how far a meter's clock is away, told when the verdict changes), ``replaced`` (a device was
+    exchanged; ``detail`` as :class:`Swap` with ``outputs``, those that are unarmed by it) …"""
 
     ev: str
     obj: str

@@ -12,10 +12,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wire import canonical
+from wire.checkpoints import log_key
 from wire.dsse import KEYS_TYPE, Envelope, open_envelope, seal
 from wire.errors import BadKey, BadSignature, NotCanonical, WireError
 from wire.keys import SigningKey, VerifyKey
+from wire.names import origin
+from wire.notes import NoteKey
 from wire.orders import Millis, Ref, Version1, Watt
+from wire.policy import parse_policy
 
 MAX_KEYS_BYTES = 262_144
 """A register travels in one MQTT packet; a larger country is divided by zones."""
@@ -122,6 +126,8 @@ class KeysDocument(_Doc):
     issuers: tuple[Issuer, ...]
     sites: tuple[RegisteredSite, ...]
     revoked: tuple[Revocation, ...] = ()
+    policy: Annotated[str, Field(max_length=32_768)] | None = None
+    """Which witnesses have to have cosigned a checkpoint, as :mod:`wire.policy` reads it; none is asked for without."""
 
     @model_validator(mode="after")
     def _consistent(self) -> KeysDocument:
@@ -145,10 +151,9 @@ class KeysDocument(_Doc):
                 raise ValueError(f"a {name} is listed twice")
         for site in self.sites:
             for entry in site.epochs:
-                try:
-                    VerifyKey.from_text(entry.k_rec)
-                except BadKey as error:
-                    raise ValueError(f"site {site.id} epoch {entry.epoch} k_rec: {error}") from None
+                _check_epoch_keys(site.id, entry)
+        if self.policy is not None:
+            parse_policy(self.policy)
         return self
 
     def encode(self) -> bytes:
@@ -175,6 +180,14 @@ class KeysDocument(_Doc):
         """When the key was revoked, ms; ``None`` if it is not."""
         return min((r.at for r in self.revoked if r.kid == kid), default=None)
 
+    def log_keys(self, site_id: str, epoch: str) -> list[NoteKey]:
+        """Keys that may sign checkpoints of one life of a site's log."""
+        site = self.site(site_id)
+        name = origin(site_id, epoch)
+        return [
+            log_key(name, VerifyKey.from_text(e.k_log).raw) for e in (site.epochs if site else ()) if e.epoch == epoch
+        ]
+
     def record_keys(self, site_id: str) -> dict[str, dict[str, VerifyKey]]:
         """Record keys of a site: epoch → kid → key."""
         site = self.site(site_id)
@@ -183,6 +196,16 @@ class KeysDocument(_Doc):
             key = VerifyKey.from_text(entry.k_rec)
             found.setdefault(entry.epoch, {})[key.kid] = key
         return found
+
+
+def _check_epoch_keys(site: str, entry: Epoch) -> None:
+    for name, text in (("k_rec", entry.k_rec), ("k_log", entry.k_log)):
+        try:
+            VerifyKey.from_text(text)
+        except BadKey as error:
+            raise ValueError(f"site {site} epoch {entry.epoch} {name}: {error}") from None
+    if entry.k_rec == entry.k_log:
+        raise ValueError(f"site {site} epoch {entry.epoch}: one key signs records and checkpoints")
 
 
 def sign_keys(document: KeysDocument, key: SigningKey) -> bytes:

@@ -23,8 +23,12 @@ import structlog
 
 from agent.clock import Clock, clock_state
 from agent.errors import AlreadyRunning, LedgerError, LedgerForeign
+from agent.ledger.ballast import give_up_ballast, is_no_space, make_ballast
 from agent.ledger.schema import DDL, VERSION
+from agent.ledger.tree import Tree
 from wire.canonical import Json
+from wire.checkpoints import anchor_of
+from wire.errors import WireError
 from wire.keys import SigningKey
 from wire.names import origin
 from wire.records import RecordLine
@@ -32,11 +36,6 @@ from wire.records import RecordLine
 log = structlog.get_logger()
 
 GROUP_S = 0.05
-BALLAST_BYTES = 4 * 1024 * 1024
-ROOM_FOR_BALLAST = 4 * BALLAST_BYTES
-"""The ballast is made only where this much is free: it must not be what fills the disk."""
-NO_SPACE = ("full", "disk I/O error")
-"""How SQLite says that the disk took no more: its own word, and what a quota or a file size limit looks like."""
 T = TypeVar("T")
 
 
@@ -94,6 +93,9 @@ class Ledger:
         self._key = key
         self._clock = clock
         self._fw = fw
+        self._tree = Tree(db)
+        self._tree.load()
+        self._anchor: Json | None = self._newest_anchor()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._pending: list[tuple[Txn, int, int, asyncio.Future[list[Appended]]]] = []
         self._kick = asyncio.Event()
@@ -131,15 +133,15 @@ class Ledger:
             try:
                 db = cls._connect(path, site, key)
             except sqlite3.OperationalError as error:
-                if not _no_space(error) or not cls._give_up_ballast(path):
+                if not is_no_space(error) or not give_up_ballast(path):
                     raise
                 db = cls._connect(path, site, key)
-            cls._make_ballast(path)
+            make_ballast(path)
         except (sqlite3.Error, OSError) as error:
             os.close(lock)
             todo = (
                 "free space on that disk"
-                if _no_space(error)
+                if is_no_space(error)
                 else "check its owner and mode; a damaged ledger is moved away, which begins a new epoch"
             )
             raise LedgerError(f"{path}: the ledger cannot be opened: {error}; {todo}") from error
@@ -152,7 +154,12 @@ class Ledger:
                 f"{found.get('version')}), but the configuration says site {site!r} with key {key.kid}; "
                 "restore the key, or move the ledger away to begin a new epoch"
             )
-        return cls(db, lock, path, key, clock, fw)
+        try:
+            return cls(db, lock, path, key, clock, fw)
+        except (sqlite3.Error, WireError, LedgerError) as error:
+            db.close()
+            os.close(lock)
+            raise LedgerError(f"{path}: {error}") from None
 
     @classmethod
     def _connect(cls, path: Path, site: str, key: SigningKey) -> sqlite3.Connection:
@@ -192,33 +199,10 @@ class Ledger:
         seen.write_text(str(counter))
         return counter
 
-    @staticmethod
-    def _make_ballast(path: Path) -> None:
-        """A file that can be given up when the disk is full, so that the journal can still be written."""
-        ballast = path.with_suffix(".ballast")
-        if not ballast.exists():
-            try:
-                if free_bytes(path) < ROOM_FOR_BALLAST:
-                    return
-                with ballast.open("wb") as handle:
-                    os.posix_fallocate(handle.fileno(), 0, BALLAST_BYTES)
-            except OSError:
-                ballast.unlink(missing_ok=True)
-
-    @staticmethod
-    def _give_up_ballast(path: Path) -> bool:
-        """Free the ballast; false where there is none left."""
-        ballast = path.with_suffix(".ballast")
-        if not ballast.exists():
-            return False
-        ballast.unlink(missing_ok=True)
-        log.error("disk_full_ballast_given_up", path=str(ballast), bytes=BALLAST_BYTES)
-        return True
-
     def tend_ballast(self) -> None:
         """Lay the ballast down again once there is room. Blocking; called now and then."""
         if self.failing is None:
-            self._make_ballast(self._path)
+            make_ballast(self._path)
 
     def start(self) -> None:
         """Start the writer; the loop that calls this owns it until :meth:`close`."""
@@ -343,13 +327,15 @@ class Ledger:
 
     def _write(self, batch: Sequence[tuple[Txn, int, int]], clk: Json) -> list[list[Appended] | LedgerError]:
         """One SQLite transaction for the batch; a failing member is rolled back alone."""
+        edge = self._tree.mark()
         for attempt in (1, 2):
             try:
                 return self._write_once(batch, clk)
             except sqlite3.OperationalError as error:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                if attempt == 1 and _no_space(error) and self._give_up_ballast(self._path):
+                self._tree.back_to(edge)
+                if attempt == 1 and is_no_space(error) and give_up_ballast(self._path):
                     continue
                 return [LedgerError(f"{self._path}: {error}")] * len(batch)
         raise AssertionError("unreachable")
@@ -359,6 +345,7 @@ class Ledger:
         self._db.execute("BEGIN IMMEDIATE")
         for txn, at, mono in batch:
             self._db.execute("SAVEPOINT one")
+            edge = self._tree.mark()
             try:
                 appended = [self._append(r, at, mono, clk) for r in txn.records]
                 for statement, args in txn.sql:
@@ -367,10 +354,12 @@ class Ledger:
                 raise
             except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
                 self._db.execute("ROLLBACK TO one")
+                self._tree.back_to(edge)
                 results.append(LedgerError(f"{self._path}: {type(error).__name__}: {error}"))
             else:
                 results.append(appended)
             self._db.execute("RELEASE one")
+        self._tree.save()
         self._db.execute("COMMIT")
         return results
 
@@ -383,7 +372,7 @@ class Ledger:
             "st": new.stream,
             "n": n,
             "p": None if last is None else bytes(last).hex(),
-            "a": None,
+            "a": self._anchor,
             "ty": new.ty,
             "at": at,
             "mono": mono,
@@ -402,7 +391,48 @@ class Ledger:
             "ON CONFLICT (name) DO UPDATE SET count=excluded.count, last=excluded.last",
             (new.stream, n + 1, line.hash),
         )
-        return Appended(int(cursor.lastrowid or 0), new.stream, n, new.ty, line)
+        idx = int(cursor.lastrowid or 0)
+        if idx != self._tree.size + 1:
+            raise ValueError(f"record {idx} would be leaf {self._tree.size} of the tree")
+        self._tree.append(line.hash)
+        return Appended(idx, new.stream, n, new.ty, line)
+
+    # the tree over all records -------------------------------------------------------------------------------------
+
+    def _newest_anchor(self) -> Json | None:
+        row = self._db.execute("SELECT size, note FROM cosigned ORDER BY size DESC LIMIT 1").fetchone()
+        return None if row is None else dict(anchor_of(bytes(row[1]), int(row[0])))
+
+    async def head(self) -> tuple[int, bytes]:
+        """Number of records and the root over them."""
+        return await self._call(lambda: (self._tree.size, self._tree.root()))
+
+    async def root_at(self, size: int) -> bytes | None:
+        """Root over the first ``size`` records; ``None`` where there are not so many, or for none."""
+        return await self._call(lambda: self._tree.root_at(size) if 0 < size <= self._tree.size else None)
+
+    async def consistency(self, old: int, new: int) -> list[bytes]:
+        """Proof that the log of ``new`` records continues that of ``old``."""
+        return await self._call(lambda: self._tree.consistency(old, new))
+
+    async def inclusion(self, idx: int, size: int) -> list[bytes]:
+        """Proof that a record (by its ``idx``) is in the log of ``size`` records."""
+        return await self._call(lambda: self._tree.inclusion(idx - 1, size))
+
+    async def leaves(self, first: int, count: int) -> list[bytes]:
+        """Leaf hashes from leaf ``first`` on."""
+        return await self._call(lambda: self._tree.leaves(first, count))
+
+    async def keep_cosigned(self, size: int, note: bytes) -> None:
+        """Keep a checkpoint that the quorum cosigned; from now on records are anchored to the newest.
+
+        The note is a record too: so it goes the way of evidence, and whoever holds the records holds their anchors.
+        """
+        txn = Txn().run("INSERT OR IGNORE INTO cosigned VALUES (?, ?, ?)", size, self._clock.now_ms(), note)
+        detail = {"size": size, "note": note.decode()}
+        name = origin(self.site, self.epoch)
+        await self.commit(txn.record("site", "event", {"ev": "cosigned", "obj": name, "detail": detail}))
+        self._anchor = await self._call(self._newest_anchor)
 
     async def heads(self) -> dict[str, tuple[int, str | None]]:
         """Per stream: number of records and last leaf hash (hex)."""
@@ -449,16 +479,6 @@ class Ledger:
         return await self.execute(
             "UPDATE record SET committed=0 WHERE stream=? AND n BETWEEN ? AND ? AND committed=1", stream, first, last
         )
-
-
-def free_bytes(path: Path) -> int:
-    """Bytes that may still be written to the disk of a file."""
-    disk = os.statvfs(path.parent)
-    return disk.f_bavail * disk.f_frsize
-
-
-def _no_space(error: Exception) -> bool:
-    return any(word in str(error) for word in NO_SPACE)
 
 
 def _row(row: tuple[Any, ...]) -> Appended:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from agent.errors import LedgerError
-from agent.ledger.store import BALLAST_BYTES, free_bytes
+from agent.ledger.ballast import BALLAST_BYTES, free_bytes
 
 log = structlog.get_logger()
 T = TypeVar("T")

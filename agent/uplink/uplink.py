@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.checkpoints import Checkpointer
 from agent.clock import Clock
 from agent.errors import LedgerError
 from agent.ledger import Ledger
@@ -16,7 +17,7 @@ from agent.outbox import BulkOutbox
 from agent.uplink.delivery import Delivery
 from agent.uplink.link import Endpoint, Inbound, MqttLink, NotConnected
 from wire.errors import WireError
-from wire.messages import Commit, Heads, Inventory, Live, Message, Progress, State, StreamHead, Want, decode
+from wire.messages import Commit, Cosign, Heads, Inventory, Live, Message, Progress, State, StreamHead, Want, decode
 from wire.names import topic
 
 log = structlog.get_logger()
@@ -33,7 +34,8 @@ class Facts:
     simulation: bool
     config_sha256: str
     keys_version: Callable[[], int | None]
-    inventory: Callable[[], Inventory]
+    inventory: Callable[[], Inventory | None]
+    """``None`` until the devices are known to be there."""
 
 
 class Uplink:
@@ -52,6 +54,7 @@ class Uplink:
         facts: Facts,
         on_order: Callable[[bytes, bool], Awaitable[None]],
         on_keys: Callable[[bytes], Awaitable[None]],
+        checkpointer: Checkpointer,
     ) -> None:
         self._site = site
         self._ledger = ledger
@@ -61,6 +64,7 @@ class Uplink:
         self._facts = facts
         self._on_order = on_order
         self._on_keys = on_keys
+        self._checkpointer = checkpointer
         self._inbox: asyncio.Queue[Inbound] = asyncio.Queue(maxsize=1000)
         self._orders: asyncio.Queue[Inbound] = asyncio.Queue(maxsize=100)
         self.dropped_inbound = 0
@@ -117,6 +121,7 @@ class Uplink:
         """State on connect and every ten seconds; heads and inventory on connect and each slot."""
         seen = -1
         last_slot = -1
+        described = False
         while True:
             await self.control.connected.wait()
             fresh = self.control.connects != seen
@@ -124,33 +129,42 @@ class Uplink:
             try:
                 if fresh:
                     self.delivery.reconnected()
+                    self._checkpointer.again()
                 await self.publish("state", self._state(online=True, at=self._clock.now_ms()), retain=True)
                 if fresh or slot != last_slot:
                     await self.publish("heads", await self._heads())
-                    await self._publish_inventory()
+                if fresh or slot != last_slot or not described:
+                    described = await self._publish_inventory()
                 seen, last_slot = self.control.connects, slot
             except (NotConnected, WireError, LedgerError) as error:
                 log.info("announce_failed", error=str(error))
                 await asyncio.sleep(0.5)
                 continue
-            await asyncio.sleep(min(STATE_PERIOD_S, max(1.0, self._slot_s / 4)))
+            await asyncio.sleep(min(STATE_PERIOD_S, max(1.0, self._slot_s / 4)) if described else 0.5)
 
-    async def _publish_inventory(self) -> None:
+    async def _publish_inventory(self) -> bool:
+        inventory = self._facts.inventory()
+        if inventory is None:
+            return False
         try:
             async with asyncio.timeout(2):
                 await self.bulk.connected.wait()
         except TimeoutError:
-            return
-        await self.bulk.publish(topic(self._site, "inventory"), self._facts.inventory().encode())
+            return False
+        await self.bulk.publish(topic(self._site, "inventory"), inventory.encode())
+        return True
 
     async def _heads(self) -> Heads:
         heads = await self._ledger.heads()
+        size, root = await self._ledger.head()
         return Heads(
             site=self._site,
             epoch=self._ledger.epoch,
             boot=self._ledger.boot,
             at=self._clock.now_ms(),
             streams={name: StreamHead(count=count, last=last) for name, (count, last) in heads.items()},
+            log_size=size,
+            log_root=root.hex(),
             config_sha256=self._facts.config_sha256,
             keys_version=self._facts.keys_version(),
             bulk_last=self._bulk.next_n - 1 if self._bulk.next_n else None,
@@ -188,21 +202,7 @@ class Uplink:
             message = await queue.get()
             name = message.topic.rsplit("/", 1)[-1]
             try:
-                if name == "order":
-                    await self._on_order(message.payload, message.retained)
-                elif name == "keys":
-                    await self._on_keys(message.payload)
-                elif name == "commit":
-                    commit = decode(Commit, message.payload)
-                    self.last_commit_ns = self._clock.mono_ns()
-                    if commit.site == self._site and commit.streams:
-                        await self.delivery.committed(commit)
-                elif name == "want":
-                    want = decode(Want, message.payload)
-                    if want.site == self._site:
-                        await self.delivery.wanted(want)
-                else:
-                    log.info("message_ignored", name=name, reason="not used by this version")
+                await self._take(name, message)
             except WireError as error:
                 self.refused_inbound += 1
                 log.warning("message_refused", name=name, error=str(error))
@@ -210,3 +210,25 @@ class Uplink:
                 log.error("message_not_recorded", name=name, error=str(error))
             except Exception:  # one strange message must not stop the others
                 log.exception("message_failed", name=name)
+
+    async def _take(self, name: str, message: Inbound) -> None:
+        match name:
+            case "order":
+                await self._on_order(message.payload, message.retained)
+            case "keys":
+                await self._on_keys(message.payload)
+            case "commit":
+                commit = decode(Commit, message.payload)
+                self.last_commit_ns = self._clock.mono_ns()
+                if commit.site == self._site and commit.streams:
+                    await self.delivery.committed(commit)
+            case "want":
+                want = decode(Want, message.payload)
+                if want.site == self._site:
+                    await (self._checkpointer if want.stream == "log" else self.delivery).wanted(want)
+            case "cosign":
+                said = decode(Cosign, message.payload)
+                if said.site == self._site:
+                    await self._checkpointer.taken(said)
+            case _:
+                log.info("message_ignored", name=name, reason="not used by this version")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 import structlog
@@ -22,7 +23,8 @@ from central.metrics import Metrics
 from central.store import evidence
 from central.store.database import Database
 from central.telemetry.protocol import TelemetryStore
-from wire.messages import Commit, Heads, State, Want
+from central.witness import Witness, largest_note, missing_leaves
+from wire.messages import CheckpointMessage, Commit, Heads, State, Want
 from wire.names import PREFIX, UP, topic
 
 log = structlog.get_logger(__name__)
@@ -51,6 +53,8 @@ class Collector:
         now_ms: Callable[[], int],
         on_answers: Callable[[Sequence[evidence.Incoming]], None],
         on_online: Callable[[str], None],
+        witness: Witness,
+        on_checkpoint: Callable[[CheckpointMessage], None] = lambda _message: None,
     ) -> None:
         self.link: MqttLink | None = None
         self._live = live
@@ -62,11 +66,14 @@ class Collector:
         self._now_ms = now_ms
         self._on_answers = on_answers
         self._on_online = on_online
+        self._witness = witness
+        self._on_checkpoint = on_checkpoint
         self._inbox: deque[Sorted] = deque()
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
         self._wanted: OrderedDict[tuple[str, str, str, int], int] = OrderedDict()
         self._asking: set[asyncio.Task[None]] = set()
+        self._greeted: dict[str, tuple[str, str]] = {}
 
     def start(self) -> None:
         """Begin to consume; ended by :meth:`stop`."""
@@ -115,6 +122,19 @@ class Collector:
         answer = Commit(site=state.site, epoch=state.epoch, at=self._now_ms(), state_at=state.at)
         self._publish(state.site, "commit", answer.encode())
         self._on_online(state.site)
+        if (state.epoch, state.boot) != self._greeted.get(state.site):
+            self._greeted[state.site] = (state.epoch, state.boot)
+            self._later(self._greet(state.site, state.epoch), f"greet-{state.site}")
+
+    async def _greet(self, site: str, epoch: str) -> None:
+        """Tell a site that has just started what is held of its log: it may have been put back to an older day."""
+        said = await self._database.read(lambda c: self._witness.greet(c, site, epoch))
+        self._publish(site, "cosign", said.encode())
+
+    def _later(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
 
     async def _consume(self) -> None:
         while True:
@@ -136,6 +156,10 @@ class Collector:
             self._count(outcome)
             for commit in outcome.commits(self._now_ms()):
                 self._publish(commit.site, "commit", commit.encode())
+            for answer in outcome.cosigns:
+                self._publish(answer.cosign.site, "cosign", answer.cosign.encode())
+                if answer.submitted is not None:
+                    self._on_checkpoint(answer.submitted)
         answers = [line for item in group for line in item.evidence if line.stream == "cmd"]
         if answers:
             self._on_answers(answers)
@@ -193,10 +217,7 @@ class Collector:
         for name, streams in (("other_hash", found.other_hash), ("tail_lost", found.shrunk)):
             if streams:
                 log.error(f"heads_{name}", site=heads.site, epoch=heads.epoch, streams=list(streams)[:5])
-        if found.missing or heads.bulk_last is not None:
-            task = asyncio.create_task(self._ask_later(heads), name=f"want-{heads.site}")
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+        self._later(self._ask_later(heads), f"want-{heads.site}")
 
     async def _ask_later(self, heads: Heads) -> None:
         """Ask for what is still missing a while after the heads: the newest records come by themselves."""
@@ -204,9 +225,13 @@ class Collector:
         found = await self._database.read(lambda c: evidence.compare(c, heads))
         for stream, first, last in found.missing:
             self._want(heads, stream, first, last)
+        size = await self._database.read(lambda c: largest_note(c, heads.site, heads.epoch))
+        hole = await self._database.read(lambda c: missing_leaves(c, heads.site, heads.epoch, size))
+        if hole is not None:
+            self._want(heads, "log", *hole)
         if heads.bulk_last is not None:
-            for hole in await self._telemetry.missing(heads.site, heads.epoch, heads.boot, heads.bulk_last):
-                self._want(heads, "bulk", hole.first, hole.last)
+            for tail in await self._telemetry.missing(heads.site, heads.epoch, heads.boot, heads.bulk_last):
+                self._want(heads, "bulk", tail.first, tail.last)
 
     def _want(self, heads: Heads, stream: str, first: int, last: int) -> None:
         key, now = (heads.site, heads.epoch, stream, first), self._now_ms()

@@ -13,16 +13,15 @@ from wire import batch as batches
 from wire.batch import Batch
 from wire.canonical import MAX_INT
 from wire.errors import WireError
-from wire.messages import MAX_MESSAGE, Heads, Inventory, Live, Progress, State, decode
+from wire.messages import MAX_MESSAGE, CheckpointMessage, Heads, Inventory, Live, Progress, State, decode
 from wire.names import UP, check_epoch, parse_topic
 from wire.records import parse_line
 
-M = TypeVar("M", State, Live, Progress, Heads, Inventory)
+M = TypeVar("M", State, Live, Progress, Heads, Inventory, CheckpointMessage)
 
 PAST_MS = 90 * 86_400_000
 FUTURE_MS = 5 * 60_000
 MAX_LINES = 2000
-MAX_CHECKPOINT = 65_536
 KNOWN_QUALITY = 255
 
 
@@ -56,7 +55,7 @@ class Sorted:
     batch: Batch | None = None
     heads: Heads | None = None
     inventory: Inventory | None = None
-    checkpoint: bytes | None = None
+    checkpoint: CheckpointMessage | None = None
     state: State | None = None
     live: Live | None = None
     progress: Progress | None = None
@@ -131,9 +130,7 @@ class Sorter:
             case "inventory":
                 result.inventory = self._own(result.site, decode(Inventory, raw))
             case "checkpoint":
-                if len(raw) > MAX_CHECKPOINT:
-                    raise Refused("size", f"checkpoint of {len(raw)} bytes, at most {MAX_CHECKPOINT}")
-                result.checkpoint = raw
+                result.checkpoint = self._own(result.site, decode(CheckpointMessage, raw))
             case "csr":
                 raise Refused("csr", "certificate renewal is done with 'tizgin central enroll'")
             case other:

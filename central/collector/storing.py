@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +11,14 @@ from sqlalchemy.engine import Connection
 
 from central.collector.sorting import Quarantined, Sorted
 from central.store import evidence
-from central.store.database import Database, insert_new, put, tally
-from central.store.schema import checkpoints, inventories, quarantine
+from central.store.database import Database, put, tally
+from central.store.schema import inventories, quarantine
 from central.telemetry.protocol import TelemetryStore
+from central.witness import Answer, Witness
 from wire.messages import Commit, Range, StreamCommit
 
 MAX_QUARANTINED_PER_SITE = 500
 MAX_QUARANTINED_BYTES = 8192
-MAX_CHECKPOINTS_PER_SITE = 20_000
 MAX_RANGES = 1000
 
 
@@ -33,6 +32,7 @@ class Outcome:
     batches_new: int = 0
     batches_duplicate: int = 0
     quarantined: Counter[tuple[str, str]] = field(default_factory=Counter)
+    cosigns: list[Answer] = field(default_factory=list)
     evidence_on_disk: dict[evidence.StreamKey, list[int]] = field(default_factory=dict)
     bulk_on_disk: dict[tuple[str, str, str], list[int]] = field(default_factory=dict)
 
@@ -68,9 +68,10 @@ def ranges(numbers: Iterable[int]) -> list[Range]:
 class Storer:
     """Writes groups: SQLite (or PostgreSQL) first, then telemetry, each in one transaction."""
 
-    def __init__(self, database: Database, telemetry: TelemetryStore) -> None:
+    def __init__(self, database: Database, telemetry: TelemetryStore, witness: Witness) -> None:
         self._database = database
         self._telemetry = telemetry
+        self._witness = witness
 
     async def store(self, group: Sequence[Sorted], now_ms: int) -> Outcome:
         """Store a group. When this returns, everything it names is on disk."""
@@ -101,19 +102,8 @@ class Storer:
                 row = {"site": item.site, "at": item.inventory.at, "body": item.message.payload}
                 put(connection, inventories, row)
             if item.checkpoint is not None:
-                self._keep_checkpoint(connection, item.site, item.checkpoint, now_ms)
+                outcome.cosigns.extend(self._witness.take(connection, item.checkpoint, now_ms))
         self._keep_refused(connection, [q for item in group for q in item.quarantined], outcome, now_ms)
-
-    @staticmethod
-    def _keep_checkpoint(connection: Connection, site: str, body: bytes, now_ms: int) -> None:
-        count = connection.execute(
-            sa.select(sa.func.count()).select_from(checkpoints).where(checkpoints.c.site == site)
-        ).scalar_one()
-        if count >= MAX_CHECKPOINTS_PER_SITE:
-            tally(connection, site, "checkpoints_over_bound", 1)
-            return
-        digest = hashlib.sha256(body).hexdigest()
-        insert_new(connection, checkpoints, [{"site": site, "sha256": digest, "body": body, "received_at": now_ms}])
 
     @staticmethod
     def _keep_refused(connection: Connection, refused: Sequence[Quarantined], outcome: Outcome, now_ms: int) -> None:

@@ -151,15 +151,54 @@ inventories = Table(
 )
 """The newest claim of each site about what it has."""
 
-checkpoints = Table(
-    "checkpoints",
+leaves = Table(
+    "leaves",
     metadata,
     Column("site", String(41), primary_key=True),
+    Column("epoch", String(20), primary_key=True),
+    Column("idx", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+"""Leaf hashes of a site's log by their place in it: the root can be computed although records are elsewhere."""
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("epoch", String(20), primary_key=True),
     Column("sha256", String(64), primary_key=True),
-    Column("body", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("note", LargeBinary, nullable=False),
     Column("received_at", BigInteger, nullable=False),
 )
-"""Signed checkpoints byte for byte."""
+"""Checkpoints byte for byte, signed by the log; those with cosignatures are notes of their own."""
+
+Index("notes_by_size", notes.c.site, notes.c.epoch, notes.c.size)
+
+witnessed = Table(
+    "witnessed",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("epoch", String(20), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", LargeBinary, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+"""The newest checkpoint of each log that central cosigned; written before the cosignature leaves."""
+
+splits = Table(
+    "splits",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("epoch", String(20), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("why", String(300), nullable=False),
+    Column("note", LargeBinary, nullable=False),
+    Column("held", LargeBinary, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+)
+"""Two checkpoints of one log that do not fit, both signed by it: proof of two histories."""
 
 quarantine = Table(
     "quarantine",

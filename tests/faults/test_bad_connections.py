@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +10,6 @@ from typing import Any
 
 import pytest
 import structlog
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from site_kit import SITE, SiteKit, until
 
 from central.paths import Paths

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from site_kit import SITE, SiteKit, until
 
 from drivers.capabilities import Position, Sample

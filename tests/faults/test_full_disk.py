@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import sys
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,13 +11,10 @@ from typing import Any
 
 import pytest
 import structlog
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from site_kit import SITE, SiteKit, until
 from small_disk import SmallDisk
 
-from agent.ledger.store import BALLAST_BYTES
+from agent.ledger.ballast import BALLAST_BYTES
 from agent.outbox.bulk import LEAVE_FREE_BYTES
 from wire.keys import VerifyKey
 from wire.records import leaf_hash, parse_line

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from site_kit import SITE, SiteKit, now_ms, until
 
 from agent.curtailment.reception import JUNK_PER_MIN
@@ -73,7 +68,9 @@ async def quiet(kit: SiteKit) -> None:
     version = kit.version
     await until(
         lambda: (
-            app._keys_document is not None and app._keys_document.version == version and not app.uplink._orders.qsize()
+            app.register.document is not None
+            and app.register.document.version == version
+            and not app.uplink._orders.qsize()
         ),
         20,
         "all taken",
@@ -90,14 +87,14 @@ async def test_no_junk_on_any_topic_ends_the_agent_or_changes_anything(kit: Site
     app = kit.app
     assert app is not None
     await quiet(kit)
-    document, live = app._keys_document, dict(app.journal.live)
+    document, live = app.register.document, dict(app.journal.live)
     committed = await app.ledger.read("SELECT count(*) FROM record WHERE committed=1")
     refused = app.uplink.refused_inbound + sum(app.reception.refused.values())
     for payload in JUNK.values():
         send(kit, name, payload)
     if name == "keys":
         await asyncio.sleep(1)
-        assert app._keys_document is document
+        assert app.register.document is document
     await quiet(kit)
     assert kit.agent_task is not None
     assert not kit.agent_task.done()
@@ -145,7 +142,7 @@ async def test_a_register_that_is_older_or_of_another_signer_is_refused(kit: Sit
     app = kit.app
     assert app is not None
     await quiet(kit)
-    present = app._keys_document
+    present = app.register.document
     assert present is not None
     stranger = SigningKey.generate()
     forged = sign_keys(present.model_copy(update={"version": present.version + 1000}), stranger)
@@ -158,7 +155,7 @@ async def test_a_register_that_is_older_or_of_another_signer_is_refused(kit: Sit
         send(kit, "keys", raw, retain=True)
     await until(lambda: app.uplink.refused_inbound >= refused + 2, 10, "refused")
     await quiet(kit)
-    assert {i.kid for i in app._keys_document.issuers} == {i.kid for i in present.issuers}  # type: ignore[union-attr]  # it has one
+    assert {i.kid for i in app.register.document.issuers} == {i.kid for i in present.issuers}  # type: ignore[union-attr]  # it has one
     assert kit.app is not None
     stored = kit.app.ledger.meta("keys")
     assert stored is not None

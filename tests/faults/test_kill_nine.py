@@ -11,9 +11,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from process_kit import ProcessKit
 from site_kit import until
 

@@ -327,7 +327,7 @@ def make_register(
                 contracted_w=5_000_000,
                 emergency_w=300_000,
                 slot_s=900,
-                epochs=(Epoch(epoch=epoch, k_rec=key.public.text, k_log=key.public.text),),
+                epochs=(Epoch(epoch=epoch, k_rec=key.public.text, k_log=SigningKey.generate().public.text),),
                 points=(RegisteredPoint(id="main", role="commercial", boundary=True),),
             )
             for site, key in sites.items()

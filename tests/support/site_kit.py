@@ -26,6 +26,7 @@ from agent.ledger import Ledger
 from central.paths import Paths
 from central.pki import Authority, initialise, sign_csr
 from central.service import CentralService
+from central.witness import note_key
 from config.central import Central
 from config.loader import load_site
 from config.site import Site
@@ -324,7 +325,18 @@ class SiteKit:
                 ),
             ),
         )
-        return sign_keys(document.model_copy(update=changes), self.registrar)
+        return sign_keys(document.model_copy(update={"policy": self.policy} | changes), self.registrar)
+
+    @property
+    def policy(self) -> str:
+        """Central is the one witness that has to have cosigned."""
+        key = note_key(SigningKey.from_pem(self.paths.k_col.read_bytes()))
+        return f"witness central {key.text}\nquorum central\n"
+
+    @property
+    def k_log(self) -> str:
+        """Public key that signs the site's checkpoints, base64."""
+        return str(self.enrolment["k_log"])
 
     def _issuer(self, key: SigningKey, person: str, rights: tuple[Any, ...], span: dict[str, int]) -> Issuer:
         return Issuer(
@@ -381,7 +393,7 @@ class SiteKit:
         if wait_connected:
             app = self.app
             await until(app.uplink.control.connected.is_set, 15, "agent connected")
-            await until(lambda: app._keys_document is not None, 10, "register at the agent")
+            await until(lambda: app.register.document is not None, 10, "register at the agent")
 
     async def arm(self) -> None:
         """Commissioning and mode by signed acts of two persons."""
@@ -405,7 +417,7 @@ class SiteKit:
         mode = ModeAct(ty="mode", id=uuid7(now), mode="armed", reason="test", **head)
         for act in (commissioning, mode):
             raw = seal(ACT_TYPE, encode_act(act), self.engineer, self.second).encode()
-            await self.app.gates.take_act(raw, self.app._keys_document)
+            await self.app.gates.take_act(raw, self.app.register.document)
 
     async def stop_agent(self) -> None:
         if self.agent_task is not None:

@@ -20,6 +20,7 @@ import pytest
 from agent.errors import AlreadyRunning, LedgerError, LedgerForeign
 from agent.ledger import Ledger, Txn
 from agent.ledger import store as store_module
+from agent.ledger.ballast import BALLAST_BYTES
 from tests.unit.agent_kit import SimClock
 from wire import canonical
 from wire.keys import SigningKey
@@ -377,7 +378,7 @@ async def test_a_listener_that_fails_does_not_stop_the_writer(ledger: Ledger, pa
 async def test_a_full_disk_frees_the_ballast_then_refuses_and_later_recovers(ledger: Ledger, path: Path) -> None:
     """The file may grow to so many pages; more is "database or disk is full", as from a full disk."""
     ballast = path.with_suffix(".ballast")
-    assert ballast.stat().st_size == store_module.BALLAST_BYTES
+    assert ballast.stat().st_size == BALLAST_BYTES
     await ledger.commit(event(0), urgent=True)
     pages = int((await ledger.read("PRAGMA page_count"))[0][0])
     await ledger.read(f"PRAGMA max_page_count={pages + 8}")
@@ -423,7 +424,7 @@ async def test_the_ballast_is_laid_again_at_the_next_start(path: Path) -> None:
     await open_ledger(path).close()
     path.with_suffix(".ballast").unlink()
     await open_ledger(path).close()
-    assert path.with_suffix(".ballast").stat().st_size == store_module.BALLAST_BYTES
+    assert path.with_suffix(".ballast").stat().st_size == BALLAST_BYTES
 
 
 # a kill --------------------------------------------------------------------------------------------------------------
