@@ -16,6 +16,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from central import logbook
 from central.errors import CentralError
 from central.paths import write_public
 from central.store.schema import records, registers
@@ -75,11 +76,19 @@ def build(
     files = {"keys.json": envelope}
     total = 0
     named: dict[str, bytes] = {}
+    logs = {epoch: logbook.read_log(connection, site_id, epoch) for epoch in {epoch for epoch, *_ in found}}
     for epoch, stream, lines in found:
-        named[f"records/{epoch}/{stream.replace(':', '_')}.tzr"] = b"".join(line + b"\n" for line in lines)
+        name = f"records/{epoch}/{stream.replace(':', '_')}"
+        named[f"{name}.tzr"] = b"".join(line + b"\n" for line in lines)
+        log = logs[epoch]
+        if log is not None:
+            named[f"{name}.idx"] = log.places(lines)
         total += len(lines)
         if stream.startswith("mp:"):
             points.setdefault(stream.removeprefix("mp:"), _Sum()).add_all(lines, period)
+    for epoch, log in logs.items():
+        if log is not None:
+            named |= {f"log/{epoch}.leaves": log.leaves, f"log/{epoch}.notes": log.notes}
     files["report.json"] = _report(site_id, site.slot_s, period, points)
     files |= dict(sorted(named.items()))
     manifest = {

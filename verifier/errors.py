@@ -78,105 +78,147 @@ class RegisterError(VerifyError):
 
 
 class LineError(VerifyError):
-    """5: a line that is not a record, or not the canonical bytes of one."""
+    """6: a line that is not a record, or not the canonical bytes of one."""
 
-    check = 5
+    check = 6
     code = "FORMAT"
 
 
 class RecordKeyError(VerifyError):
-    """5: a record signed by a key that is not valid for its site and epoch."""
+    """6: a record signed by a key that is not valid for its site and epoch."""
 
-    check = 5
+    check = 6
     code = "KEY"
 
 
 class SignatureError(VerifyError):
-    """5: a record whose signature does not verify."""
+    """6: a record whose signature does not verify."""
 
-    check = 5
+    check = 6
     code = "SIG"
 
 
 class SequenceError(VerifyError):
-    """6: a number missing, twice or out of order."""
+    """7: a number missing, twice or out of order."""
 
-    check = 6
+    check = 7
     code = "SEQ"
 
 
 class ChainError(VerifyError):
-    """6: a record that does not follow from the one before it."""
+    """7: a record that does not follow from the one before it."""
 
-    check = 6
+    check = 7
     code = "CHAIN"
 
 
 class GenesisError(VerifyError):
-    """7: an epoch without a genesis, or one that contradicts the register."""
+    """8: an epoch without a genesis, or one that contradicts the register."""
 
-    check = 7
+    check = 8
     code = "GENESIS"
 
 
 class CalendarError(VerifyError):
-    """7: a slot off the grid, twice, or neither read nor declared as a gap."""
+    """8: a slot off the grid, twice, or neither read nor declared as a gap."""
 
-    check = 7
+    check = 8
     code = "SLOT"
 
 
 class ContinuityError(VerifyError):
-    """8: a register reading that does not continue the one before."""
+    """9: a register reading that does not continue the one before."""
 
-    check = 8
+    check = 9
     code = "REGISTER_DISCONTINUITY"
 
 
 class EnergyError(VerifyError):
-    """8: energy that does not follow from the registers."""
+    """9: energy that does not follow from the registers."""
 
-    check = 8
+    check = 9
     code = "DELTA"
 
 
 class DecodeError(VerifyError):
-    """8: raw frames that are absent or say something else."""
+    """9: raw frames that are absent or say something else."""
 
-    check = 8
+    check = 9
     code = "DECODE"
 
 
 class RatioError(VerifyError):
-    """8: transformer ratios or a serial number that differ from the register."""
+    """9: transformer ratios or a serial number that differ from the register."""
 
-    check = 8
+    check = 9
     code = "RATIO"
 
 
 class BindError(VerifyError):
-    """8: a reading without the record that says how to read it."""
+    """9: a reading without the record that says how to read it."""
 
-    check = 8
+    check = 9
     code = "BIND"
 
 
 class PositionError(VerifyError):
-    """9: a record about a switch that cannot be understood."""
+    """10: a record about a switch that cannot be understood."""
 
-    check = 9
+    check = 10
     code = "SWITCH"
 
 
 class CommandError(VerifyError):
-    """10: an answer without its order, or an order that is not what its record says."""
+    """11: an answer without its order, or an order that is not what its record says."""
 
-    check = 10
+    check = 11
     code = "COMMAND"
 
 
 class ReportError(VerifyError):
-    """11: totals in the bundle that differ from those recomputed."""
+    """13: totals in the bundle that differ from those recomputed."""
 
-    check = 11
+    check = 13
     code = "REPORT"
+
+
+class CheckpointError(VerifyError):
+    """5: a checkpoint that the log did not sign, or a cosignature that is none."""
+
+    check = 5
+    code = "CHECKPOINT"
+
+
+class EquivocationError(VerifyError):
+    """5: the log signed two roots of one size."""
+
+    check = 5
+    code = "EQUIVOCATION"
+
+
+class LeafError(VerifyError):
+    """5: leaves that do not give the signed root, or a record that is not the leaf it says."""
+
+    check = 5
+    code = "ROOT_MISMATCH"
+
+
+class TruncatedError(VerifyError):
+    """5: the log is longer than what the bundle tells of."""
+
+    check = 5
+    code = "TRUNCATED"
+
+
+class AnchorError(VerifyError):
+    """12: a record anchored to a checkpoint that was not cosigned, or that came after it."""
+
+    check = 12
+    code = "ANCHOR"
+
+
+class TimeEvidenceError(VerifyError):
+    """12: a record whose clock lies outside what the witnesses saw."""
+
+    check = 12
+    code = "TIME"

@@ -1,7 +1,7 @@
 """One metering point through the period: slots, registers, energy, grades.
 
-Grades of a slot: ``C`` read (the best there is without cosigned checkpoints), ``Z`` no energy and proven so, ``R``
-energy known from the registers on both sides, ``M`` missing, ``X`` a check failed.
+Grades of a slot: ``B`` read, and cosigned by the witnesses in time; ``C`` read, but cosigned late or by too few; ``Z``
+no energy and proven so, ``R`` energy known from the registers on both sides, ``M`` missing, ``X`` a check failed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from verifier.register import Point
 from verifier.switches import Switches
 
 IMPORT, EXPORT = "energy_import_wh", "energy_export_wh"
-GRADES = "CZRMX"
+GRADES = "BCZRMX"
 MAX_ERRORS = 50
 Registers = dict[str, int]
 
@@ -133,6 +133,8 @@ class MeteringPoint:
                     self._take_interval(record)
                 elif record.ty == "gap":
                     self._take_gap(record)
+                if record.fault is not None:
+                    raise record.fault
             except VerifyError as error:
                 self._fail(record.doc, error)
             except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -219,7 +221,7 @@ class MeteringPoint:
             self._check_continuity(record, opening)
         else:
             self._cross(record, bind, opening, t0)
-        self._mark(t0, "C")
+        self._mark(t0, record.grade)
         for totals, period in ((self.asked_totals, self.asked), (self.reported_totals, self.reported)):
             if period.holds(t0, t1):
                 totals.intervals += 1

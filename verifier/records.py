@@ -12,8 +12,20 @@ from dataclasses import dataclass
 
 from verifier.archive import Bundle, Entry
 from verifier.canonical import Object, read_canonical
-from verifier.errors import ChainError, LineError, RecordKeyError, SequenceError, SignatureError
-from verifier.keys import Key, decode_base64, pae
+from verifier.errors import (
+    AnchorError,
+    ChainError,
+    LeafError,
+    LineError,
+    RecordKeyError,
+    SequenceError,
+    SignatureError,
+    TimeEvidenceError,
+    VerifyError,
+)
+from verifier.keys import decode_base64, pae
+from verifier.log import NOWHERE, EpochLog
+from verifier.register import LogKey
 
 RECORD_TYPE = "application/vnd.tizgin.record.v1+json"
 MAX_PAYLOAD = 65_536
@@ -48,6 +60,10 @@ class Record:
     doc: Object
     leaf: str
     where: str
+    grade: str = "C"
+    """``B`` where witnesses bracket its time, else ``C``."""
+    fault: VerifyError | None = None
+    """What is wrong with its time or anchor."""
 
     @property
     def ty(self) -> str:
@@ -76,7 +92,15 @@ def stream_of(path: str) -> tuple[str, str]:
     return parts[1], stream
 
 
-def read_stream(bundle: Bundle, entry: Entry, *, site: str, keys: Sequence[Key]) -> Iterator[Record]:
+def read_stream(
+    bundle: Bundle,
+    entry: Entry,
+    *,
+    site: str,
+    keys: Sequence[LogKey],
+    log: EpochLog | None = None,
+    places: Sequence[int] | None = None,
+) -> Iterator[Record]:
     """The records of one stream, each verified before it is handed out.
 
     Args:
@@ -84,14 +108,18 @@ def read_stream(bundle: Bundle, entry: Entry, *, site: str, keys: Sequence[Key])
         entry: the stream's file.
         site: whose records these must be.
         keys: record keys of the epoch in the order in which they took over.
+        log: the epoch's log, where the bundle has it.
+        places: log index of each line.
 
     Raises:
-        LineError, RecordKeyError, SignatureError, SequenceError, ChainError: the first line that breaks a rule.
+        LineError, RecordKeyError, SignatureError, SequenceError, ChainError, LeafError: the first line that breaks a
+            rule.
     """
     epoch, stream = stream_of(entry.name)
     origin = f"tizgin/{site}/{epoch}"
-    order = {key.kid: number for number, key in enumerate(keys)}
-    newest, previous = 0, None
+    order = {entry.key.kid: number for number, entry in enumerate(keys)}
+    newest, number = 0, -1
+    previous: str | None = None
     for number, line in enumerate(bundle.lines(entry, MAX_LINE)):
         where = f"{entry.name}:{number + 1}"
         doc, payload, kid, signature = _split(line, where)
@@ -102,14 +130,34 @@ def read_stream(bundle: Bundle, entry: Entry, *, site: str, keys: Sequence[Key])
         if order[kid] < newest:
             raise RecordKeyError(f"{where}: signed by {kid}, which a later key had replaced")
         newest = order[kid]
-        if not keys[newest].verifies(pae(RECORD_TYPE, payload), signature):
+        if not keys[newest].key.verifies(pae(RECORD_TYPE, payload), signature):
             raise SignatureError(f"{where}: the signature does not verify")
         if doc["n"] != number:
             raise SequenceError(f"{where}: number {doc['n']}, expected {number}")
         if doc["p"] != previous:
             raise ChainError(f"{where}: does not follow from the record before it")
-        previous = hashlib.sha256(b"\x00" + payload).hexdigest()
-        yield Record(doc, previous, where)
+        leaf = hashlib.sha256(b"\x00" + payload).digest()
+        previous = leaf.hex()
+        if log is None or places is None:
+            yield Record(doc, previous, where)
+            continue
+        if number >= len(places):
+            raise LeafError(f"{where}: the stream has more lines than places in the log")
+        yield _placed(doc, leaf, where, log, places[number], keys[newest])
+    if places is not None and number + 1 != len(places):
+        raise LeafError(f"{entry.name}: {len(places)} places in the log for {number + 1} lines")
+
+
+def _placed(doc: Object, leaf: bytes, where: str, log: EpochLog, index: int, key: LogKey) -> Record:
+    if index == NOWHERE:
+        return Record(doc, leaf.hex(), where)
+    log.place(index, leaf, where)
+    if not key.holds(index):
+        raise RecordKeyError(f"{where}: signed by {key.key.kid} at index {index}, where it is not valid")
+    try:
+        return Record(doc, leaf.hex(), where, log.grade(index, doc["a"], doc["at"], where))
+    except (AnchorError, TimeEvidenceError) as error:
+        return Record(doc, leaf.hex(), where, "C", error)
 
 
 def _split(line: bytes, where: str) -> tuple[Object, bytes, str, bytes]:

@@ -11,6 +11,7 @@ from typing import Any
 from verifier.canonical import read_canonical, read_json
 from verifier.errors import CannotVerify, RegisterError, TrustError, UnknownSigner
 from verifier.keys import Key, by_kid, load_key, read_envelope
+from verifier.notes import Policy, read_policy
 
 KEYS_TYPE = "application/vnd.tizgin.keys.v1+json"
 MAX_TRUST = 65_536
@@ -67,6 +68,19 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class LogKey:
+    """A key and the log indexes for which it is valid, both included."""
+
+    key: Key
+    first: int
+    last: int | None
+
+    def holds(self, index: int) -> bool:
+        """True where the key is valid at this place in the log."""
+        return self.first <= index and (self.last is None or index <= self.last)
+
+
+@dataclass(frozen=True, slots=True)
 class Register:
     """What the register says about one site."""
 
@@ -74,8 +88,12 @@ class Register:
     site: str
     slot_s: int
     simulation: bool
-    epochs: Mapping[str, tuple[Key, ...]]
+    epochs: Mapping[str, tuple[LogKey, ...]]
     """Record keys of each epoch in the order in which they took over."""
+    logs: Mapping[str, tuple[LogKey, ...]]
+    """Keys that sign checkpoints, likewise."""
+    policy: Policy | None
+    """Who has to have cosigned a checkpoint; ``None`` where the register asks for no witness."""
     ends: Mapping[str, int | None]
     """Last log index of a closed epoch."""
     points: Mapping[str, Point]
@@ -108,10 +126,15 @@ def _site(doc: dict[str, Any], entry: dict[str, Any]) -> Register:
     slot_s = entry["slot_s"]
     if slot_s not in SLOTS or (slot_s == 10 and entry.get("simulation") is not True):
         raise ValueError(f"slot_s {slot_s!r} is not allowed for this site")
-    epochs: dict[str, list[Key]] = {}
+    epochs: dict[str, list[LogKey]] = {}
+    logs: dict[str, list[LogKey]] = {}
     ends: dict[str, int | None] = {}
     for item in sorted(entry.get("epochs", []), key=lambda e: int(e.get("from_index", 0))):
-        epochs.setdefault(str(item["epoch"]), []).append(load_key(item["k_rec"]))
+        first, last = int(item.get("from_index", 0)), item.get("to_index")
+        if last is not None and type(last) is not int:
+            raise ValueError(f"to_index {last!r}")
+        for found, name in ((epochs, "k_rec"), (logs, "k_log")):
+            found.setdefault(str(item["epoch"]), []).append(LogKey(load_key(item[name]), first, last))
         ends[str(item["epoch"])] = item.get("to_index")
     points = {
         str(item["id"]): Point(
@@ -127,6 +150,8 @@ def _site(doc: dict[str, Any], entry: dict[str, Any]) -> Register:
         slot_s=slot_s,
         simulation=entry.get("simulation") is True,
         epochs={epoch: tuple(keys) for epoch, keys in epochs.items()},
+        logs={epoch: tuple(keys) for epoch, keys in logs.items()},
+        policy=None if doc.get("policy") is None else read_policy(doc["policy"]),
         ends=ends,
         points=points,
         issuers=by_kid([load_key(item["key"]) for item in doc.get("issuers", [])]),

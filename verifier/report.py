@@ -18,13 +18,15 @@ NAMES = {
     2: "archive",
     3: "manifest",
     4: "register",
-    5: "records",
-    6: "streams",
-    7: "calendar",
-    8: "registers",
-    9: "de-energised",
-    10: "orders",
-    11: "totals",
+    5: "log",
+    6: "records",
+    7: "streams",
+    8: "calendar",
+    9: "registers",
+    10: "de-energised",
+    11: "orders",
+    12: "time",
+    13: "totals",
 }
 MAX_ERRORS = 500
 VERDICTS = {
@@ -86,6 +88,10 @@ class Report:
     sha256: str | None = None
     register_version: int | None = None
     records: int = 0
+    checkpoints: int = 0
+    cosigned: int = 0
+    withheld: int = 0
+    """Leaves of the log whose records are not in the bundle."""
     orders: int = 0
     answers: int = 0
     checks: list[Check] = field(default_factory=list)
@@ -124,11 +130,19 @@ class Report:
             more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
             self.checks.append(Check(n, name, False, found[0].line() + more))
 
-    def counted(self, records: Iterator[Record]) -> Iterator[Record]:
-        """The same records, counted."""
+    def counted(self, records: Iterator[Record], *, faults: bool) -> Iterator[Record]:
+        """The same records, counted; with ``faults`` what is wrong with their time is noted here."""
         for record in records:
             self.records += 1
+            if faults and record.fault is not None and len(self.errors) < MAX_ERRORS:
+                self.errors.append(record.fault)
             yield record
+
+    def _evidence(self) -> str:
+        if not self.cosigned:
+            return "none: no cosigned checkpoint in this bundle, so no slot is better than C"
+        withheld = f"; {self.withheld} records of the log are not in this bundle" if self.withheld else ""
+        return f"{self.cosigned} of {self.checkpoints} checkpoints cosigned as the register's policy asks{withheld}"
 
     def to_json(self) -> str:
         """The report for machines."""
@@ -140,8 +154,9 @@ class Report:
             "site": self.site,
             "period": {"from": self.period.start_s, "to": self.period.end_s},
             "records": self.records,
-            "checkpoints": 0,
-            "cosigned": 0,
+            "checkpoints": self.checkpoints,
+            "cosigned": self.cosigned,
+            "withheld": self.withheld,
             "orders": {"received": self.orders, "answers": self.answers},
             "points": {
                 name: {
@@ -175,8 +190,11 @@ class Report:
             lines.append(f"      measured {_kwh(point.wh)} kWh | {bridged}{exported}")
             lines.append(f"      register bits first {point.first} last {point.last}")
         if self.points:
-            lines.append("Grades         C read and signed, Z no energy (proven), R bridged, M missing, X failed")
-            lines.append("Time evidence  none: no cosigned checkpoints in this bundle, so no slot is better than C")
+            lines.append(
+                "Grades         B read, signed, witnessed in time; C witnessed late or not; Z no energy (proven);"
+            )
+            lines.append("               R bridged by registers, M missing, X failed")
+            lines.append(f"Time evidence  {self._evidence()}")
         lines += [f"ERROR          {error.line()}" for error in self.errors[:50]]
         if len(self.errors) > 50:
             lines.append(f"ERROR          and {len(self.errors) - 50} more")

@@ -7,7 +7,7 @@ stream is judged by itself, so that one broken meter does not hide what the othe
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from verifier.archive import Bundle, Entry
@@ -21,12 +21,15 @@ from verifier.errors import (
     ManifestError,
     RecordKeyError,
     ReportError,
+    TruncatedError,
     UnknownSigner,
     UsageError,
     VerifyError,
 )
 from verifier.keys import read_envelope
+from verifier.log import SLACK_S, EpochLog, places_of, read_log
 from verifier.metering import MeteringPoint, Period, Totals
+from verifier.notes import MAX_NOTE, Note, read_note
 from verifier.records import Record, read_stream, stream_of
 from verifier.register import Register, Trust, read_register, read_trust
 from verifier.report import PointReport, Report
@@ -37,9 +40,12 @@ HEAD = ("manifest.json", "keys.json", "report.json")
 MAX_MANIFEST = 4_194_304
 MAX_REPORT = 4_194_304
 MAX_SLOTS = 4_000_000
+Logs = dict[str, EpochLog]
 
 
-def verify(path: Path, *, trust_path: Path, period: Period, site: str | None = None) -> Report:
+def verify(
+    path: Path, *, trust_path: Path, period: Period, site: str | None = None, head_path: Path | None = None
+) -> Report:
     """Judge one bundle. Never raises for what is in the files: everything is in the report.
 
     Args:
@@ -47,9 +53,11 @@ def verify(path: Path, *, trust_path: Path, period: Period, site: str | None = N
         trust_path: the trust file: the registrar's and the collector's public keys.
         period: the period to be shown, chosen by who asks. Without it a cut of the end could not be seen.
         site: the site to be shown; default: the one the manifest names.
+        head_path: newest checkpoint of the log as a witness gave it: with it a cut of log and checkpoints is seen.
     """
     report = Report(path=path, period=period)
     try:
+        head = _head(head_path)
         # 1  The trust file holds sane keys: canonical points, none of low order.
         trust = read_trust(trust_path)
         report.passed(1, "trust file", f"{len(trust.registrar)} registrar, {len(trust.collector)} collector keys")
@@ -59,7 +67,7 @@ def verify(path: Path, *, trust_path: Path, period: Period, site: str | None = N
             report.sha256 = bundle.whole_digest()
             names = list(bundle.entries)
             if tuple(names[:3]) != HEAD or names[3:] != sorted(names[3:]):
-                raise ArchiveError(f"entries {names[:4]}…, expected {', '.join(HEAD)} and then the streams by name")
+                raise ArchiveError(f"entries {names[:4]}…, expected {', '.join(HEAD)} and then the others by name")
             report.passed(2, "archive", f"{len(names)} entries")
 
             # 3  The collector signed the manifest, and every file is what it says.
@@ -81,16 +89,19 @@ def verify(path: Path, *, trust_path: Path, period: Period, site: str | None = N
             report.register_version = register.version
             report.passed(4, "register", f"version {register.version}, slots of {register.slot_s} s")
 
-            # 5  Every line: form, canonical bytes, key valid in its epoch, signature.
-            # 6  Every stream: numbers from 0 without holes, each record chained to the one before.
+            # 5  The log: leaves give the roots that the log signed and the quorum of witnesses cosigned; no two
+            #    histories, nothing cut off.
+            # 6  Every line: form, canonical bytes, key valid in its epoch and place, signature.
+            # 7  Every stream: numbers from 0 without holes, each record chained to the one before.
             #    (Both happen in read_stream, for every record that the checks below are given.)
-            # 7  Epochs and slots: genesis, and every slot of a bound point is one interval or one gap.
-            # 8  Registers: continuity, energy from raw bits, raw frames, ratios, bridges.
-            # 9  De-energised slots: the switch was open throughout and the registers did not move.
-            # 10 Orders: every answer has its order, every order is what its record says.
-            points = _streams(bundle, register, period, made, report)
+            # 8  Epochs and slots: genesis, and every slot of a bound point is one interval or one gap.
+            # 9  Registers: continuity, energy from raw bits, raw frames, ratios, bridges.
+            # 10 De-energised slots: the switch was open throughout and the registers did not move.
+            # 11 Orders: every answer has its order, every order is what its record says.
+            # 12 Time: every record's clock lies between the cosignatures before and after it.
+            points = _streams(bundle, register, period, made, report, head)
 
-            # 11 The totals in the bundle are those recomputed.
+            # 13 The totals in the bundle are those recomputed.
             _totals(bundle, made, register, points, report)
     except VerifyError as error:
         report.failed(error)
@@ -146,14 +157,61 @@ def _grid(period: Period, made: Period, slot_s: int) -> None:
         raise UsageError(f"the period has more than {MAX_SLOTS} slots; ask for a shorter one")
 
 
+def _head(path: Path | None) -> Note | None:
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return read_note(file.read(MAX_NOTE + 1))
+    except OSError as error:
+        raise CannotVerify(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise CannotVerify(f"{path}: {error}") from None
+
+
+def _logs(bundle: Bundle, register: Register, epochs: Iterable[str], report: Report, head: Note | None) -> Logs:
+    """The log of each epoch that the bundle has one of."""
+    found: Logs = {}
+    for epoch in epochs:
+        held = {f"log/{epoch}.leaves", f"log/{epoch}.notes"} & bundle.entries.keys()
+        if register.policy is None or register.policy.quorum is None:
+            if held:
+                report.doubts.append(f"{epoch} has a log, but the register's policy asks for no witness")
+            continue
+        if len(held) != 2:
+            report.doubts.append(f"{epoch} has no log in this bundle: nothing shows when its records were made")
+            continue
+        origin = f"tizgin/{register.site}/{epoch}"
+        try:
+            log = read_log(bundle, epoch, origin, register.slot_s, register.logs[epoch], register.policy, head)
+        except VerifyError as error:
+            report.errors.append(error)
+            continue
+        found[epoch] = log
+        report.checkpoints += log.checkpoints
+        report.cosigned += len(log.cosigned)
+    if head is not None and head.origin not in {f"tizgin/{register.site}/{epoch}" for epoch in found}:
+        report.errors.append(TruncatedError(f"--head is of {head.origin[:80]}, of which the bundle has no log"))
+    report.judge(5, "log", f"{report.checkpoints} checkpoints, {report.cosigned} cosigned by the quorum")
+    return found
+
+
 def _streams(
-    bundle: Bundle, register: Register, period: Period, made: Period, report: Report
+    bundle: Bundle, register: Register, period: Period, made: Period, report: Report, head: Note | None
 ) -> dict[str, MeteringPoint]:
     epochs: dict[str, dict[str, Entry]] = {}
     for name, entry in bundle.entries.items():
-        if name not in HEAD:
+        if name.endswith(".tzr"):
             epoch, stream = stream_of(name)
             epochs.setdefault(epoch, {})[stream] = entry
+    expected = {f"log/{epoch}.{kind}" for epoch in epochs for kind in ("leaves", "notes")} | set(HEAD)
+    for name in bundle.entries:
+        if (
+            not name.endswith(".tzr")
+            and name not in expected
+            and f"{name.removesuffix('.idx')}.tzr" not in bundle.entries
+        ):
+            raise ArchiveError(f"{name}: no file of a bundle")
     switches = Switches()
     ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
     points = {
@@ -164,7 +222,11 @@ def _streams(
     for epoch in ordered:
         if epoch not in register.epochs:
             raise RecordKeyError(f"epoch {epoch} is not in the register, so no key is valid in it")
-        _epoch(bundle, register, epoch, epochs[epoch], points, switches, report, last=epoch == ordered[-1])
+    logs = _logs(bundle, register, ordered, report, head)
+    for epoch in ordered:
+        log = logs.get(epoch)
+        _epoch(bundle, register, epoch, epochs[epoch], points, switches, report, log, last=epoch == ordered[-1])
+        report.withheld += log.withheld() if log is not None else 0
     for point in points.values():
         point.finish()
         report.errors.extend(point.errors)
@@ -174,12 +236,13 @@ def _streams(
     report.errors.extend(switches.errors)
     if not points:
         raise CannotVerify("neither the register nor the bundle has a metering point")
-    report.judge(5, "records", f"{report.records} lines, each signed by a key of its epoch")
-    report.judge(6, "streams", f"{len(bundle.entries) - len(HEAD)} chains without holes")
-    report.judge(7, "calendar", f"{sum(p.slots for p in points.values())} slots of {len(points)} points")
-    report.judge(8, "registers", f"{sum(p.asked_totals.intervals for p in points.values())} intervals recomputed")
-    report.judge(9, "de-energised", f"{sum(p.counts().get('Z', 0) for p in points.values())} slots proven")
-    report.judge(10, "orders", f"{report.orders} received, {report.answers} answers")
+    report.judge(6, "records", f"{report.records} lines, each signed by a key of its epoch")
+    report.judge(7, "streams", f"{sum(len(e) for e in epochs.values())} chains without holes")
+    report.judge(8, "calendar", f"{sum(p.slots for p in points.values())} slots of {len(points)} points")
+    report.judge(9, "registers", f"{sum(p.asked_totals.intervals for p in points.values())} intervals recomputed")
+    report.judge(10, "de-energised", f"{sum(p.counts().get('Z', 0) for p in points.values())} slots proven")
+    report.judge(11, "orders", f"{report.orders} received, {report.answers} answers")
+    report.judge(12, "time", f"{report.cosigned} cosigned checkpoints, clocks within {SLACK_S} s of them")
     return points
 
 
@@ -198,6 +261,7 @@ def _epoch(
     points: Mapping[str, MeteringPoint],
     switches: Switches,
     report: Report,
+    log: EpochLog | None,
     *,
     last: bool,
 ) -> None:
@@ -207,7 +271,13 @@ def _epoch(
     commands = CommandStream(register.site, epoch, register.issuers)
     # Positions of switches and the genesis stand in 'site', so it is read before the meters.
     for stream in sorted(streams, key=lambda name: (name != "site", name)):
-        counted = report.counted(read_stream(bundle, streams[stream], site=register.site, keys=keys))
+        entry = streams[stream]
+        index = bundle.entries.get(f"{entry.name.removesuffix('.tzr')}.idx")
+        places = places_of(bundle, index, entry.name) if log is not None else None
+        counted = report.counted(
+            read_stream(bundle, entry, site=register.site, keys=keys, log=log, places=places),
+            faults=not stream.startswith("mp:"),
+        )
         point = points[stream[3:]] if stream.startswith("mp:") else None
         try:
             if stream == "site":
@@ -241,7 +311,7 @@ def _with_genesis(records: Iterator[Record], register: Register, epoch: str) -> 
         if empty:
             doc = record.doc
             slot_s, k_rec = doc.get("slot_s"), doc.get("k_rec")
-            own = base64.b64encode(register.epochs[epoch][0].raw).decode()
+            own = base64.b64encode(register.epochs[epoch][0].key.raw).decode()
             if record.ty != "genesis" or doc.get("site") != register.site:
                 raise GenesisError(f"{record.where}: a {record.ty} record, expected the genesis of {register.site}")
             if slot_s != register.slot_s or k_rec != own or doc.get("simulation") is not register.simulation:
@@ -267,14 +337,14 @@ def _totals(
     head = {"v": 1, "site": register.site, "period": span, "slot_s": register.slot_s}
     if {name: value for name, value in doc.items() if name != "points"} != head or not named:
         raise ReportError("report.json: site, period, slot length or the list of points is not that of the bundle")
-    with_records = {stream_of(name)[1][3:] for name in bundle.entries if "/mp_" in name}
+    with_records = {stream_of(name)[1][3:] for name in bundle.entries if "/mp_" in name and name.endswith(".tzr")}
     if set(stated) != with_records:
         raise ReportError(f"report.json has points {sorted(stated)}, the bundle {sorted(with_records)}")
     for point, entry in stated.items():
         if not _same(point, entry, points[point].reported_totals):
             report.errors.append(ReportError(f"report.json: {point} differs from {points[point].reported_totals}"))
     total = sum(p.reported_totals.wh for p in points.values())
-    report.judge(11, "totals", f"{len(stated)} points, {total} Wh equal to report.json")
+    report.judge(13, "totals", f"{len(stated)} points, {total} Wh equal to report.json")
 
 
 def _same(point: str, entry: Object, totals: Totals) -> bool:

@@ -16,6 +16,9 @@ def verify(
     trust: Annotated[Path, typer.Option(help="Trust file: the registrar's and the collector's public keys.")],
     period: Annotated[str, typer.Option(help="A/B, ISO 8601 (UTC) or seconds since the epoch.")],
     site: Annotated[str | None, typer.Option(help="The site that the bundle must be of.")] = None,
+    head: Annotated[
+        Path | None, typer.Option(help="The log's newest checkpoint, as a witness gave it to you: shows a cut end.")
+    ] = None,
     json_to: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for standard output.")
     ] = None,
@@ -26,4 +29,4 @@ def verify(
     """
     from verifier.cli import run
 
-    return run(bundle, trust, period, site, json_to)
+    return run(bundle, trust, period, site, json_to, head)

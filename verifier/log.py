@@ -1,0 +1,244 @@
+"""The log of one epoch: leaf hashes, checkpoints, and the time that witnesses give to records.
+
+``log/<epoch>.leaves`` holds every leaf hash up to the largest checkpoint, 32 bytes each; ``log/<epoch>.notes`` the
+cosigned checkpoints, each after a line with its length; ``records/<epoch>/<stream>.idx`` the place of each line in the
+log, 8 bytes big-endian, all ones where no checkpoint holds it yet. The order of the leaves is believed because the
+roots that follow from it are those that the log signed and the witnesses cosigned.
+
+A record was made after the cosignatures of its anchor and before those of the first checkpoint that holds it: between
+the two its own clock has to lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from verifier.archive import Bundle, Entry
+from verifier.errors import (
+    AnchorError,
+    ArchiveError,
+    CheckpointError,
+    EquivocationError,
+    LeafError,
+    TimeEvidenceError,
+    TruncatedError,
+)
+from verifier.notes import ED25519, MAX_NOTE, Note, NoteKey, Policy, read_note
+from verifier.register import LogKey
+
+HASH = 32
+NOWHERE = 2**64 - 1
+MAX_LEAVES = 60_000_000
+MAX_NOTES = 400_000
+SLACK_S = 120
+"""How far clocks of sites and witnesses may be apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """A checkpoint that the quorum cosigned, and by when."""
+
+    size: int
+    at_s: int
+    digest: str
+
+
+@dataclass(slots=True)
+class EpochLog:
+    """Leaves and checkpoints of one epoch, already checked against each other."""
+
+    epoch: str
+    slot_s: int
+    leaves: bytes
+    cosigned: list[Cosigned]
+    checkpoints: int
+    _anchors: dict[str, Cosigned] = field(init=False)
+    _sizes: list[int] = field(init=False)
+    _used: bytearray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._anchors = {c.digest: c for c in self.cosigned}
+        self._sizes = [c.size for c in self.cosigned]
+        self._used = bytearray(self.size // 8 + 1)
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self.leaves) // HASH
+
+    def place(self, index: int, leaf: bytes, where: str) -> None:
+        """A record says where in the log it is.
+
+        Raises:
+            LeafError: another leaf is there, or another record was.
+        """
+        if index >= self.size or self.leaves[index * HASH : index * HASH + HASH] != leaf:
+            raise LeafError(f"{where}: is not leaf {index} of {self.epoch}")
+        byte, bit = divmod(index, 8)
+        if self._used[byte] >> bit & 1:
+            raise LeafError(f"{where}: leaf {index} of {self.epoch} is another record")
+        self._used[byte] |= 1 << bit
+
+    def withheld(self) -> int:
+        """Leaves whose records are not in the bundle."""
+        return self.size - sum(byte.bit_count() for byte in self._used)
+
+    def grade(self, index: int, anchor: object, at_ms: int, where: str) -> str:
+        """``B`` where witnesses bracket the record closely enough, else ``C``.
+
+        Raises:
+            AnchorError: anchored to a checkpoint that is not there, or that came after it.
+            TimeEvidenceError: its clock cannot have been right.
+        """
+        after = self._after(index, anchor, where)
+        before = bisect_right(self._sizes, index)
+        at_s = at_ms / 1000
+        if after is not None and at_s < after.at_s - SLACK_S:
+            late = round(after.at_s - at_s)
+            raise TimeEvidenceError(f"{where}: says a time {late} s before its anchor was cosigned: BACKDATED")
+        if before == len(self.cosigned):
+            return "C"
+        upper = self.cosigned[before].at_s
+        if at_s > upper + SLACK_S:
+            raise TimeEvidenceError(f"{where}: was cosigned {round(at_s - upper)} s before the time it says: FUTURE")
+        if index == 0 or after is None:
+            return "B" if upper - at_s <= self._wide_s else "C"
+        return "B" if upper - after.at_s <= 2 * self._wide_s else "C"
+
+    @property
+    def _wide_s(self) -> int:
+        return 2 * self.slot_s + 600
+
+    def _after(self, index: int, anchor: object, where: str) -> Cosigned | None:
+        if anchor is None:
+            return None
+        if not isinstance(anchor, dict) or set(anchor) != {"s", "h"} or type(anchor["s"]) is not int:
+            raise AnchorError(f"{where}: an anchor is size and hash")
+        found = self._anchors.get(str(anchor["h"]))
+        if found is None or found.size != anchor["s"]:
+            raise AnchorError(f"{where}: anchored to a checkpoint that nobody cosigned")
+        if found.size > index:
+            raise AnchorError(f"{where}: anchored to a checkpoint that holds it")
+        return found
+
+
+def read_log(
+    bundle: Bundle,
+    epoch: str,
+    origin: str,
+    slot_s: int,
+    keys: Sequence[LogKey],
+    policy: Policy,
+    head: Note | None,
+) -> EpochLog:
+    """Leaves and checkpoints of an epoch: roots, the log's signatures, the quorum, sizes and times.
+
+    Raises:
+        VerifyError: which of these does not hold.
+    """
+    names = (f"log/{epoch}.leaves", f"log/{epoch}.notes")
+    leaves = bundle.read(bundle.entries[names[0]], MAX_LEAVES * HASH)
+    if len(leaves) % HASH:
+        raise LeafError(f"{names[0]}: {len(leaves)} bytes are no whole number of hashes")
+    notes = list(_notes(bundle, bundle.entries[names[1]]))
+    signers = [NoteKey(origin, ED25519, k.key) for k in keys]
+    cosigned: list[Cosigned] = []
+    for note in notes:
+        _signed(note, origin, signers, names[1])
+        try:
+            at_s = policy.quorum_time(note.cosigned(policy.keys))
+        except ValueError as error:
+            raise CheckpointError(f"{names[1]}: size {note.size}: {error}") from None
+        if at_s is not None:
+            cosigned.append(Cosigned(note.size, at_s, note.digest))
+    shown = [*notes, head] if head is not None and head.origin == origin else notes
+    if shown is not notes and head is not None:
+        _signed(head, origin, signers, "--head")
+    _roots(leaves, shown, epoch)
+    cosigned.sort(key=lambda c: (c.size, c.at_s))
+    for one, two in pairwise(cosigned):
+        if two.at_s < one.at_s - SLACK_S:
+            raise CheckpointError(f"{names[1]}: size {two.size} was cosigned before size {one.size}")
+    largest = max((n.size for n in notes), default=0)
+    if largest != len(leaves) // HASH:
+        raise TruncatedError(f"{epoch}: {len(leaves) // HASH} leaves, the largest checkpoint has {largest}")
+    return EpochLog(epoch, slot_s, leaves, cosigned, len(notes))
+
+
+def _signed(note: Note, origin: str, signers: Sequence[NoteKey], where: str) -> None:
+    try:
+        if note.origin != origin or not note.signed_by(signers):
+            raise CheckpointError(f"{where}: a checkpoint of {note.origin[:80]}, not signed by the log {origin}")
+    except ValueError as error:
+        raise CheckpointError(f"{where}: size {note.size}: {error}") from None
+
+
+def _notes(bundle: Bundle, entry: Entry) -> list[Note]:
+    data = bundle.read(entry, 2**30)
+    found: list[Note] = []
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at, at + 8)
+        digits = data[at:end]
+        if end < 0 or not digits.isdigit() or digits.startswith(b"0") or int(digits) > MAX_NOTE:
+            raise ArchiveError(f"{entry.name}: no length before a note")
+        raw = data[end + 1 : end + 1 + int(digits)]
+        at = end + 1 + int(digits)
+        if len(raw) != int(digits) or len(found) >= MAX_NOTES:
+            raise ArchiveError(f"{entry.name}: ends within a note, or has too many")
+        try:
+            found.append(read_note(raw))
+        except ValueError as error:
+            raise CheckpointError(f"{entry.name}: {error}") from None
+    return found
+
+
+def _roots(leaves: bytes, notes: Sequence[Note], epoch: str) -> None:
+    """One pass over the leaves; at every checkpoint's size the root has to be the one that was signed."""
+    wanted: dict[int, bytes] = {}
+    for note in notes:
+        if wanted.setdefault(note.size, note.root) != note.root:
+            raise EquivocationError(f"{epoch}: the log signed two roots of size {note.size}: proof of two histories")
+    count = len(leaves) // HASH
+    beyond = [size for size in wanted if size > count]
+    if beyond:
+        raise TruncatedError(f"{epoch}: the log has {max(beyond)} records, the bundle tells of {count}")
+    edge: list[bytes] = []
+    sha = hashlib.sha256
+    if wanted.get(0, sha(b"").digest()) != sha(b"").digest():
+        raise LeafError(f"{epoch}: the root of the empty log")
+    for index in range(count):
+        node, rest = leaves[index * HASH : index * HASH + HASH], index
+        while rest & 1:
+            node = sha(b"\x01" + edge.pop() + node).digest()
+            rest >>= 1
+        edge.append(node)
+        if index + 1 in wanted:
+            root = edge[-1]
+            for left in reversed(edge[:-1]):
+                root = sha(b"\x01" + left + root).digest()
+            if root != wanted[index + 1]:
+                raise LeafError(f"{epoch}: the root of {index + 1} leaves is not the one that was signed")
+
+
+def places_of(bundle: Bundle, entry: Entry | None, where: str) -> Sequence[int] | None:
+    """Log indexes of a stream's lines, in order; ``None`` where the bundle gives none.
+
+    Raises:
+        VerifyError: the file is no whole number of indexes.
+    """
+    if entry is None:
+        return None
+    data = bundle.read(entry, MAX_LEAVES * 8)
+    if len(data) % 8:
+        raise LeafError(f"{where}: {len(data)} bytes are no whole number of indexes")
+    found = array("Q", data)
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found
