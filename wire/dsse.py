@@ -19,6 +19,8 @@ RECORD_TYPE = "application/vnd.tizgin.record.v1+json"
 KEYS_TYPE = "application/vnd.tizgin.keys.v1+json"
 ACT_TYPE = "application/vnd.tizgin.act.v1+json"
 """Acts of people about a site: mode of the agent, commissioning of outputs."""
+DECLARATION_TYPE = "application/vnd.tizgin.declaration.v1+json"
+MANDATE_TYPE = "application/vnd.tizgin.mandate.v1+json"
 MANIFEST_TYPE = "application/vnd.tizgin.manifest.v1+json"
 
 MAX_SIGNATURES = 8

@@ -19,6 +19,7 @@ from wire.names import EPOCH, SITE
 from wire.states import Reason
 
 MAX_ORDER_BYTES = 32_768
+MAX_POWER_TEXT = 8_192
 
 Watt = Annotated[int, Field(ge=0, le=10_000_000_000)]
 Millis = Annotated[int, Field(ge=1_600_000_000_000, le=9_999_999_999_999)]
@@ -129,6 +130,10 @@ class Order(_Strict):
     supersedes: Uuid | None = None
     target: Uuid | Literal["all"] | None = None
     """The order that a release, extend or cancel speaks of; ``all`` only for a release."""
+    declaration: Annotated[str, Field(max_length=MAX_POWER_TEXT)] | None = None
+    """Base64 of the emergency declaration («Авария») under which one person orders more than alone."""
+    mandate: Annotated[str, Field(max_length=MAX_POWER_TEXT)] | None = None
+    """Base64 of the mandate within which a gateway signs."""
     basis: Basis
 
     @property
@@ -158,6 +163,8 @@ class Order(_Strict):
         follow = self.action in {"release", "extend", "cancel"}
         if follow != (self.target is not None):
             raise ValueError("release, extend and cancel name a target order, and only they do")
+        if not self.sheds and (self.declaration is not None or self.mandate is not None):
+            raise ValueError("declarations and mandates give the right to shed, not to restore")
         if self.target == "all" and self.action != "release":
             raise ValueError("only a release may have target 'all'")
         if (self.hold is not None) != (self.sheds or self.action == "extend"):

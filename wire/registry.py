@@ -39,6 +39,8 @@ Right = Literal[
     "emergency_trip",
     "mode",
     "commission",
+    "declare",
+    "mandate",
 ]
 
 
@@ -52,7 +54,8 @@ class Person(_Doc):
     id: Ref
     name: Annotated[str, Field(max_length=200)]
     organisation: Annotated[str, Field(max_length=200)]
-    role: Literal["system_operator", "grid_company", "site", "regulator"]
+    role: Literal["system_operator", "grid_company", "site", "regulator", "gateway"]
+    """``gateway`` is a program of the grid operator, no human being: it orders only within a mandate."""
 
 
 class Issuer(_Doc):
@@ -142,6 +145,7 @@ class KeysDocument(_Doc):
                 raise ValueError(f"issuer {issuer.kid}: {error}") from None
             if key.kid != issuer.kid:
                 raise ValueError(f"issuer {issuer.kid}: the key's identifier is {key.kid}")
+            self._check_gateway(issuer)
         for name, ids in (
             ("person", [p.id for p in self.persons]),
             ("site", [s.id for s in self.sites]),
@@ -155,6 +159,11 @@ class KeysDocument(_Doc):
         if self.policy is not None:
             parse_policy(self.policy)
         return self
+
+    def _check_gateway(self, issuer: Issuer) -> None:
+        person = self.person(issuer.person)
+        if person is not None and person.role == "gateway" and not {"limit", "reduce"}.issuperset(issuer.rights):
+            raise ValueError(f"issuer {issuer.kid} is a gateway: it may only have the rights limit and reduce")
 
     def encode(self) -> bytes:
         """Canonical bytes."""

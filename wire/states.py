@@ -119,6 +119,8 @@ class Reason(StrEnum):
     CLOCK = "clock"
     SOLO_LIMIT = "solo_limit"
     TWO_PERSONS = "two_persons"
+    NO_POWER = "no_power"
+    """The declaration or mandate it comes with does not hold here and now, or one is needed and missing."""
     MODE = "mode"
     NOT_COMMISSIONED = "not_commissioned"
     NO_METER = "no_meter"

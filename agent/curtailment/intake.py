@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from wire.errors import BadSignature
+from wire.errors import BadSignature, WireError
 from wire.keys import VerifyKey
 from wire.orders import Order, SignedOrder
+from wire.powers import Declaration, Mandate, open_declaration, open_mandate
 from wire.registry import Issuer, KeysDocument
 from wire.states import Flag, OrderState, Reason, ended
 
@@ -51,6 +52,8 @@ class Verdict:
     flags: frozenset[Flag] = frozenset()
     duplicate: bool = False
     issuers: tuple[Issuer, ...] = field(default=(), repr=False)
+    declaration: Declaration | None = None
+    mandate: Mandate | None = None
 
     @property
     def accepted(self) -> bool:
@@ -67,6 +70,8 @@ def judge(signed: SignedOrder, ctx: Context) -> Verdict:
     if refusal is not None:
         return refusal
     authentic = _authentic(signed, ctx)
+    if authentic.reason is None:
+        authentic = _empowered(order, ctx, authentic)
     if authentic.reason is not None:
         return authentic
     replay = _replayed(signed, ctx, authentic)
@@ -130,6 +135,44 @@ def _authentic(signed: SignedOrder, ctx: Context) -> Verdict:
     return Verdict(None, "authentic", kids, persons, issuers=tuple(issuers))
 
 
+def _empowered(order: Order, ctx: Context, ok: Verdict) -> Verdict:
+    """A gateway needs a mandate; a declaration or mandate that comes with the order has to hold."""
+    if ctx.keys is None:
+        return ok
+    site = ctx.keys.site(ctx.site)
+    zone = site.zone if site else None
+    # What a set-back clock would make valid again is judged by the trusted time.
+    now_ms = max(ctx.now_ms, ctx.trusted_low_ms)
+    roles = [person.role if (person := ctx.keys.person(i.person)) else "" for i in ok.issuers]
+    try:
+        declaration = mandate = None
+        if order.declaration is not None:
+            declaration = open_declaration(order.declaration, ctx.keys, zone=zone, at_ms=now_ms)
+        if order.mandate is not None:
+            mandate = open_mandate(order.mandate, ctx.keys, zone=zone, at_ms=now_ms)
+        if "gateway" in roles:
+            _bounded(order, ok, mandate)
+    except WireError as error:
+        return Verdict(Reason.NO_POWER, str(error), ok.kids)
+    return replace(ok, declaration=declaration, mandate=mandate if "gateway" in roles else None)
+
+
+def _bounded(order: Order, ok: Verdict, mandate: Mandate | None) -> None:
+    """Is a gateway's order within its mandate, as far as the order itself tells?"""
+    if mandate is None:
+        raise WireError("signed by a gateway without a mandate of two persons")
+    if [mandate.gateway] != list(ok.kids):
+        raise WireError(f"the mandate is for gateway {mandate.gateway}, the order is signed by {', '.join(ok.kids)}")
+    if order.action not in mandate.actions:
+        raise WireError(f"the mandate allows {', '.join(mandate.actions)}, not {order.action}")
+    if order.max_step_w is None or order.max_step_w > mandate.max_step_w:
+        raise WireError(f"max_step_w {order.max_step_w} is above the mandate's {mandate.max_step_w} W, or missing")
+    if order.ramp_w_per_min is None or order.ramp_w_per_min > mandate.max_ramp_w_per_min:
+        raise WireError(
+            f"ramp_w_per_min {order.ramp_w_per_min} is above the mandate's {mandate.max_ramp_w_per_min} W, or missing"
+        )
+
+
 def _replayed(signed: SignedOrder, ctx: Context, ok: Verdict) -> Verdict | None:
     order = signed.order
     before = ctx.known.get(order.id)
@@ -166,4 +209,4 @@ def _timely(order: Order, ctx: Context, ok: Verdict) -> Verdict:
             )
         if ctx.now_ms - order.issued_at > RELEASE_MAX_AGE_MS:
             return Verdict(Reason.STALE_RELEASE, "issued over 10 minutes ago: sign a new one", ok.kids)
-    return Verdict(None, "accepted", ok.kids, ok.persons, frozenset(flags), issuers=ok.issuers)
+    return replace(ok, text="accepted", flags=frozenset(flags))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -24,6 +24,7 @@ from config.site import Site
 from wire.errors import BadOrder
 from wire.keys import b64
 from wire.orders import Order, SignedOrder, parse_order
+from wire.powers import Declaration, Mandate
 from wire.registry import KeysDocument
 from wire.states import Flag, OrderState, Reason
 
@@ -125,9 +126,14 @@ class Reception:
         return True
 
     async def _repeat(self, signed: SignedOrder, verdict: Verdict, rx_ms: int) -> None:
-        """A live order came again: the same answer, marked as a repetition."""
+        """A live order came again: the same answer, marked as a repetition; or a second person countersigns it."""
         live = self.journal.live[signed.order.id]
-        if not self._room_for_junk():
+        more = [person for person in verdict.persons if person not in live.doc.persons]
+        if more:
+            live.doc.persons.extend(more)
+            await self.journal.save(live)
+            verdict = replace(verdict, text=f"countersigned by {', '.join(more)}")
+        if not more and not self._room_for_junk():
             self.unrecorded += 1
             return
         ack = self._ack(signed, live.state, verdict) | {"dup": True, "target_w": live.doc.target_w}
@@ -260,10 +266,16 @@ class Reception:
     def _solo(
         self, order: Order, verdict: Verdict, before: int | None, target: int | None, now_ms: int
     ) -> Verdict | None:
-        """One person may shed so much per ten minutes; two persons, or more right, for more."""
-        if len(verdict.persons) > 1 or order.mode == "drill":
+        """One person may shed so much per ten minutes; two persons, a declaration or a mandate for more."""
+        if order.mode == "drill":
             return None
         amount = max(0, (before or 0) - (target if target is not None else 0))
+        if verdict.mandate is not None:
+            return self._mandated(verdict, verdict.mandate, before, amount)
+        if len(verdict.persons) > 1:
+            return None
+        if verdict.declaration is not None:
+            return self._declared(verdict, verdict.declaration, amount)
         while self._alone and now_ms - self._alone[0][0] > SOLO_WINDOW_MS:
             self._alone.popleft()
         person = verdict.persons[0]
@@ -278,6 +290,31 @@ class Reception:
             )
         self._alone.append((now_ms, person, amount))
         return None
+
+    @staticmethod
+    def _mandated(verdict: Verdict, mandate: Mandate, before: int | None, amount: int) -> Verdict | None:
+        """A gateway cuts a site by no more than two persons allowed; what it cannot know it does not order."""
+        if before is not None and amount <= mandate.max_cut_w:
+            return None
+        seen = "power now is unknown" if before is None else f"this needs {amount / 1000:.0f} kW"
+        text = f"mandate {mandate.id} allows a cut of {mandate.max_cut_w / 1000:.0f} kW at one site; {seen}"
+        return Verdict(Reason.NO_POWER, text, verdict.kids)
+
+    def _declared(self, verdict: Verdict, declaration: Declaration, amount: int) -> Verdict | None:
+        """Under an emergency one signature sheds at once, up to the declaration's cap for this site."""
+        held = sum(
+            max(0, (o.doc.before_w or 0) - (o.doc.target_w or 0))
+            for o in self.journal.live.values()
+            if o.order.sheds and o.order.declaration is not None and o.doc.released_by is None
+        )
+        if held + amount <= declaration.cap_w:
+            return None
+        return Verdict(
+            Reason.SOLO_LIMIT,
+            f"declaration {declaration.id} lets one person shed {declaration.cap_w / 1000:.0f} kW here, this needs "
+            f"{(held + amount) / 1000:.0f} kW: a second person has to sign",
+            verdict.kids,
+        )
 
     def _take_back(self, now_ms: int, person: str) -> None:
         """An order that was not journalled uses up nothing of what a person may order alone."""
