@@ -26,10 +26,12 @@ from central.relay import Relay
 from central.store.database import Database
 from central.telemetry.duck import DuckStore
 from central.witness import Witness
+from central.witnesses import WitnessRelay
 from config.central import Central, RegisteredSite
 from config.central import ChildBroker as ChildBrokerSettings
-from wire.errors import BadKey
+from wire.errors import BadKey, BadNote
 from wire.keys import SigningKey
+from wire.messages import Cosign
 from wire.names import topic
 
 log = structlog.get_logger(__name__)
@@ -87,6 +89,11 @@ class CentralService:
         self.relay = Relay(self.database, self._publish_order, self.metrics, self.now_ms)
         await self.relay.start()
         witness = Witness(self._own_key(), self.registers.log_keys)
+        try:
+            self.witnesses = WitnessRelay(self.settings.witnesses, self._publish_cosign)
+        except BadNote as error:
+            raise CentralError(f"witnesses: {error}; 'tizgin witness keygen' prints the key") from None
+        self.witnesses.start()
         self.collector = Collector(
             self.live,
             Sorter(lambda: self.sites, self.registers.record_keys),
@@ -98,6 +105,7 @@ class CentralService:
             on_answers=self.relay.answered,
             on_online=self.relay.site_online,
             witness=witness,
+            on_checkpoint=self.witnesses.take,
         )
         self.link = MqttLink(
             lambda: self._address(tls), SUBSCRIPTIONS, self.collector.arrive, self._link_changed, self.now_ms
@@ -114,7 +122,7 @@ class CentralService:
 
     async def stop(self) -> None:
         """Stop in the order in which nothing is lost: first what arrives, then what stores, then the broker."""
-        for name in ("relay", "link", "collector"):
+        for name in ("relay", "witnesses", "link", "collector"):
             part = getattr(self, name, None)
             if part is not None:
                 await part.stop()
@@ -175,6 +183,9 @@ class CentralService:
 
     def _publish_order(self, full_topic: str, raw: bytes, expiry_s: int) -> bool:
         return self.link.publish(full_topic, raw, retain=False, expiry_s=expiry_s)
+
+    def _publish_cosign(self, said: Cosign) -> None:
+        self.link.publish(topic(said.site, "cosign"), said.encode())
 
     def _link_changed(self, up: bool) -> None:
         self.live.broker_up = up

@@ -36,6 +36,14 @@ class Tls(Model):
     key_file: str
 
 
+class RemoteWitness(Model):
+    """A witness that somebody else runs (``tizgin witness run``); central carries checkpoints to it."""
+
+    url: str = Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
+    key: str = Field(max_length=300)
+    """Its key as the register's policy names it: ``name+<8 hex>+<base64>``."""
+
+
 class RegisteredSite(Model):
     """A site that may connect. The broker's access list is generated from these."""
 
@@ -63,6 +71,8 @@ class Central(Model):
     registrar_keys: tuple[str, ...] = Field(min_length=1)
     key_file: str | None = None
     """K_col, central's own signing key (parcels and bundles; it can sign no order)."""
+    witnesses: tuple[RemoteWitness, ...] = Field(default=(), max_length=16)
+    """Witnesses beside central itself; which of them count says the register's policy."""
     default_language: Literal["kk", "ru", "en"] = "kk"
     sites: tuple[RegisteredSite, ...] = ()
 
