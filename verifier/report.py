@@ -181,7 +181,7 @@ class Report:
             f"TIZGIN VERIFY  {self.path.name}  sha256 {self.sha256 or '-'}",
             f"Site           {self.site or '-'}   period {span}   register version {self.register_version or '-'}",
         ]
-        lines += [f"{c.n:>2} {c.name:<12}{'OK    ' if c.ok else 'FAILED'}  {c.detail}" for c in self.checks]
+        lines += [f"{c.n:>2} {c.name:<14}{'OK    ' if c.ok else 'FAILED'}  {c.detail}" for c in self.checks]
         for name, point in self.points.items():
             grades = ", ".join(f"{count} {grade}" for grade, count in point.grades.items())
             lines.append(f"Point {name}  serial {point.serial or '-'}: {point.slots} slots = {grades}")

@@ -1,4 +1,4 @@
-"""A witness of its own: cosigns what continues a log, refuses and keeps what does not; central carries it to and fro."""
+"""A witness of its own: cosigns what continues a log, refuses and keeps what does not."""
 
 from __future__ import annotations
 

@@ -63,6 +63,9 @@ class Count:
     """Rows of the agents' batches: one poll of one device each."""
     telemetry_rows: int
     checkpoints: int
+    """Sizes of logs that central holds a signed checkpoint of."""
+    cosigned: int
+    """Checkpoints of the agents' logs that the register's quorum cosigned."""
 
     @property
     def total(self) -> Difference:
@@ -117,7 +120,8 @@ def count(edges: Sequence[EdgeFiles], central_db: Path, telemetry: Path) -> Coun
         batches += _batches(edge.bulk)
     stored = _rows(central_db, "SELECT site, epoch, stream, n, hash FROM records")
     answered = _rows(central_db, "SELECT site, epoch, n FROM order_answers")
-    checkpoints = _rows(central_db, "SELECT count(*) FROM checkpoints")
+    checkpoints = _rows(central_db, "SELECT count(DISTINCT site || epoch || size) FROM notes")
+    cosigned = sum(int(_rows(edge.ledger, "SELECT count(*) FROM cosigned")[0][0]) for edge in edges)
     values, rows = _telemetry(batches, telemetry)
     return Count(
         evidence=_compare(records, [(Record(*row[:4]), str(row[4])) for row in stored]),
@@ -126,6 +130,7 @@ def count(edges: Sequence[EdgeFiles], central_db: Path, telemetry: Path) -> Coun
         readings=sum(batch.rows() for batch in batches),
         telemetry_rows=rows,
         checkpoints=int(checkpoints[0][0]),
+        cosigned=cosigned,
     )
 
 

@@ -62,6 +62,11 @@ class Folder:
         return self.root / "central"
 
     @property
+    def witness(self) -> Path:
+        """The system operator's witness."""
+        return self.root / "witness"
+
+    @property
     def logs(self) -> Path:
         """Logs of all processes."""
         return self.root / "logs"
@@ -103,7 +108,7 @@ def make_fresh(root: Path) -> Folder:
         root.mkdir(parents=True, mode=0o700)
         (root / MARKER).write_text(_TEXT, encoding="utf-8")
         folder = Folder(root.resolve())
-        for part in (folder.registrar, folder.dispatcher, folder.central, folder.logs):
+        for part in (folder.registrar, folder.dispatcher, folder.central, folder.witness, folder.logs):
             part.mkdir(mode=0o700)
     except OSError as error:
         raise DemoError(f"{root}: {error.strerror or error}; give another --data-dir") from error

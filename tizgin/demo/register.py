@@ -41,6 +41,7 @@ def build_register(
     keys: Mapping[str, str],
     *,
     now: datetime,
+    policy: str | None = None,
 ) -> dict[str, Any]:
     """The register as YAML data.
 
@@ -50,6 +51,7 @@ def build_register(
         enrolled: site id → its enrolment.
         keys: person id → public key, base64.
         now: keys are valid from an hour before it, for a day.
+        policy: which witnesses have to have cosigned a checkpoint.
     """
     valid = {"valid_from": (now - timedelta(hours=1)).isoformat(), "valid_to": (now + timedelta(days=1)).isoformat()}
     solo_w = round(max(plan.contracted_kw for plan in plans) * 1000 * SOLO_TIMES)
@@ -66,12 +68,13 @@ def build_register(
         who = engineer_of(plan.id)
         persons.append({"id": who, "name": f"Главный инженер {plan.id}", "organisation": plan.id, "role": "site"})
         issuers.append({"person": who, "key": keys[who], "rights": ["mode", "commission"], "sites": [plan.id], **valid})
-    return {
+    document: dict[str, Any] = {
         "version": 1,
         "persons": persons,
         "issuers": issuers,
         "sites": [_site(plan, sites[plan.id], enrolled[plan.id]) for plan in plans],
     }
+    return document if policy is None else document | {"policy": policy}
 
 
 def _site(plan: Plan, site: Mapping[str, Any], enrolled: Enrolled) -> dict[str, Any]:

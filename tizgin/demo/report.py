@@ -79,7 +79,7 @@ def build_report(
         "evidence": {
             "records": counted.evidence.central if counted else None,
             "checkpoints": counted.checkpoints if counted else None,
-            "cosigned": 0,
+            "cosigned": counted.cosigned if counted else None,
         },
         "orders": [dict(order) for order in orders],
         "refused": [dict(entry) for entry in refused],
@@ -113,6 +113,7 @@ def succeeded(report: Mapping[str, Any]) -> bool:
         and orders
         and all(_obeyed(order) for order in orders)
         and {entry["why"] for entry in report["refused"]} >= MUST_REFUSE
+        and report["evidence"]["cosigned"]
         and report["lost"] == 0
         and report["duplicated"] == 0
         and all(part["altered"] == 0 and part["unexplained"] == 0 for part in counts.values())

@@ -39,6 +39,7 @@ from tizgin.demo.register import (
 )
 from tizgin.demo.sites import allocate, build_site
 
+WITNESS = "so.demo"
 COMMAND_S = 30.0
 READY_S = 40.0
 REGISTER_S = 15.0
@@ -78,6 +79,9 @@ class Demo:
     registrar_key: str = ""
     api_url: str = ""
     broker_port: int = 0
+    witness_port: int = 0
+    witness_key: str = ""
+    """The witness's line for the register's policy."""
     controls: dict[str, int] = field(default_factory=dict)
     """Site → port of the simulator's fault door."""
     agents: dict[str, Child] = field(default_factory=dict)
@@ -121,12 +125,16 @@ class Demo:
         Raises:
             DemoError: a step failed; the message says which, and where its log is.
         """
-        made = await self.tizgin("registrar", "init", "--dir", str(self.folder.registrar), "--json")
+        made, self.witness_key = await asyncio.gather(
+            self.tizgin("registrar", "init", "--dir", str(self.folder.registrar), "--json"),
+            self.tizgin("witness", "keygen", "--key", str(self.folder.witness / "witness.pem"), "--name", WITNESS),
+        )
         self.registrar_key = json.loads(made)["public"]
         self.write_files()
         self.say(f"{self.size.sites} site(s) with {self.asics} ASICs and {self.meters} meters, in {self.folder.root}")
         async with asyncio.TaskGroup() as group:
             central = group.create_task(self._start_central())
+            group.create_task(self._start_witness())
             keys = group.create_task(self._make_keys())
             enrolled = {p.id: group.create_task(self._enroll(p)) for p in self.plans}
             tested = {p.id: group.create_task(self._simulate(p)) for p in self.plans}
@@ -139,7 +147,7 @@ class Demo:
     def write_files(self) -> None:
         """Site files, their secrets, and central's settings."""
         ports, latencies = Ports(self.rng), load_latencies()
-        self.broker_port = ports.block(1)
+        self.broker_port, self.witness_port = ports.block(1), ports.block(1)
         web = self.size.port or ports.block(1)
         for index, machines in enumerate(shares(self.size.asics, self.size.sites)):
             plan = plan_site(index + 1, machines, latencies)
@@ -157,6 +165,7 @@ class Demo:
         settings = central_settings(
             self.plans, port=web, broker_port=self.broker_port, registrar_key=self.registrar_key
         )
+        settings["witnesses"] = [{"url": f"http://127.0.0.1:{self.witness_port}", "key": self.witness_key.split()[-1]}]
         _write_yaml(self.folder.central_config, settings)
 
     async def _start_central(self) -> None:
@@ -168,6 +177,19 @@ class Demo:
         self.central = await self.processes.start("central", command, cwd=self.folder.central)
         self.api_url = str((await self.central.ready(ready, timeout_s=READY_S))["api_url"])
         self.say(f"central and its broker run: {self.api_url}")
+
+    async def _start_witness(self) -> None:
+        """The system operator's own process with its own key: it has seen every history, so none can be rewritten."""
+        folder = self.folder.witness
+        command = tizgin_command(
+            "witness", "run", "--key", str(folder / "witness.pem"), "--name", WITNESS,
+            "--register", str(self.folder.register), "--registrar", self.registrar_key,
+            "--store", str(folder / "witness.db"), "--port", str(self.witness_port),
+            "--ready-file", str(folder / "ready.json"),
+        )  # fmt: skip
+        child = await self.processes.start("witness", command, cwd=folder)
+        await child.ready(folder / "ready.json", timeout_s=READY_S)
+        self.say("the system operator's witness runs: it cosigns the sites' checkpoints, as central does")
 
     async def _make_keys(self) -> dict[str, str]:
         persons = [SYSTEM_OPERATOR, GRID_COMPANY, *(engineer_of(plan.id) for plan in self.plans)]
@@ -201,7 +223,10 @@ class Demo:
     ) -> None:
         """The registrar signs who is who; central carries it."""
         persons, sites = await keys, {site: await task for site, task in enrolled.items()}
-        document = build_register(self.plans, self.sites, sites, persons, now=datetime.now(UTC))
+        await self._initialised.wait()
+        line = await self.tizgin("central", "witness-key", "--config", str(self.folder.central_config))
+        policy = f"{self.witness_key}{line}group both all {WITNESS} central\nquorum both\n"
+        document = build_register(self.plans, self.sites, sites, persons, now=datetime.now(UTC), policy=policy)
         source = self.folder.registrar / "register.yaml"
         _write_yaml(source, document)
         key, out = str(self.folder.registrar / "registrar.pem"), str(self.folder.register)
