@@ -190,10 +190,8 @@ class Report:
             lines.append(f"      measured {_kwh(point.wh)} kWh | {bridged}{exported}")
             lines.append(f"      register bits first {point.first} last {point.last}")
         if self.points:
-            lines.append(
-                "Grades         B read, signed, witnessed in time; C witnessed late or not; Z no energy (proven);"
-            )
-            lines.append("               R bridged by registers, M missing, X failed")
+            lines.append("Grades         B read, signed and witnessed in time, C witnessed late or not at all,")
+            lines.append("               Z no energy (proven), R bridged by registers, M missing, X failed")
             lines.append(f"Time evidence  {self._evidence()}")
         lines += [f"ERROR          {error.line()}" for error in self.errors[:50]]
         if len(self.errors) > 50:

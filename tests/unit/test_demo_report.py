@@ -16,7 +16,7 @@ from tizgin.demo.report import Figures, Verified, build_report, write_report
 from tizgin.demo.unattended import waves
 
 FIGURES = Figures(2, 200, 16, 93.2, 20.0, 10, 2)
-CLEAN = Count(Difference(900, 900), Difference(40, 40), Difference(50_000, 50_000), 9000, 50_000, 0)
+CLEAN = Count(Difference(900, 900), Difference(40, 40), Difference(50_000, 50_000), 9000, 50_000, 14, 12)
 REFUSED = [{"why": why} for why in ("unknown_key", "bad_signature", "replay", "expired")]
 
 
@@ -64,7 +64,7 @@ def test_a_good_run_is_ok_and_has_every_field_of_the_contract() -> None:
         "evidence", "orders", "refused", "verifier",
     }  # fmt: skip
     assert body["simulation"] == {"time_scale": 20.0, "slot_s": 10, "restore_stage_s": 2}
-    assert body["evidence"] == {"records": 900, "checkpoints": 0, "cosigned": 0}
+    assert body["evidence"] == {"records": 900, "checkpoints": 14, "cosigned": 12}
     assert body["verifier"].keys() >= {"exit", "records", "bundle", "trust", "period"}
 
 
@@ -80,10 +80,11 @@ def test_a_good_run_is_ok_and_has_every_field_of_the_contract() -> None:
         {"refused": REFUSED[:3]},
         {"refused": []},
         {"counted": None},
-        {"counted": Count(Difference(9, 8, lost=1), Difference(), Difference(), 1, 1, 0)},
-        {"counted": Count(Difference(), Difference(), Difference(9, 10, duplicated=1), 1, 1, 0)},
-        {"counted": Count(Difference(), Difference(), Difference(9, 9, altered=1), 1, 1, 0)},
-        {"counted": Count(Difference(), Difference(), Difference(9, 10, unexplained=1), 1, 1, 0)},
+        {"counted": Count(Difference(9, 9), Difference(), Difference(9, 9), 1, 1, 1, 0)},
+        {"counted": Count(Difference(9, 8, lost=1), Difference(), Difference(), 1, 1, 1, 1)},
+        {"counted": Count(Difference(), Difference(), Difference(9, 10, duplicated=1), 1, 1, 1, 1)},
+        {"counted": Count(Difference(), Difference(), Difference(9, 9, altered=1), 1, 1, 1, 1)},
+        {"counted": Count(Difference(), Difference(), Difference(9, 10, unexplained=1), 1, 1, 1, 1)},
         {"verified": []},
         {"verified": [verified()]},
         {"verified": [verified(), verified("kz-demo-02", 1)]},
