@@ -145,7 +145,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], r
     Raises:
         BadProof: it does not lead to the root.
     """
-    _sane(path)
+    _sane([leaf, root, *path])
     if not 0 <= index < size:
         raise BadProof(f"leaf {index} is not in a tree of {size}")
     position, last, node = index, size - 1, leaf
@@ -171,7 +171,7 @@ def check_consistency(old: int, new: int, old_root: bytes, new_root: bytes, path
     Raises:
         BadProof: it did not, or nothing is proven.
     """
-    _sane(path)
+    _sane([old_root, new_root, *path])
     if not 0 < old <= new:
         raise BadProof(f"no proof from size {old} to size {new}")
     if old == new:
@@ -207,6 +207,6 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
-def _sane(path: Sequence[bytes]) -> None:
-    if len(path) > MAX_PROOF or any(len(step) != HASH_BYTES for step in path):
-        raise BadProof(f"a proof is at most {MAX_PROOF} hashes of {HASH_BYTES} bytes")
+def _sane(hashes: Sequence[bytes]) -> None:
+    if len(hashes) > MAX_PROOF + 2 or any(len(step) != HASH_BYTES for step in hashes):
+        raise BadProof(f"leaf, roots and at most {MAX_PROOF} steps are hashes of {HASH_BYTES} bytes")

@@ -117,6 +117,9 @@ class Bind(TypedDict):
     ct_read: NotRequired[dict[str, int] | None]
     """The ratio that the meter itself is set to; null where it has no such register. ``vt_read`` likewise."""
     vt_read: NotRequired[dict[str, int] | None]
+    passport: NotRequired[dict[str, Any]]
+    """The metrological passport as written: certificates with dates, transformers by phase, seals. A bind that differs
+    from the one before in this alone binds the same meter on: no gap, and readings continue."""
     open: NotRequired[Edge]
     """Opening reading of the meter that is bound."""
     swap: NotRequired[Swap]
