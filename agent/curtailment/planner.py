@@ -84,20 +84,31 @@ def _trim(expected: dict[str, int], wanted: int) -> None:
         spare -= expected.pop(name)
 
 
-def choose_outputs(outputs: Iterable[Output], excess_w: int) -> Choice:
+def choose_outputs(outputs: Iterable[Output], excess_w: int, *, budget_w: int | None = None) -> Choice:
     """Switches to open for an excess: the fewest operations, САОН feeders last.
 
     One switch that suffices beats several; the smallest that suffices beats a larger one. Of two switches with the same
     machines behind them only one is chosen: the other would bring nothing more.
+
+    Args:
+        outputs: candidates.
+        excess_w: how much has to go.
+        budget_w: most that may go in this step, or ``None``; what is larger by itself is never chosen.
     """
     wanted = excess_w + excess_w * MARGIN_PERMILLE // 1000
+    if budget_w is not None:
+        wanted = min(wanted, budget_w)
     expected: dict[str, int] = {}
     total = 0
     opened: frozenset[str] = frozenset()
-    left = [o for o in outputs if o.gain_w > 0]
+    left = [o for o in outputs if o.gain_w > 0 and (budget_w is None or o.gain_w <= budget_w)]
     for group in ([o for o in left if not o.saon], [o for o in left if o.saon]):
         rest = sorted((o for o in group if not o.machines & opened), key=lambda o: (o.gain_w, o.id))
         while rest and total < wanted:
+            if budget_w is not None:
+                rest = [o for o in rest if total + o.gain_w <= budget_w]
+                if not rest:
+                    break
             fitting = [o for o in rest if o.gain_w >= wanted - total]
             pick = fitting[0] if fitting else rest[-1]
             rest = [o for o in rest if o is not pick and not o.machines & pick.machines]

@@ -51,7 +51,7 @@ class Waves:
                 everything=everything,
                 budget_w=self._budget_w(order),
             )
-            if not choice.targets and self.paced(order):
+            if not choice.targets and self._machines_paced(order):
                 return False
             if choice.targets:
                 self.shedder.launch(
@@ -67,7 +67,7 @@ class Waves:
         ready = [x for x in self.fleet.outputs(order.doc.attempts) if self._cooled(x.machines)]
         if excess is None:  # no meter to judge by: a stop opens all it may, anything else goes no further
             excess = sum(x.gain_w for x in ready) if o.action == "stop" else 0
-        return self._opennext(order, choose_outputs(ready, excess))
+        return self._opennext(order, choose_outputs(ready, excess, budget_w=self._budget_w(order)))
 
     def _budget_w(self, order: LiveOrder) -> int | None:
         """Most that may go in one step, from the order's ramp and step limits."""
@@ -80,7 +80,16 @@ class Waves:
         return max(0, allowed if o.max_step_w is None else min(allowed, o.max_step_w))
 
     def paced(self, order: LiveOrder) -> bool:
-        """True while machines are left that only the ordered ramp holds back: no shortfall, no reason to escalate."""
+        """True while loads are left that only the ordered ramp holds back: no shortfall, no reason to escalate."""
+        if self._machines_paced(order):
+            return True
+        o = order.order
+        if o.ramp_w_per_min is None or order.doc.stop_shedding or not self._may_switch(order):
+            return False
+        left = self.fleet.outputs(order.doc.attempts)
+        return any(x.gain_w > 0 and (o.max_step_w is None or x.gain_w <= o.max_step_w) for x in left)
+
+    def _machines_paced(self, order: LiveOrder) -> bool:
         if order.order.ramp_w_per_min is None or order.doc.stop_shedding:
             return False
         return any(m.gain_w > 0 for m in self.fleet.sleepers(order.doc.attempts))

@@ -398,3 +398,13 @@ async def test_a_stranger_s_clock_never_makes_an_old_order_act(core: Core) -> No
     answer = await core.send(old)
     assert (answer["state"], answer["code"]) == ("rejected", "expired")
     await core.pass_time(5)
+
+
+async def test_no_switch_is_opened_that_is_larger_than_the_ordered_step(core: Core) -> None:
+    """Each contactor carries four machines, 14 kW; the order allows steps of 10 kW."""
+    order = await core.give("limit", limit_w=50_000, methods=("switch",), max_step_w=10_000)
+    await core.until_state(order, S.FAILED)
+    assert "open" not in {kind for kind, _ in core.plant.writes}
+    other = await core.give("limit", limit_w=50_000, methods=("switch",), max_step_w=20_000)
+    await core.until_state(other, S.HOLDING)
+    assert [kind for kind, _ in core.plant.writes].count("open") == 1, "one of them suffices, and is within the step"

@@ -134,3 +134,20 @@ def test_a_stage_respects_the_room_and_moves_on(rows: list[Return], stage_w: int
         assert chosen, "at least one thing comes back where there is room"
     kinds = [c.kind for c in chosen]
     assert kinds == sorted(kinds, key=lambda k: k != "switch"), "switches before machines"
+
+
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=12),
+    st.integers(0, 2000),
+    st.integers(0, 600),
+)
+def test_no_step_of_switches_is_larger_than_ordered(gains: list[int], excess: int, budget: int) -> None:
+    outputs = [Output(f"Q{i}", gain) for i, gain in enumerate(gains)]
+    chosen = choose_outputs(outputs, excess, budget_w=budget)
+    assert chosen.expected_w <= budget
+
+
+def test_a_switch_larger_than_the_step_is_left_and_smaller_ones_are_taken() -> None:
+    outputs = [Output("big", 900), Output("a", 300), Output("b", 200)]
+    assert set(choose_outputs(outputs, 800, budget_w=500).targets) == {"a", "b"}
+    assert choose_outputs(outputs, 800).targets == ("big",)
