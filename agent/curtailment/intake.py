@@ -14,6 +14,7 @@ from wire.states import Flag, OrderState, Reason, ended
 
 FUTURE_MS = 60_000
 RELEASE_MAX_AGE_MS = 600_000
+PROOF_WINDOW_MS = 4 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,36 @@ def judge(signed: SignedOrder, ctx: Context) -> Verdict:
         return Verdict(
             Reason.MODE, "the agent is in mode monitor: it may not act; raise it by a signed act", authentic.kids
         )
-    if order.mode == "proof_test" or order.action in {"stage", "schedule"}:
+    if order.action in {"stage", "schedule"}:
         return Verdict(
             Reason.UNSUPPORTED,
-            f"{order.mode} {order.action} is not supported by this agent; use limit, reduce, stop or open_feeders",
+            f"{order.action} is not supported by this agent; use limit, reduce, stop or open_feeders",
             authentic.kids,
         )
+    if order.mode == "proof_test":
+        return _proof_test(order, ctx, timely)
     return timely
+
+
+def _proof_test(order: Order, ctx: Context, ok: Verdict) -> Verdict:
+    """A live test of one feeder: by name, in a window, with the consent of the site and of the grid operator."""
+    roles = {person.role for name in ok.persons if ctx.keys and (person := ctx.keys.person(name))}
+    if order.action != "open_feeders" or len(order.feeders or ()) != 1:
+        return Verdict(Reason.FORMAT, "a proof test opens exactly one named feeder (open_feeders)", ok.kids)
+    if order.not_before is None or order.execute_by - order.not_before > PROOF_WINDOW_MS:
+        return Verdict(
+            Reason.FORMAT,
+            f"a proof test has a window: not_before, and execute_by at most {PROOF_WINDOW_MS // 60_000} min later",
+            ok.kids,
+        )
+    if not ("site" in roles and roles & {"system_operator", "grid_company"}):
+        return Verdict(
+            Reason.TWO_PERSONS,
+            f"a proof test needs the signatures of a person of the site and of the grid operator; signed by "
+            f"{', '.join(ok.persons)}",
+            ok.kids,
+        )
+    return ok
 
 
 def _addressed(order: Order, ctx: Context) -> Verdict | None:

@@ -208,7 +208,7 @@ class Reception:
             await self._refuse(signed.raw, signed, no_point, rx_ms)
             return
         unready = [f"{f}: {why}" for f in order.feeders or () if (why := self.engine.gates.unusable(f)) is not None]
-        if unready and order.mode == "live":
+        if unready and order.mode != "drill":
             text = f"outputs that may not be used: {'; '.join(unready)}"
             await self._refuse(signed.raw, signed, Verdict(Reason.NOT_COMMISSIONED, text, verdict.kids), rx_ms)
             return
@@ -237,7 +237,7 @@ class Reception:
                 hold_until=order.hold.until if order.hold else None,
             ),
         )
-        shadow = self.engine.gates.mode != "armed" or order.mode != "live"
+        shadow = self.engine.gates.mode != "armed" or order.mode == "drill"
         text = self._plan_text(live, shadow)
         if shadow:
             live.state = S.DONE

@@ -70,6 +70,14 @@ def with_issuer(**changes: Any) -> KeysDocument:
     return register(PEOPLE, issuers=(issuer(PEOPLE.dispatcher, "aru", **changes), issuer(PEOPLE.second, "bek")))
 
 
+BOTH_SIDES = (PEOPLE.dispatcher, PEOPLE.engineer)
+
+
+def proof(*keys: SigningKey, **changes: Any) -> Verdict:
+    fields: dict[str, Any] = {"feeders": ("KM1",), "not_before": NOW, "mode": "proof_test"}
+    return say(order("open_feeders", **(fields | changes)), None, *(keys or BOTH_SIDES))
+
+
 OLD = order()
 CASES: dict[str, tuple[Reason, Callable[[], Verdict]]] = {
     "retained": (Reason.RETAINED, lambda: say(order(), context(retained=True))),
@@ -132,7 +140,15 @@ CASES: dict[str, tuple[Reason, Callable[[], Verdict]]] = {
     ),
     "monitor": (Reason.MODE, lambda: say(order(), context(mode="monitor"))),
     "stage": (Reason.UNSUPPORTED, lambda: say(order("stage", stage=1), context(keys=with_issuer(rights=("stage",))))),
-    "proof test": (Reason.UNSUPPORTED, lambda: say(order(mode="proof_test"))),
+    "a proof test of a limit": (Reason.FORMAT, lambda: say(order(mode="proof_test"), None, *BOTH_SIDES)),
+    "a proof test of two feeders": (Reason.FORMAT, lambda: proof(feeders=("KM1", "KM2"))),
+    "a proof test without a window": (Reason.FORMAT, lambda: proof(not_before=None)),
+    "a proof test of a whole day": (
+        Reason.FORMAT,
+        lambda: proof(execute_by=NOW + 86_000_000, expires_at=NOW + 87_000_000),
+    ),
+    "a proof test of the grid alone": (Reason.TWO_PERSONS, lambda: proof(PEOPLE.dispatcher, PEOPLE.second)),
+    "a proof test of the site alone": (Reason.TWO_PERSONS, lambda: proof(PEOPLE.engineer)),
 }
 
 
@@ -336,3 +352,20 @@ async def test_a_point_nobody_measures_is_refused(core: Core) -> None:
 async def test_a_release_of_an_unknown_order_is_refused(core: Core) -> None:
     answer = await core.send(core.order("release", target=TARGET))
     assert (answer["state"], answer["code"]) == ("rejected", "unknown_order")
+
+
+def test_a_proof_test_names_one_feeder_a_window_and_has_both_sides_consent() -> None:
+    assert proof().accepted
+
+
+async def test_a_proof_test_opens_its_feeder_and_gives_it_back(core: Core) -> None:
+    now = core.clock.now_ms()
+    test = core.order("open_feeders", feeders=("KM1",), not_before=now, mode="proof_test")
+    answer = await core.send(test, core.people.dispatcher, core.people.engineer)
+    assert answer["state"] == "validated", answer
+    live = core.journal.live[test.id]
+    await core.until_state(live, S.HOLDING)
+    assert [kind for kind, target in core.plant.writes if target == "KM1"] == ["open"]
+    await core.release(live)
+    await core.until(lambda: test.id not in core.journal.live)
+    assert {target for kind, target in core.plant.writes if kind in {"open", "close"}} == {"KM1"}
