@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from config.devices import MeteringPoint
+from wire.points import COUNTERS, TARIFFS
 
 Value = float | int | str | None
 
@@ -118,6 +119,7 @@ class Registers:
             out[f"current_{phase}_a"] = amps * share * 3.0
         for pair in ("l1_l2", "l2_l3", "l3_l1"):
             out[f"voltage_{pair}_v"] = volts
-        out["energy_import_wh_t1"] = out["energy_import_wh"]
-        out["energy_export_wh_t1"] = out["energy_export_wh"]
+        for counter in COUNTERS:
+            # One tariff is in force here, always the first.
+            out |= {f"{counter}{tariff}": 0.0 for tariff in TARIFFS} | {f"{counter}_t1": out[counter]}
         return out

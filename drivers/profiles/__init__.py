@@ -7,7 +7,7 @@ reading the profile files may not live here.
 
 from drivers.profiles.codec import Decoded, decode_block, decode_map, exact
 from drivers.profiles.loader import load_profile, load_profiles, profile_schema
-from drivers.profiles.model import MeterProfile, Point, Profile, RelayProfile
+from drivers.profiles.model import MeterProfile, Point, Profile, RelayProfile, Variable
 from drivers.profiles.plan import Block, plan
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Point",
     "Profile",
     "RelayProfile",
+    "Variable",
     "decode_block",
     "decode_map",
     "exact",

@@ -15,7 +15,10 @@ from drivers.profiles.rules import problems_of
 
 DATA = Path(__file__).parent / "data"
 MAX_BYTES = 256 * 1024
-FOLDERS = ("meters", "relays")
+FOLDERS = ("meters", "relays", "breakers", "sunspec")
+
+FILLED = {"Point": ("type",), "Variable": ("type",)}
+"""Keys that a row of the file may leave to ``defaults``."""
 
 AnyProfile = MeterProfile | RelayProfile
 _ADAPTER: TypeAdapter[AnyProfile] = TypeAdapter(Profile)
@@ -50,6 +53,10 @@ def load_profiles() -> dict[str, AnyProfile]:
 def profile_schema() -> dict[str, Any]:
     """JSON Schema of a profile file."""
     schema = _ADAPTER.json_schema()
+    for name, keys in FILLED.items():
+        # What 'defaults' or the type fills in need not stand in every row of the file.
+        row = schema["$defs"][name]
+        row["required"] = [key for key in row["required"] if key not in keys]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Tizgin device profile", **schema}
 
 
@@ -134,6 +141,12 @@ def _line(node: yaml.Node, path: tuple[int | str, ...]) -> str:
     return f", line {here.start_mark.line + 1}"
 
 
+_ADVICE = {
+    "extra_forbidden": "no such key; correct its spelling or remove it (`tizgin profile schema` lists the keys)",
+    "missing": "add it (`tizgin profile schema` lists the keys)",
+}
+
+
 def _explain(error: ValidationError, node: yaml.Node, where: str) -> Iterator[str]:
     for item in error.errors(include_url=False):
         # The union's discriminator ("meter") is no step of the file.
@@ -141,4 +154,20 @@ def _explain(error: ValidationError, node: yaml.Node, where: str) -> Iterator[st
         field = ".".join(str(s) for s in path) or "profile"
         seen = item.get("input")
         shown = "" if item["type"] in {"missing", "value_error"} else f"; seen {str(seen)[:80]!r}"
-        yield f"{where}{_line(node, path)}: {field}: {item['msg'].removeprefix('Value error, ')}{shown}"
+        advice = _ADVICE.get(item["type"], "" if item["type"] == "value_error" else "correct the value")
+        message = item["msg"].removeprefix("Value error, ")
+        yield f"{where}{_line(node, path)}: {field}{_named(node, path)}: {message}{shown}" + (advice and f"; {advice}")
+
+
+def _named(node: yaml.Node, path: tuple[int | str, ...]) -> str:
+    """`` (power_w)`` where the path leads into a row that has an id."""
+    here = node
+    for step in path[:2]:
+        if isinstance(here, yaml.MappingNode):
+            here = next((v for k, v in here.value if k.value == step), here)
+        elif isinstance(here, yaml.SequenceNode) and isinstance(step, int) and step < len(here.value):
+            here = here.value[step]
+    if len(path) < 2 or not isinstance(here, yaml.MappingNode):
+        return ""
+    name = next((v.value for k, v in here.value if k.value == "id" and isinstance(v, yaml.ScalarNode)), None)
+    return f" ({str(name)[:60]})" if name is not None else ""

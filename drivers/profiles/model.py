@@ -11,8 +11,29 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from config.base import Model
-from drivers.profiles.fields import Address, BitTable, FieldType, HexWords, RegisterField, Table, WordOrder
-from wire.points import COUNTERS, base_point, is_point, unit_of
+from drivers.profiles.fields import Address, FieldType, HexWords, Order, Table
+from drivers.profiles.points import Check, Identify, Live, Point, Variable
+from drivers.profiles.switching import BinaryInput, CommandInterface, Output, Setting, Watchdog
+
+__all__ = [
+    "Check",
+    "Defaults",
+    "FixedRegisters",
+    "Forbidden",
+    "Identify",
+    "LinkRules",
+    "Live",
+    "MeterProfile",
+    "Point",
+    "Profile",
+    "ProfileBase",
+    "RelayProfile",
+    "SerialDefaults",
+    "Simulate",
+    "Source",
+    "Variable",
+    "Vector",
+]
 
 
 class Source(Model):
@@ -23,11 +44,21 @@ class Source(Model):
 
 
 class Forbidden(Model):
-    """A range of registers that must never be read, first and last included."""
+    """A range of registers, first and last included."""
 
     table: Table
     first: Address
     last: Address
+
+    @model_validator(mode="after")
+    def _forwards(self) -> Forbidden:
+        if self.last < self.first:
+            raise ValueError(f"last: seen {self.last}, expected at least first ({self.first}); swap the two")
+        return self
+
+    def meets(self, table: str, first: int, end: int) -> bool:
+        """True where [first, end) has a register of the range."""
+        return self.table == table and first <= self.last and end > self.first
 
 
 class LinkRules(Model):
@@ -43,7 +74,29 @@ class LinkRules(Model):
     max_hole: int = Field(default=8, ge=0, le=124)
     """Unwanted registers that may be read along to save a request."""
     forbidden: tuple[Forbidden, ...] = ()
+    """Registers that must never be read."""
+    allowed: tuple[Forbidden, ...] = ()
+    """Registers that exist; nothing outside may be read. Empty: no such list is known."""
     functions: tuple[int, ...] = (3, 4)
+    """Function codes the device knows; the table of each point decides which of them is used."""
+
+    def barred(self, table: str, first: int, end: int) -> bool:
+        """True where a request for [first, end) would read what is forbidden or not known to exist."""
+        if any(f.meets(table, first, end) for f in self.forbidden):
+            return True
+        if not self.allowed:
+            return False
+        return not any(a.table == table and a.first <= first and end - 1 <= a.last for a in self.allowed)
+
+
+class SerialDefaults(Model):
+    """How the device's serial port is set when it leaves the factory."""
+
+    baud: int = Field(ge=300, le=1_000_000)
+    parity: Literal["N", "E", "O"]
+    stop: Literal[1, 2] = 1
+    unit: int | None = Field(default=None, ge=1, le=247)
+    note: str = ""
 
 
 class Defaults(Model):
@@ -51,81 +104,9 @@ class Defaults(Model):
 
     table: Table = "holding"
     type: FieldType | None = None
-    word_order: WordOrder = "big"
-
-
-class Point(RegisterField):
-    """One point of the vocabulary in one device model."""
-
-    id: str
-    kind: Literal["gauge", "counter", "text"] = "gauge"
-    min: float | None = Field(default=None, allow_inf_nan=False)
-    max: float | None = Field(default=None, allow_inf_nan=False)
-    """Plausible range in SI; outside it the value is suspect."""
-    rollover: int | Literal["unknown"] | None = None
-    """Counters: raw count at which it starts again from 0, or ``unknown``."""
-    resettable: bool = False
-    poll: Literal["fast", "normal", "slow", "once"] = "normal"
-    atomic_with: tuple[str, ...] = ()
-    """Points that must come from the same request."""
-    scale_by: tuple[str, ...] = ()
-    """Points (ratios) whose values multiply this one."""
-    note: str = ""
-
-    @model_validator(mode="after")
-    def _meaning(self) -> Point:
-        if not is_point(self.id):
-            raise ValueError(f"id: seen {self.id!r}, expected a name of the point vocabulary")
-        counter = base_point(self.id) in COUNTERS
-        if counter != (self.kind == "counter"):
-            expected = "counter" if counter else "gauge or text"
-            raise ValueError(f"kind: seen {self.kind}, expected {expected} for {self.id}")
-        if counter and self.rollover is None:
-            raise ValueError("rollover: missing; a counter states the raw count at which it wraps, or 'unknown'")
-        if not counter and self.rollover is not None:
-            raise ValueError("rollover: only counters have one")
-        if isinstance(self.rollover, int) and self.rollover < 2:
-            raise ValueError(f"rollover: seen {self.rollover}, expected at least 2")
-        text = unit_of(self.id) == ""
-        if text != (self.kind == "text"):
-            raise ValueError(f"kind: seen {self.kind}, expected {'text' if text else 'gauge or counter'} for {self.id}")
-        if self.type == "str" and not text:
-            raise ValueError(f"type: str cannot hold {self.id} in {unit_of(self.id)}")
-        if text and self.type in {"f32", "f64"}:
-            raise ValueError(f"type: seen {self.type}, expected a whole number or str for {self.id}")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min: {self.min} is above max {self.max}")
-        return self
-
-    @property
-    def unit(self) -> str:
-        """SI unit, from the vocabulary."""
-        return unit_of(self.id)
-
-
-class Identify(RegisterField):
-    """A read that tells whether the device is what the profile says."""
-
-    expect: tuple[int, ...] = ()
-    """Accepted values (after ``scale``)."""
-    text: str | None = None
-    """Accepted beginning, for ``str``."""
-    note: str = ""
-
-    @model_validator(mode="after")
-    def _something(self) -> Identify:
-        if not self.expect and self.text is None:
-            raise ValueError("identify: expected 'expect' (numbers) or 'text'")
-        return self
-
-
-class Check(Model):
-    """Self-check: the parts add up to the whole within a tolerance."""
-
-    sum: tuple[str, ...] = Field(min_length=2)
-    equals: str
-    relative: float = Field(default=0.02, ge=0, le=1)
-    absolute: float = Field(default=1.0, ge=0)
+    word_order: Order = "big"
+    byte_order: Order = "big"
+    confirmed: int = Field(default=1, ge=0, le=9)
 
 
 class Vector(Model):
@@ -175,6 +156,10 @@ class ProfileBase(Model):
     link: LinkRules = LinkRules()
 
 
+_POINT_DEFAULTS = ("table", "type", "word_order", "byte_order", "confirmed")
+_READ_DEFAULTS = ("table", "word_order", "byte_order")
+
+
 def _fill(data: Any) -> Any:
     """Put ``defaults`` into points, identity reads and vectors that leave the field out."""
     if not isinstance(data, dict):
@@ -183,7 +168,7 @@ def _fill(data: Any) -> Any:
     if not isinstance(defaults, dict):
         return data
     out = dict(data)
-    for name, keys in (("points", ("table", "type", "word_order")), ("identify", ("table", "word_order"))):
+    for name, keys in (("points", _POINT_DEFAULTS), ("variables", _READ_DEFAULTS), ("identify", _READ_DEFAULTS)):
         rows = data.get(name)
         if isinstance(rows, list):
             given = {k: defaults[k] for k in keys if k in defaults}
@@ -196,9 +181,16 @@ class MeterProfile(ProfileBase):
 
     kind: Literal["meter"]
     defaults: Defaults = Defaults()
+    transports: tuple[Literal["rtu", "tcp"], ...] = ()
+    serial: SerialDefaults | None = None
+    ratio_applied_in: Literal["meter", "agent", "unknown"] = "unknown"
+    """Where transformer ratios are applied: ``meter``: the registers hold primary values. ``agent``: they hold
+    secondary values, and the passport of the metering point brings the ratios. As in the site file."""
     points: tuple[Point, ...] = Field(min_length=1)
+    variables: tuple[Variable, ...] = ()
     identify: tuple[Identify, ...] = ()
     checks: tuple[Check, ...] = ()
+    live: tuple[Live, ...] = ()
     tests: tuple[Vector, ...] = Field(min_length=1)
     simulate: Simulate = Simulate()
 
@@ -208,81 +200,26 @@ class MeterProfile(ProfileBase):
         return _fill(data)
 
     def point(self, point_id: str) -> Point:
-        """The point of that id.
+        """The point (or variable) of that id.
 
         Raises:
             KeyError: the profile has no such point.
         """
-        for point in self.points:
-            if point.id == point_id:
-                return point
+        found: Point | None = next((p for p in self.points if p.id == point_id), None)
+        found = found or next((v for v in self.variables if v.id == point_id), None)
+        if found is not None:
+            return found
         raise KeyError(f"{self.id} has no point {point_id}; it has {', '.join(p.id for p in self.points)}")
+
+    @property
+    def readable(self) -> tuple[Point, ...]:
+        """Points and the variables they are scaled by: everything a plan may read."""
+        return (*self.points, *self.variables)
 
     @property
     def point_ids(self) -> tuple[str, ...]:
         """All points, in the order of the file."""
         return tuple(p.id for p in self.points)
-
-
-class DevicePulse(Model):
-    """A pulse whose end the device itself times: software cannot leave a trip coil energised."""
-
-    addr: Address
-    """Coil written with function 5 to start the pulse."""
-    value: Literal["coil", "duration"]
-    """``coil``: 0xFF00 starts it, the length is a setting of the device. ``duration``: the value is the length."""
-    unit_ms: int | None = Field(default=None, ge=1, le=1000)
-    max_ms: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _unit(self) -> DevicePulse:
-        if (self.value == "duration") != (self.unit_ms is not None):
-            raise ValueError("pulse: 'unit_ms' belongs to value: duration, and only there")
-        return self
-
-
-class Output(Model):
-    """One relay output, commanded to a level by function 5 on its coil."""
-
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")
-    table: Literal["coil"] = "coil"
-    addr: Address
-    pulse: DevicePulse | None = None
-    """``None``: this device cannot time a pulse, so it may not drive a shunt trip."""
-
-
-class EventCounter(Model):
-    """Counter of changes of one input."""
-
-    table: Table
-    addr: Address
-    words: int = Field(default=2, ge=1, le=2)
-    word_order: WordOrder = "big"
-
-
-class BinaryInput(Model):
-    """One binary input."""
-
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")
-    table: BitTable = "discrete"
-    addr: Address
-    latched: bool = False
-    """True where the device keeps a short contact until it has been read or cleared."""
-    counter: EventCounter | None = None
-
-
-class Watchdog(Model):
-    """What the device does when its master goes silent."""
-
-    present: bool
-    holding: Address | None = None
-    """Register of its time-out, for reading it back; ``None`` where it is not known."""
-    unit_ms: int | None = Field(default=None, ge=1)
-    off_value: int | None = None
-    """Contents that mean "switched off"."""
-    status_coil: Address | None = None
-    """Coil that reads 1 after the watchdog has acted."""
-    note: str = ""
 
 
 class RelayProfile(ProfileBase):
@@ -291,7 +228,10 @@ class RelayProfile(ProfileBase):
     kind: Literal["relay", "breaker"]
     outputs: tuple[Output, ...] = ()
     inputs: tuple[BinaryInput, ...] = ()
+    command_interface: CommandInterface | None = None
     watchdog: Watchdog
+    settings: tuple[Setting, ...] = ()
+    """What is read back before its outputs may be used; empty where nothing can be read over the bus."""
 
     def output(self, output_id: str) -> Output:
         """The output of that id.

@@ -7,9 +7,9 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
-from drivers.profiles.codec import encode, lsb_of
+from drivers.profiles.codec import decode_bits, encode, field_bits, lsb_of
 from drivers.profiles.fields import READ_FUNCTION, RegisterField
-from drivers.profiles.model import MeterProfile, Point
+from drivers.profiles.model import MeterProfile, Point, Variable
 from simulator.devices.modbus import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, ModbusError
 from simulator.faults import DeviceFaults
 from simulator.registers import Value
@@ -39,9 +39,12 @@ class MeterUnit:
             for block in profile.simulate.registers
             for i in range(len(block.words) // 4)
         }
+        self._multipliers = {v.id: self._multiplier(v) for v in profile.variables}
+        # A sum is written after its parts: it knows how the whole is spread over them.
+        self._order = sorted(profile.readable, key=lambda p: p.type == "sum")
         self._end: dict[str, tuple[int, int]] = {}
         for table in ("holding", "input"):
-            spans = [p.span for p in profile.points if p.table == table]
+            spans = [p.span for p in profile.readable if p.table == table]
             spans += [range(addr, addr + 1) for where, addr in self._fixed if where == table]
             if spans:
                 self._end[table] = (min(s.start for s in spans), max(s.stop for s in spans))
@@ -69,14 +72,16 @@ class MeterUnit:
         if count > self.profile.link.max_registers:
             raise ModbusError(ILLEGAL_VALUE)
         first, end = self._end[table]
-        forbidden = (f for f in self.profile.link.forbidden if f.table == table)
-        if addr < first or addr + count > end or any(addr <= f.last and f.first < addr + count for f in forbidden):
+        if addr < first or addr + count > end or self.profile.link.barred(table, addr, addr + count):
             raise ModbusError(ILLEGAL_ADDRESS)
         if self._faults.nonsense:
             return [self._rng.randrange(0x10000) for _ in range(count)]
         words = [self._fixed.get((table, addr + i), 0) for i in range(count)]
-        values = self._faults.frozen if self._faults.frozen is not None else self._values()
-        for point in self.profile.points:
+        live = self._faults.frozen if self._faults.frozen is not None else self._values()
+        values: dict[str, Value | Fraction] = {**live, **self._multipliers}
+        for point in self._order:
+            if point.type == "sum" and self._told_by_parts(point, values):
+                continue
             if point.table != table or point.span.stop <= addr or point.span.start >= addr + count:
                 continue
             for i, word in enumerate(encode_point(point, values)):
@@ -84,6 +89,20 @@ class MeterUnit:
                 if 0 <= at < count:
                     words[at] = word
         return words
+
+    def _told_by_parts(self, whole: Point, values: Mapping[str, Value | Fraction]) -> bool:
+        """True where each part is a point with a value of its own: their registers stand, and the whole follows."""
+        told = {p.addr for p in self.profile.points if p.table == whole.table and values.get(p.id) is not None}
+        return all(part.addr in told for part in whole.parts)
+
+    def _multiplier(self, variable: Variable) -> Fraction:
+        """What its fixed registers say, or 1."""
+        words = [self._fixed.get((variable.table, register)) for register in variable.span]
+        known = [w for w in words if w is not None]
+        if len(known) < len(words):
+            return Fraction(1)
+        number = decode_bits(variable, field_bits(variable, known))
+        return number if isinstance(number, Fraction) else Fraction(1)
 
     def write_coil(self, _addr: int, _value: int, /) -> None:
         """Refused."""
@@ -98,7 +117,7 @@ class MeterUnit:
         raise ModbusError(ILLEGAL_FUNCTION)
 
 
-def encode_point(point: Point, values: Mapping[str, Value]) -> tuple[int, ...]:
+def encode_point(point: Point, values: Mapping[str, Value | Fraction]) -> tuple[int, ...]:
     """Registers of one point.
 
     Counters show full counts only and start again at their rollover; points that the device gives without its
@@ -110,17 +129,19 @@ def encode_point(point: Point, values: Mapping[str, Value]) -> tuple[int, ...]:
     exact = Fraction(value)
     for name in point.scale_by:
         ratio = values.get(name)
-        if isinstance(ratio, int | float) and ratio:
+        if isinstance(ratio, int | float | Fraction) and ratio:
             exact /= Fraction(ratio)
-    if point.kind == "counter":
+    if point.kind in {"counter", "derived"}:
         exact = _counted(point, exact)
     return encode(point, exact)
 
 
 def _counted(point: Point, value: Fraction) -> Fraction:
+    if point.type == "sum":
+        return value
     step = lsb_of(point)
-    if isinstance(point.rollover, int):
-        value %= abs(step) * point.rollover
+    if point.modulus is not None:
+        value %= abs(step) * point.modulus
     return math.floor(value / step) * step if point.type in WHOLE else value
 
 

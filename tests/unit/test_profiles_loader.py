@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 from drivers.errors import ProfileError
 from drivers.profiles import load_profile, load_profiles, profile_schema
-from drivers.profiles.loader import MAX_BYTES, parse_profile
+from drivers.profiles.loader import DATA, MAX_BYTES, parse_profile
 from drivers.profiles.model import MeterProfile, RelayProfile
 
 METER: dict[str, Any] = {
@@ -41,6 +42,11 @@ RELAY: dict[str, Any] = {
     "outputs": [{"id": "relay_1", "addr": 0}, {"id": "relay_2", "addr": 1}],
     "inputs": [{"id": "di_1", "addr": 0}],
     "watchdog": {"present": False},
+}
+SUM: dict[str, Any] = {
+    "type": "sum",
+    "addr": 21,
+    "parts": [{"addr": 21, "type": "u16"}, {"addr": 22, "type": "u16"}],
 }
 Change = Callable[[dict[str, Any]], object]
 
@@ -132,6 +138,163 @@ MISTAKES: dict[str, tuple[dict[str, Any], Change, str]] = {
         lambda p: p["outputs"][0].update(pulse={"addr": 16, "value": "duration"}),
         "unit_ms",
     ),
+    "overlap names both runs": (
+        METER,
+        lambda p: p["points"][1].update(addr=1),
+        "seen registers 1 to 1, expected none of 0 to 1; correct the address, or say 'alias_of: [power_w]'",
+    ),
+    "outside the allowed registers": (
+        METER,
+        lambda p: p["link"].update(allowed=[{"table": "holding", "first": 0, "last": 4}]),
+        "point energy_import_wh lies outside the allowed holding registers: seen 4 to 5, expected within 0 to 4",
+    ),
+    "forbidden range backwards": (METER, lambda p: p["link"]["forbidden"][0].update(first=60), "swap the two"),
+    "sentinel wider than the type": (
+        METER,
+        lambda p: p["points"][1].update(sentinels=["ffffffff"]),
+        "points.1 (frequency_hz): sentinels: ffffffff is 2 registers wide, the field has 1",
+    ),
+    "rollover beyond the type": (METER, lambda p: p["points"][2].update(rollover=2**33), "at most 4294967296"),
+    "rollover of 1": (METER, lambda p: p["points"][2].update(rollover=1), "expected at least 2"),
+    "width of a float": (METER, lambda p: p["points"][2].update(type="f32", rollover="width"), "expected a raw count"),
+    "guessed point in a documented profile": (
+        METER,
+        lambda p: (p.update(status="documented"), p["points"][1].update(confirmed=0)),
+        "point frequency_hz has confirmed: 0 under status documented",
+    ),
+    "guessed default in a verified profile": (
+        METER,
+        lambda p: (p.update(status="verified"), p["defaults"].update(confirmed=0)),
+        "point power_w has confirmed: 0 under status verified",
+    ),
+    "documented on one source": (
+        METER,
+        lambda p: p.update(status="documented"),
+        "point energy_import_wh has confirmed: 1 under status documented, expected at least 2",
+    ),
+    "mask on a number": (METER, lambda p: p["points"][1].update(mask="00ff"), "expected type bits"),
+    "mask of another width": (
+        METER,
+        lambda p: p["points"][1].update(type="bits", mask="00ff00ff"),
+        "expected 4 digits that are not all 0",
+    ),
+    "enum without names": (
+        METER,
+        lambda p: p["points"].append({"id": "serial_number", "kind": "text", "addr": 30, "type": "enum"}),
+        "an enum has names",
+    ),
+    "enum for watts": (
+        METER,
+        lambda p: p["points"][1].update(type="enum", names={1: "x"}),
+        "enum cannot hold frequency_hz",
+    ),
+    "sum of nothing": (
+        METER,
+        lambda p: p["points"][0].update(type="sum", sentinels=[]),
+        "expected 2 to 125 for type sum",
+    ),
+    "sum of one": (
+        METER,
+        lambda p: p["points"][0].update(type="sum", sentinels=[], parts=[{"addr": 0, "type": "u32"}]),
+        "a sum has at least two",
+    ),
+    "parts of no sum": (
+        METER,
+        lambda p: p["points"][0].update(parts=[{"addr": 0, "type": "u16"}, {"addr": 1, "type": "u16"}]),
+        "a sum has at least two and nothing else has any",
+    ),
+    "sum that begins elsewhere": (
+        METER,
+        lambda p: p["points"][0].update(SUM, addr=20, sentinels=[], scale=1),
+        "seen 20, expected 21, the first register of the parts",
+    ),
+    "sum with a scale of its own": (METER, lambda p: p["points"][0].update(SUM, sentinels=[]), "belong to its parts"),
+    "sum that adds a register twice": (
+        METER,
+        lambda p: p["points"][0].update(
+            SUM, sentinels=[], scale=1, parts=[{"addr": 21, "type": "u32"}, {"addr": 22, "type": "u16"}]
+        ),
+        "each register is added once",
+    ),
+    "sum of texts": (
+        METER,
+        lambda p: p["points"][0].update(
+            SUM, parts=[{"addr": 21, "type": "str", "words": 1}, {"addr": 22, "type": "u16"}]
+        ),
+        "a sum adds numbers",
+    ),
+    "sum as evidence": (
+        METER,
+        lambda p: p["points"][2].update({**SUM, "scale": 1}),
+        "points.2 (energy_import_wh): kind: seen counter, expected derived: it is a sum of registers",
+    ),
+    "scaled counter as evidence": (
+        METER,
+        lambda p: (p["points"][2].update(scale_by=["k"]), p.update(variables=[{"id": "k", "addr": 8, "type": "u16"}])),
+        "expected derived: it is scaled by k",
+    ),
+    "swapped counter as evidence": (
+        METER,
+        lambda p: p["points"][2].update(byte_order="little"),
+        "its bytes are swapped",
+    ),
+    "plain counter as derived": (METER, lambda p: p["points"][2].update(kind="derived"), "expected counter"),
+    "scaled by nobody": (METER, lambda p: p["points"][0].update(scale_by=["k"]), "refers to k, which is not"),
+    "scaled by itself": (METER, lambda p: p["points"][1].update(scale_by=["frequency_hz"]), "refers to frequency_hz"),
+    "scaled by what is scaled": (
+        METER,
+        lambda p: (
+            p["points"][0].update(scale_by=["frequency_hz"]),
+            p["points"][1].update(scale_by=["k"]),
+            p.update(variables=[{"id": "k", "addr": 8, "type": "u16"}]),
+        ),
+        "is itself scaled by k",
+    ),
+    "unused variable": (
+        METER,
+        lambda p: p.update(variables=[{"id": "k", "addr": 8, "type": "u16"}]),
+        "variable k: no point is scaled by it",
+    ),
+    "variable over a point": (
+        METER,
+        lambda p: (p["points"][0].update(scale_by=["k"]), p.update(variables=[{"id": "k", "addr": 2, "type": "u16"}])),
+        "point k overlaps frequency_hz",
+    ),
+    "variable named as a point": (
+        METER,
+        lambda p: p.update(variables=[{"id": "ct_ratio", "addr": 8, "type": "u16"}]),
+        "expected another name",
+    ),
+    "index without steps": (
+        METER,
+        lambda p: p.update(variables=[{"id": "k", "addr": 8, "type": "u16", "gives": "index"}]),
+        "an index has steps, nothing else",
+    ),
+    "step of nothing": (
+        METER,
+        lambda p: p.update(variables=[{"id": "k", "addr": 8, "type": "u16", "gives": "index", "steps": [0, 1]}]),
+        "seen a multiplier of 0 or less",
+    ),
+    "live range of an unknown point": (
+        METER,
+        lambda p: p.update(live=[{"point": "voltage_l1_n_v", "between": [50, 500]}]),
+        "live refers to voltage_l1_n_v",
+    ),
+    "live range backwards": (
+        METER,
+        lambda p: p.update(live=[{"point": "power_w", "between": [5, 1]}]),
+        "expected the lower end first",
+    ),
+    "check of an unknown point": (
+        METER,
+        lambda p: p.update(checks=[{"sum": ["power_l1_w", "power_l2_w"], "equals": "power_w"}]),
+        "check refers to power_l1_w",
+    ),
+    "fixed register past the end": (
+        METER,
+        lambda p: p.update(simulate={"registers": [{"table": "holding", "addr": 65535, "words": "00010002"}]}),
+        "runs past the last register",
+    ),
     "no watchdog fact": (RELAY, lambda p: p.pop("watchdog"), "Field required"),
 }
 
@@ -150,6 +313,45 @@ def test_refused(name: str) -> None:
 @pytest.mark.parametrize("base", [METER, RELAY])
 def test_the_bases_of_these_mistakes_are_right(base: dict[str, Any]) -> None:
     assert parse_profile(yaml.safe_dump(base), "x", base["id"]).id == base["id"]
+
+
+ACCEPTED: dict[str, Change] = {
+    "declared alias": lambda p: p["points"].append(
+        {"id": "energy_import_wh_t1", "addr": 4, "kind": "counter", "rollover": "width", "scale": 100,
+         "alias_of": ["energy_import_wh"]}
+    ),
+    "sum over its own parts": lambda p: p["points"].extend(
+        [{"id": "energy_export_wh", "kind": "derived", **SUM},
+         {"id": "energy_export_wh_t1", "kind": "counter", "rollover": "unknown", "type": "u16", "addr": 21},
+         {"id": "energy_export_wh_t2", "kind": "counter", "rollover": "unknown", "type": "u16", "addr": 22}]
+    ),
+    "guessed point in a community profile": lambda p: p["points"][1].update(confirmed=0),
+    "two sources for what is billed": lambda p: (p.update(status="documented"), p["defaults"].update(confirmed=2)),
+    "allowed registers that hold everything": lambda p: p["link"].update(
+        allowed=[{"table": "holding", "first": 0, "last": 5}]
+    ),
+    "live ranges": lambda p: p.update(live=[{"point": "frequency_hz", "between": [45, 65]}]),
+    "serial settings": lambda p: p.update(serial={"baud": 9600, "parity": "E"}, transports=["rtu"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_accepted(name: str) -> None:
+    data = copy.deepcopy(METER)
+    ACCEPTED[name](data)
+    assert parse_profile(yaml.safe_dump(data, sort_keys=False), "test-meter.yaml", "test-meter").id == "test-meter"
+
+
+@pytest.mark.parametrize("name", [name for name, (base, *_) in MISTAKES.items() if base is METER])
+def test_every_refusal_of_a_meter_says_where_and_what_to_do(name: str) -> None:
+    base, change, _ = MISTAKES[name]
+    data = copy.deepcopy(base)
+    change(data)
+    with pytest.raises(ProfileError) as caught:
+        parse_profile(yaml.safe_dump(data, sort_keys=False), "test-meter.yaml", "test-meter")
+    for line in str(caught.value).splitlines():
+        assert line.startswith("test-meter.yaml, line ")
+        assert any(word in line for word in ("; ", "expected ", "use ", "put it in quotes")), line
 
 
 def test_the_error_names_the_line() -> None:
@@ -199,13 +401,19 @@ def test_every_shipped_profile_loads_under_its_own_name() -> None:
     for profile_id, profile in profiles.items():
         assert profile.id == profile_id
         if isinstance(profile, MeterProfile):
-            assert {"energy_import_wh", "power_w", "voltage_l1_n_v", "frequency_hz"} <= set(profile.point_ids)
+            assert {"power_w", "energy_import_wh"} & set(profile.point_ids)
         else:
             assert isinstance(profile, RelayProfile)
-            assert profile.outputs
+            assert profile.outputs or profile.inputs
 
 
 def test_the_json_schema_is_json_and_knows_both_kinds() -> None:
     schema = json.loads(json.dumps(profile_schema()))
     assert {"MeterProfile", "RelayProfile"} <= set(schema["$defs"])
     assert "outputs" not in schema["$defs"]["MeterProfile"]["properties"]
+
+
+def test_the_example_in_the_readme_loads() -> None:
+    text = (DATA.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert parse_profile(example, "README.md", "example-meter").id == "example-meter"
