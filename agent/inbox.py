@@ -1,4 +1,4 @@
-"""What people hand to a running agent: signed acts and tags, as files in ``<state>/inbox``.
+"""What people hand to a running agent: signed acts, tags and exchanges of devices, as files in ``<state>/inbox``.
 
 A file ``x.json`` is taken once and answered by ``x.result`` beside it. Files arrive by rename, so that half-written
 ones are never read.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -27,7 +28,14 @@ MAX_BYTES = 262_144
 class Inbox:
     """Polls the folder; local people only, the folder is the agent's user's."""
 
-    def __init__(self, state_dir: Path, gates: Gates, keys: Callable[[], KeysDocument | None]) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        gates: Gates,
+        keys: Callable[[], KeysDocument | None],
+        replaced: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
+    ) -> None:
+        self._replaced = replaced
         self._dir = state_dir / "inbox"
         self._gates = gates
         self._keys = keys
@@ -79,6 +87,8 @@ class Inbox:
         if isinstance(doc, dict) and doc.get("ty") == "untag":
             await self._gates.untag(str(doc["object"])[:64], str(doc["who"])[:100])
             return f"the tag at {doc['object']} is taken off"
+        if isinstance(doc, dict) and doc.get("ty") == "replace" and self._replaced is not None:
+            return await self._replaced(doc)
         act = await self._gates.take_act(raw, self._keys())
         return f"{act.ty} act {act.id} is in force; mode is {self._gates.mode}"
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.clock import Clock
+from agent.metering.registers import applied_ratio
 from config.site import Site
 from drivers.capabilities import MinerStatus, Reading, Sample, SwitchState
 from wire.quality import Quality
@@ -49,6 +50,7 @@ class LiveState:
     def __init__(self, site: Site, clock: Clock) -> None:
         self._clock = clock
         self._points = {p.id: p for p in site.metering_points}
+        self._ratios = {p.id: float(applied_ratio(p.passport)) for p in site.metering_points}
         self._virtual = {v.id: v for v in site.virtual_points}
         self._periods = {d.id: d.period_s for d in site.devices}
         self._possible_w = IMPOSSIBLE * 1000 * site.site.contracted_kw
@@ -125,7 +127,8 @@ class LiveState:
         age = (self._clock.mono_ns() - sample.mono_ns) / 1e9
         if age > 3 * self._periods.get(known.device, 1.0) + 1.0:
             return Power(None, sample.at_ms, sample.mono_ns, Quality.STALE)
-        if abs(reading.value) > self._possible_w:
+        if abs(reading.value) * self._ratios[point] > self._possible_w:
             return Power(None, sample.at_ms, sample.mono_ns, Quality.SUSPECT)
-        value = round(reading.value)
+        # Where the agent applies the transformers' ratios, the meter shows secondary power.
+        value = round(reading.value * self._ratios[point])
         return Power(-value if known.inverted else value, sample.at_ms, sample.mono_ns, Quality.GOOD)

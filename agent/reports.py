@@ -131,6 +131,7 @@ class Reports:
             "connected": self.uplink.control.connected.is_set(),
             "net_w": self.values.power(self.site.measured_at.net_import).value_w,
             "meters_silent": silent,
+            "slot": self.closer.newest_slot(),
             "orders": {o.id: {"state": o.state, "flags": sorted(o.flags)} for o in self.engine.journal.live.values()},
             "held": len(self.engine.journal.held),
             "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},

@@ -1,30 +1,51 @@
-"""Reads the registers at slot boundaries and writes one record per metering point and slot."""
+"""Reads the registers at slot boundaries and writes one record per metering point and slot.
+
+A metering point is bound anew, with a gap in between, where another meter answers, where the meter's transformer ratios
+are set otherwise, where it is read otherwise than before, and where a person says that the device was exchanged.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
-from agent.acquisition.bench import Bench, MeterPort
+from agent.acquisition.bench import Bench
 from agent.clock import Clock
 from agent.curtailment.fleet import Fleet
 from agent.errors import LedgerError
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
 from agent.metering.belief import AGREEING, MARGIN, Seen, agree, follows
+from agent.metering.binding import bind_fields, device_fields, passport_doc
+from agent.metering.integral import PowerIntegral
+from agent.metering.meterclock import ClockState, judge
+from agent.metering.registers import (
+    RATIO_POINTS,
+    applied_ratio,
+    evidence_maps,
+    merged_ratios,
+    ratio_number,
+    ratios_differ,
+    read_ratios,
+    whole_number,
+)
+from agent.metering.shares import shares
 from agent.metering.slots import IMPORT, Boundary, SlotChain, energy_points
-from config.devices import MeteringPoint
+from agent.metering.standing import newest_slot
+from agent.metering.state import PointState
+from agent.metering.supply import Dark, SupplyWatch
 from config.graph import Graph
+from config.rules.passports import ratio_agrees
 from config.site import Site
-from drivers.capabilities import Position, Sample
+from drivers.capabilities import Sample
 from drivers.modbus.scheduler import Klass
-from drivers.profiles.codec import decode_map
 from wire.quality import Quality
+from wire.rollup import Share
 
 log = structlog.get_logger()
 
@@ -40,23 +61,12 @@ WHY = {
 RETRY_S = 0.25
 KEEP_SLOTS = 400
 TRY_S = 1.0
+SETTINGS_S = 5.0
+"""How long a reading of ratios and clock may take; nothing waits for it but the record."""
+WRAP_MARGIN = 1.2
+"""How many times its rated power a connection may have carried where a falling register is taken for a rollover."""
 UNBELIEVED = 6
 """Readings that are listened to before a meter that contradicts itself is given up for this boundary."""
-
-
-@dataclass(slots=True)
-class PointState:
-    """One metering point in service."""
-
-    point: MeteringPoint
-    port: MeterPort
-    decode: dict[str, dict[str, Any]]
-    chain: SlotChain | None = None
-    sn: str | None = None
-    rebind: bool = False
-    """True until the meter is bound anew, because its decode map or device is not that of the last bind."""
-    stepped: bool = False
-    """True from a step of the wall clock until the slot that holds it is recorded as a gap."""
 
 
 @dataclass(slots=True)
@@ -74,8 +84,34 @@ class SlotCloser:
     """Looks for a step of the wall clock and calls :meth:`clock_stepped` where there was one."""
     states: dict[str, PointState] = field(default_factory=dict)
     unwritten: int = 0
-    dark_since: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Device → (switch, since ms) while its supply is dark behind an open switch."""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    supply: SupplyWatch = field(init=False)
+    _shares: tuple[Share, ...] = ()
+    _points_of: dict[str, list[PointState]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.supply = SupplyWatch(self.site, self.graph, self.bench.live, self.clock)
+        self._shares = shares(self.site, self.graph)
+        self.bench.live.on_sample(self.take)
+
+    def newest_slot(self) -> dict[str, Any] | None:
+        """Energy of the newest slot, for status; see :func:`agent.metering.standing.newest_slot`."""
+        newest = {name: state.newest for name, state in self.states.items() if state.newest is not None}
+        return newest_slot(newest, self.site.metering_points, self.site.virtual_points, self._shares)
+
+    @property
+    def dark_since(self) -> dict[str, Dark]:
+        """Meters whose supply is dark behind an open switch."""
+        return self.supply.dark
+
+    def take(self, sample: Sample) -> None:
+        """A meter was read."""
+        self.supply.take(sample)
+        power = sample.readings.get("power_w")
+        if power is None or not power.quality.usable or not isinstance(power.value, int | float):
+            return
+        for state in self._points_of.get(sample.device, ()):
+            state.integral.add(sample.mono_ns, power.value * float(applied_ratio(state.point.passport)))
 
     async def prepare(self) -> None:
         """Put every point in service: read it once, write or find its ``bind``, restore its chain."""
@@ -83,11 +119,16 @@ class SlotCloser:
             port = self.bench.meters.get(point.device)
             if point.read_by != "agent" or port is None:
                 continue
-            energy = {
-                p.id: decode_map(p) for p in port.device.profile.points if p.id in port.energy and p.kind == "counter"
-            }
-            state = PointState(point, port, energy)
+            profile = port.device.profile
+            decode = evidence_maps(profile, point.passport, port.energy)
+            if IMPORT not in decode:
+                log.error("point_not_provable", point=point.id, device=point.device, profile=profile.id)
+                continue
+            settings = tuple(p for p in (*RATIO_POINTS, "clock") if p in profile.point_ids)
+            state = PointState(point, port, decode, settings, PowerIntegral(3 * port.period_s + 1))
             self.states[point.id] = state
+            self.supply.meters[point.device] = (decode, applied_ratio(point.passport))
+            self._points_of.setdefault(point.device, []).append(state)
             await self._restore(state)
 
     async def _restore(self, state: PointState) -> None:
@@ -101,7 +142,9 @@ class SlotCloser:
         if doc["pts"] != state.decode or doc["device"] != state.point.device:
             log.warning("meter_rebound", point=state.point.id, reason="its decode map or device changed")
             state.rebind = True
+        state.renew = doc.get("passport") != passport_doc(state.point.passport)
         state.sn = doc["sn"]
+        state.ratios = device_fields(doc)
         state.chain = self._chain(state, bytes(bind[0][1]).hex())
         rows = await self.ledger.read("SELECT doc FROM boundary WHERE mp=? ORDER BY t DESC LIMIT 1", state.point.id)
         # What was read before is not comparable where the registers are others, and unknown where it was not written:
@@ -113,6 +156,8 @@ class SlotCloser:
             state.chain.last = Boundary(int(last["t"]), int(last["rt"]), why="AGENT_DOWN", tries=0)
             return
         state.chain.last = Boundary.from_doc(last)
+        self.supply.restore(state.point.device, state.chain.last)
+        state.ratios = merged_ratios(state.ratios, state.chain.last.ratios)
         anchor = await self.ledger.read(
             "SELECT doc FROM boundary WHERE mp=? AND t=?", state.point.id, last["anchor"] or 0
         )
@@ -121,32 +166,25 @@ class SlotCloser:
 
     def _chain(self, state: PointState, cfg: str) -> SlotChain:
         late = 3000 if state.port.serial else 1000
-        return SlotChain(self.site.agent.slot_s, late, state.decode, cfg)
+        limit_w = round(WRAP_MARGIN * 1000 * (state.point.passport.nominal_kw or self.site.site.contracted_kw))
+        return SlotChain(self.site.agent.slot_s, late, state.decode, cfg, limit_w)
 
-    async def _bind(self, state: PointState, sn: str | None) -> SlotChain:
-        """Write a ``bind`` record; the chain that follows it."""
-        point, passport = state.point, state.point.passport
-        ratio = {"num": 1, "den": 1}
-        fields = {
-            "device": point.device,
-            "profile": state.port.device.profile.id,
-            "sn": sn,
-            "role": point.role,
-            "owner": point.owner,
-            "boundary": point.boundary,
-            "node": point.node,
-            "inverted": point.inverted,
-            "ct": {"num": passport.ct.num, "den": passport.ct.den} if passport.ct else ratio,
-            "vt": {"num": passport.vt.num, "den": passport.vt.den} if passport.vt else ratio,
-            "ratio_applied_in": passport.ratio_applied_in,
-            "seals": list(passport.seals),
-            "pts": state.decode,
-        }
-        done = await self.ledger.commit(Txn().record(f"mp:{point.id}", "bind", fields), urgent=True)
-        state.sn = sn
-        chain = self._chain(state, done[0].line.hash.hex())
-        if state.chain is not None:
-            chain.last = state.chain.last
+    async def _bind(self, state: PointState, boundary: Boundary, txn: Txn) -> SlotChain:
+        """Commit a transaction with a ``bind`` record at its end; the chain that follows it."""
+        stream = f"mp:{state.point.id}"
+        self._keep(state, boundary, boundary, txn)
+        if state.swap is not None:
+            txn.set_meta(f"swap:{state.point.id}", "")
+        read = tuple(ratio_number(boundary.ratios, which) for which in ("ct", "vt"))
+        if ratio_agrees(state.point.passport, *read) is False:
+            log.error("ratio_not_as_in_passport", point=state.point.id, device=state.point.device, read=boundary.ratios)
+        fields = bind_fields(state.point, state.port.device.profile.id, boundary, state.decode, state.swap)
+        # One transaction: a start in between must never find the new meter under the old meter's bind.
+        done = await self.ledger.commit(txn.record(stream, "bind", fields), urgent=True)
+        state.sn, state.ratios, state.swap = boundary.sn, boundary.ratios, None
+        state.rebind = state.renew = False
+        chain = self._chain(state, done[-1].line.hash.hex())
+        chain.last = chain.anchor = boundary
         return chain
 
     async def run(self) -> None:
@@ -159,17 +197,21 @@ class SlotCloser:
             self.check_clock()
             if not 0 <= self.clock.now_ms() / 1000 - boundary <= window:
                 continue  # the clock was set, or this process did not run: the next boundary tells what was missed
-            async with asyncio.TaskGroup() as group:
-                for state in self.states.values():
-                    group.create_task(self._close(state, boundary, window), name=f"slot-{state.point.id}")
-            self.on_slot(boundary)
+            await self.close_slot(boundary, window)
+
+    async def close_slot(self, boundary: int, window_s: float) -> None:
+        """Read every point for the boundary that is now (epoch s) and record the slots that end there."""
+        async with asyncio.TaskGroup() as group:
+            for state in self.states.values():
+                group.create_task(self._close(state, boundary, window_s), name=f"slot-{state.point.id}")
+        self.on_slot(boundary)
 
     async def _until(self, boundary: int) -> None:
         """Sleep to a boundary in short steps, so that a clock that is set is seen; it may return early then."""
         slot = self.site.agent.slot_s
         left = boundary - self.clock.now_ms() / 1000
         while 0 < left <= slot:
-            await asyncio.sleep(min(left, 1.0))
+            await self.sleep(min(left, 1.0))
             left = boundary - self.clock.now_ms() / 1000
 
     async def _close(self, state: PointState, t: int, window_s: float) -> None:
@@ -212,19 +254,22 @@ class SlotCloser:
             why = WHY.get(read.quality, "TIMEOUT") if read else "TIMEOUT"
             usable = read is not None and read.quality.usable and energy_points(sample.bits, state.decode)
             if usable and sample.at_ms <= deadline * 1000:
-                seen.append(Seen(sample.bits[IMPORT], sample.mono_ns))
+                self.supply.take(sample)
+                seen.append(Seen(sample.bits[IMPORT], sample.mono_ns, _serial(sample)))
                 if self._believed(state, t, seen):
-                    return self._present(state, t, sample, tries)
+                    return await self._with_settings(state, self._present(state, t, sample, tries))
                 why = "DECODE"
             if len(seen) >= UNBELIEVED:
                 log.error("meter_contradicts_itself", point=state.point.id, t=t, bits=[s.bits for s in seen])
                 return self._absent(state, t, why, tries)
-            await asyncio.sleep(RETRY_S if len(seen) < AGREEING else 2 * RETRY_S)
+            await self.sleep(RETRY_S if len(seen) < AGREEING else 2 * RETRY_S)
 
     def _believed(self, state: PointState, t: int, seen: list[Seen]) -> bool:
         chain, passport = state.chain, state.point.passport
         limit_w = round(MARGIN * 1000 * max(self.site.site.contracted_kw, passport.nominal_kw or 0))
-        before = None
+        before, sn = None, seen[-1].sn
+        if state.sn is not None and sn not in {None, state.sn}:
+            return agree(seen, state.decode, limit_w)  # another meter is not believed at its first word
         if chain is not None and not state.rebind:
             before = chain.last if chain.last is not None and chain.last.good else chain.anchor
         if before is not None and IMPORT in before.bits and before.t < t:
@@ -232,91 +277,112 @@ class SlotCloser:
         return agree(seen, state.decode, limit_w)
 
     def _present(self, state: PointState, t: int, sample: Sample, tries: int) -> Boundary:
-        power, serial = sample.readings.get("power_w"), sample.readings.get("serial_number")
+        power_w = whole_number(sample.readings.get("power_w"))
         return Boundary(
             t,
             sample.at_ms,
             {p: b for p, b in sample.bits.items() if p in state.decode},
             tuple((a.hex(), b.hex()) for a, b in sample.frames),
-            str(serial.value) if serial and serial.value is not None else None,
+            _serial(sample),
             tries=tries,
-            power_w=round(power.value) if power and isinstance(power.value, int | float) else None,
+            power_w=None if power_w is None else round(power_w * applied_ratio(state.point.passport)),
+            integral=state.integral.close(sample.mono_ns),
         )
 
+    async def _with_settings(self, state: PointState, boundary: Boundary) -> Boundary:
+        """Ratios and clock are asked for after the registers, so that they make no reading late."""
+        if not state.settings:
+            return boundary
+        sample = await state.port.link.read(
+            state.port.device, state.settings, klass=Klass.VERIFICATION, deadline_s=SETTINGS_S
+        )
+        clock_ms = whole_number(sample.readings.get("clock"))
+        return replace(
+            boundary,
+            ratios=merged_ratios(state.ratios, read_ratios(sample.readings)),
+            mto_ms=None if clock_ms is None else clock_ms - sample.at_ms,
+        )
+
+    def _judge_clock(self, state: PointState, offset_ms: int | None, txn: Txn) -> None:
+        """Record once when the meter's clock begins or ends to be wrong; it is never set from here."""
+        found, was = judge(offset_ms), state.clock
+        if found in {was, ClockState.UNKNOWN}:
+            return
+        state.clock = found
+        if was is ClockState.UNKNOWN and found is ClockState.GOOD:
+            return
+        device = state.point.device
+        log.warning("meter_clock", device=device, state=found.value, offset_ms=offset_ms)
+        fields = {"ev": "meter_clock", "obj": device, "was": was.value, "now": found.value}
+        txn.record("site", "event", fields | {"detail": {"offset_ms": offset_ms}})
+
     def _absent(self, state: PointState, t: int, why: str, tries: int) -> Boundary:
-        dark = self.dark_since.get(state.point.device)
-        if dark is None:
-            return Boundary(t, self.clock.now_ms(), why=why, tries=tries)
-        return Boundary(t, self.clock.now_ms(), why="NO_POWER", tries=tries, sw=dark[0], dark_since_ms=dark[1])
+        state.integral.close(self.clock.mono_ns())
+        return Boundary(t, self.clock.now_ms(), why=why, tries=tries, ratios=state.ratios)
 
     async def _record(self, state: PointState, boundary: Boundary) -> None:
-        if state.chain is None:
-            if not boundary.good:
-                return  # never in service yet: nothing is claimed about it
-            state.chain = await self._bind(state, boundary.sn)
-        if state.chain.last is not None and boundary.t <= state.chain.last.t:
+        txn, chain = Txn(), state.chain
+        self._judge_clock(state, boundary.mto_ms, txn)
+        if chain is None:
+            if boundary.good:  # never in service yet: nothing is claimed about what was before
+                state.chain = await self._bind(state, boundary, txn)
+            return
+        if chain.last is not None and boundary.t <= chain.last.t:
             log.warning("slot_again", point=state.point.id, t=boundary.t)
             return
-        other = boundary.sn is not None and state.sn is not None and boundary.sn != state.sn
-        if boundary.good and (other or state.rebind):
-            await self._swap(state, state.chain, boundary)
-            return
-        await self.ledger.commit(self._txn(state, state.chain, boundary))
+        boundary = self.supply.mark(state.point.device, boundary)
+        broken = self._broken(state, boundary) if boundary.good else None
+        records = chain.close(boundary, missed="CLOCK" if state.stepped else "AGENT_DOWN", broken=broken)
+        for record in records:
+            txn.record(f"mp:{state.point.id}", record.ty, record.fields)
+        if broken is None:
+            self._keep(state, boundary, chain.anchor, txn)
+            await self._go_on(state, chain, boundary, txn)
+        else:
+            log.warning("meter_bound_anew", point=state.point.id, why=broken, was=state.sn, now=boundary.sn)
+            state.chain = await self._bind(state, boundary, txn)
         state.stepped = False
+        state.newest = records[-1] if records else state.newest
+
+    async def _go_on(self, state: PointState, chain: SlotChain, boundary: Boundary, txn: Txn) -> None:
+        """Commit slots of the meter that is bound; a passport that changed is recorded behind them, without a gap."""
+        state.ratios = merged_ratios(state.ratios, boundary.ratios)
+        renew = state.renew and boundary.good
+        if renew:
+            held = replace(boundary, sn=state.sn, ratios=state.ratios)
+            profile = state.port.device.profile.id
+            txn.record(f"mp:{state.point.id}", "bind", bind_fields(state.point, profile, held, state.decode, None))
+        done = await self.ledger.commit(txn)
+        if renew:
+            state.renew, chain.cfg = False, done[-1].line.hash.hex()
+
+    @staticmethod
+    def _broken(state: PointState, boundary: Boundary) -> str | None:
+        """Why this meter has to be bound anew; ``None`` where the one that is bound goes on."""
+        if state.swap is not None or (boundary.sn is not None and state.sn is not None and boundary.sn != state.sn):
+            return "SERIAL_CHANGED"
+        if ratios_differ(state.ratios, boundary.ratios):
+            return "RATIO_CHANGED"
+        return "AGENT_DOWN" if state.rebind else None
 
     def clock_stepped(self) -> None:
         """The wall clock was set: the slot it happened in becomes a gap at every point."""
         for state in self.states.values():
             state.stepped = True
 
-    def _txn(self, state: PointState, chain: SlotChain, boundary: Boundary) -> Txn:
-        txn = Txn()
-        for record in chain.close(boundary, missed="CLOCK" if state.stepped else "AGENT_DOWN"):
-            txn.record(f"mp:{state.point.id}", record.ty, record.fields)
-        txn.run(
-            "INSERT OR REPLACE INTO boundary VALUES (?,?,?,?)",
-            state.point.id,
-            boundary.t,
-            boundary.rt_ms,
-            dumps(boundary.doc() | {"anchor": chain.anchor.t if chain.anchor else None}),
-        )
-        txn.run(
-            "DELETE FROM boundary WHERE mp=? AND t < ? AND t <> ?",
-            state.point.id,
-            boundary.t - KEEP_SLOTS * self.site.agent.slot_s,
-            chain.anchor.t if chain.anchor else 0,
-        )
-        return txn
-
-    async def _swap(self, state: PointState, chain: SlotChain, boundary: Boundary) -> None:
-        """Another meter answers at the same place, or it is read otherwise: the slot is a gap, and it is bound anew."""
-        log.warning("meter_bound_anew", point=state.point.id, was=state.sn, now=boundary.sn, configured=state.rebind)
-        await self.ledger.commit(self._txn(state, chain, boundary))
-        state.chain = await self._bind(state, boundary.sn)
-        state.chain.anchor = boundary
-        state.rebind = False
+    def _keep(self, state: PointState, boundary: Boundary, anchor: Boundary | None, txn: Txn) -> None:
+        """Keep the boundary where the next start finds it, and drop old ones."""
+        mp, anchor_t = state.point.id, anchor.t if anchor else None
+        doc = dumps(boundary.doc() | {"anchor": anchor_t})
+        txn.run("INSERT OR REPLACE INTO boundary VALUES (?,?,?,?)", mp, boundary.t, boundary.rt_ms, doc)
+        oldest = boundary.t - KEEP_SLOTS * self.site.agent.slot_s
+        txn.run("DELETE FROM boundary WHERE mp=? AND t < ? AND t <> ?", mp, oldest, anchor_t or 0)
 
     def watch_supply(self) -> None:
         """Note which meters are dark behind an open switch, and since when. Called on every change of a position."""
-        positions = self.fleet.positions()
-        live = self.graph.energised(positions)
-        now = self.clock.now_ms()
-        supplies = {d.id: d.fed_from for d in self.site.devices if d.kind == "meter"}
-        for device, node in supplies.items():
-            if node is None or node in live:
-                self.dark_since.pop(device, None)
-                continue
-            if device in self.dark_since:
-                continue
-            opened = [
-                s
-                for s in self.graph.upstream_path(node, self.graph.normal_positions())
-                if s in self.graph.switches and not positions.get(s, True)
-            ]
-            seen = [
-                s
-                for s in opened
-                if (st := self.bench.live.switches.get(s)) is not None and st.position is Position.OPEN
-            ]
-            if seen:
-                self.dark_since[device] = (seen[0], now)
+        self.supply.positions_changed(self.fleet.positions())
+
+
+def _serial(sample: Sample) -> str | None:
+    found = sample.readings.get("serial_number")
+    return str(found.value) if found is not None and found.value is not None else None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from site_kit import SiteKit, until
 
-from agent.metering import closer
+from agent.metering import registers
 from wire.records import leaf_hash
 
 
@@ -45,13 +45,13 @@ async def test_slots_up_to_a_new_binding_are_gaps_and_nothing_is_counted_across_
 ) -> None:
     await until_intervals(kit, dict.fromkeys(("M0", "M1"), 1))
     await kit.stop_agent()
-    as_it_is = closer.decode_map
+    as_it_is = registers.decode_map
 
     def changed(point: Any) -> dict[str, Any]:
         found = as_it_is(point)
         return found | {"order": "little"} if point.id == "energy_export_wh" else found
 
-    monkeypatch.setattr(closer, "decode_map", changed)
+    monkeypatch.setattr(registers, "decode_map", changed)
     await kit.start_agent(wait_connected=False)
     app = kit.app
     assert app is not None

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.metering.slots import EXPORT, IMPORT, Boundary, SlotChain, SlotRecord, energy_points
+from agent.metering.slots import EXPORT, IMPORT, Boundary, Drop, SlotChain, SlotRecord, energy_points
 from wire.energy import primary_wh
 from wire.record_types import GAP_REASONS
 
 SLOT = 900
 T0 = 1_790_000_100 // SLOT * SLOT
+FELL = Drop("M0", 100_000, 20_000, 80_000, True)
 DECODE: dict[str, dict[str, Any]] = {
     IMPORT: {"fc": 4, "addr": 72, "words": 2, "order": "big", "enc": "u32", "lsb": {"num": 10, "den": 3}}
 }
@@ -172,7 +173,7 @@ def test_de_energised_is_said_only_where_the_switch_was_open_for_the_whole_slot(
     start: Boundary, dark_since_slot: float, why: str
 ) -> None:
     since = round((T0 + dark_since_slot * SLOT) * 1000)
-    records = close_all([good(0, 10), start, bad(2, "NO_POWER", sw="KM1", dark_since_ms=since)])
+    records = close_all([good(0, 10), start, bad(2, "NO_POWER", sw="KM1", dark_since_ms=since, drop=FELL)])
     assert records[1].fields["why"] == why
     if why == "DE_ENERGISED":
         assert records[1].fields["sw"] == "KM1"
