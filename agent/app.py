@@ -30,6 +30,7 @@ from agent.inbox import Inbox
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
 from agent.metering.closer import SlotCloser
+from agent.metering.exchange import Exchange
 from agent.outbox import BulkOutbox
 from agent.register import Register
 from agent.reports import Reports
@@ -39,6 +40,7 @@ from agent.uplink.uplink import Facts, Uplink
 from config.check import Profiles, check
 from config.graph import Graph
 from config.site import Site
+from drivers.modbus.learned_file import LearnedFile
 from drivers.snmp.session import SnmpSession
 from wire.keys import SigningKey, VerifyKey
 from wire.messages import Progress
@@ -150,13 +152,14 @@ class AgentApp:
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
         try:
-            await self.bench.read_switches()
+            await asyncio.gather(self.bench.read_switches(), self.bench.read_settings())
             await self.engine.recover()
         finally:
             for task in links:
                 task.cancel()
             await asyncio.gather(*links, return_exceptions=True)
         await self.closer.prepare()
+        self.exchange.load()
         high_water = int(self.ledger.meta("high_water") or 0)
         if self.clock.now_ms() < high_water - STEP_MS:
             self._clock_stepped(Step(high_water, self.clock.now_ms()))
@@ -215,7 +218,14 @@ class AgentApp:
         site, clock = self.site, self.clock
         self.graph = Graph(site)
         self.live = LiveState(site, clock)
-        self.bench: Bench = build(site, self.live, clock, base=self._base, snmp=snmp)
+        self.bench: Bench = build(
+            site,
+            self.live,
+            clock,
+            base=self._base,
+            snmp=snmp,
+            learned=LearnedFile(self._state_dir / "learned.json"),
+        )
         self.bench.on_miner = lambda machine: self.batcher.take_miner(machine, self.live.miners[machine])
         self.trusted = TrustedTime(clock, int(self.ledger.meta("high_water") or 0))
         self.register = Register(site.site.id, self._registrar, self.ledger, self.trusted)
@@ -230,6 +240,7 @@ class AgentApp:
             self._check,
             lambda profile: self.bench.profile_versions.get(profile, "unknown"),
         )
+        self.gates.unsafe = self.bench.why_unsafe
         self.gates.load()
         outputs = {s: port for s, port in self.bench.switches.items() if self.gates.switches[s].control is not None}
         self.fleet = Fleet(site, self.graph, self.live, self.gates, self.journal, clock, self.bench.machines, outputs)
@@ -266,9 +277,9 @@ class AgentApp:
         self.closer.check_clock = self.engine.check_clock = self._check_clock
         self.events = Events(site, self.ledger, self.live, self.gates, self.engine, self.closer, self.batcher)
         self.events.listen()
-        self.bench.on_foreign_write = self.events.foreign_write
-        self.bench.on_saon = self.events.saon
-        self.inbox = Inbox(self._state_dir, self.gates, lambda: self.register.document)
+        self.events.hear(self.bench)
+        self.exchange = Exchange(site, self.ledger, self.gates, self.closer)
+        self.inbox = Inbox(self._state_dir, self.gates, lambda: self.register.document, self.exchange.take)
         self.checkpointer = Checkpointer(
             site.site.id,
             self.ledger,

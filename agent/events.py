@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
+from agent.acquisition import Bench
 from agent.curtailment.engine import Engine
 from agent.curtailment.gates import Gates
 from agent.errors import LedgerError
@@ -18,6 +20,7 @@ from agent.metering.closer import SlotCloser
 from agent.telemetry import Batcher
 from config.site import Site
 from drivers.capabilities import Sample, SwitchState
+from drivers.modbus.events import LinkEvent
 
 log = structlog.get_logger()
 
@@ -39,6 +42,40 @@ class Events:
         """Hear of samples and positions."""
         self.live.on_sample(self.sampled)
         self.live.on_switch(self.switched)
+
+    def hear(self, bench: Bench) -> None:
+        """Hear of what the drivers notice; САОН counts go on from where the last run left them."""
+        bench.on_foreign_write = self.foreign_write
+        bench.on_foreign_move = self.foreign_move
+        bench.on_settings = self.settings
+        bench.on_link = self.link
+        bench.on_saon = self.saon
+        for name, count in json.loads(self.ledger.meta("saon_counts") or "[]"):
+            feeder, _, stage = name.rpartition("/")
+            bench.saon_counts[feeder, int(stage)] = int(count)
+        bench.on_saon_count = lambda *_: self.spawn(self._keep_saon_counts(bench))
+
+    async def _keep_saon_counts(self, bench: Bench) -> None:
+        counts = [[f"{feeder}/{stage}", count] for (feeder, stage), count in sorted(bench.saon_counts.items())]
+        await self.ledger.commit(Txn().set_meta("saon_counts", json.dumps(counts)), urgent=True)
+
+    def foreign_move(self, switch: str, was: str, now: str) -> None:
+        """A switch moved that nobody here commanded: protection, АВР, a person, another master."""
+        log.error("foreign_move", switch=switch, was=was, now=now)
+        self.record({"ev": "foreign_move", "obj": switch, "was": was, "now": now})
+        self.engine.wake.set()
+
+    def settings(self, device: str, why: str | None) -> None:
+        """A module's watchdog and safe-state settings became wrong, unread, or good again."""
+        now = "good" if why is None else "not_good"
+        self.record({"ev": "safe_state", "obj": device, "now": now, "detail": {"why": (why or "")[:500]}})
+
+    def link(self, event: LinkEvent) -> None:
+        """A second master began to ask on a line, or fell silent: two masters on one bus spoil each other's answers."""
+        now = "heard" if event.now else "silent"
+        log.error("second_master", link=event.link, now=now, frames=event.foreign_frames)
+        detail = {"frames": event.foreign_frames, "frame": event.frame[:64].hex()}
+        self.record({"ev": event.name, "obj": event.link, "now": now, "detail": detail})
 
     def sampled(self, sample: Sample) -> None:
         """A device was read."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 
 from config.problems import Problem, SourceMap
-from config.rules import cooling, networks, outputs, references, supply, switches, topology
+from config.rules import cooling, networks, outputs, passports, references, supply, switches, topology
 from config.rules import site as site_rules
 from config.rules.facts import Facts, ProfileFacts, Profiles
 from config.rules.outputs import Output
@@ -45,12 +46,19 @@ class CheckResult:
         return tuple(problem for problem in self.problems if problem.severity == "warning")
 
 
-def check(site: Site, *, source: SourceMap | None = None, profiles: Profiles | None = None) -> CheckResult:
+def check(
+    site: Site,
+    *,
+    source: SourceMap | None = None,
+    profiles: Profiles | None = None,
+    today: date | None = None,
+) -> CheckResult:
     """Check a site.
 
     Args:
         source: lines of the file, from :func:`config.loader.read_site`; without it problems name places, not lines.
         profiles: profile id → facts or None; without it profiles and their terminals are not checked.
+        today: the day in Kazakhstan; without it nothing is said about papers that end.
     """
     facts = Facts(site, source or SourceMap(), profiles)
     problems = [*references.duplicates(facts), *references.references(facts), *networks.subnets(facts)]
@@ -60,6 +68,8 @@ def check(site: Site, *, source: SourceMap | None = None, profiles: Profiles | N
         return CheckResult(_ordered(problems), ())
     found, verdicts = outputs.judge(facts)
     problems += [*found, *_rest(facts)]
+    if today is not None:
+        problems += passports.dates(facts, today)
     return CheckResult(_ordered(problems), tuple(verdicts))
 
 
@@ -67,12 +77,15 @@ def _rest(facts: Facts) -> Iterator[Problem]:
     yield from topology.never_live(facts)
     yield from switches.closing(facts)
     yield from switches.terminals(facts)
+    yield from switches.counters(facts)
+    yield from switches.options(facts)
     yield from switches.saon(facts)
     yield from outputs.together(facts)
     yield from outputs.hints(facts)
     yield from networks.urls(facts)
     yield from networks.masters(facts)
     yield from networks.profiles(facts)
+    yield from networks.meters(facts)
     yield from networks.simulation_networks(facts)
     yield from cooling.loops(facts)
     yield from cooling.miners(facts)
@@ -81,6 +94,7 @@ def _rest(facts: Facts) -> Iterator[Problem]:
     yield from site_rules.reachable(facts)
     yield from site_rules.agent(facts)
     yield from site_rules.measured(facts)
+    yield from passports.transformers(facts)
 
 
 def _ordered(problems: list[Problem]) -> tuple[Problem, ...]:

@@ -40,5 +40,5 @@ def _wiring(switch: Switch) -> list[Control | Input]:
     found: list[Control | Input] = [] if switch.control is None else [switch.control]
     if switch.position is not None:
         found += [switch.position.open, switch.position.closed]
-    found += [value for value in switch.readiness.__dict__.values() if value is not None]
+    found += [item for _, item in switch.readiness.wired()]
     return found

@@ -6,9 +6,10 @@ switch may be an output is not written here: it is computed (:mod:`config.graph`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from config.base import Id, Kilowatt, Model, Seconds
 
@@ -70,6 +71,19 @@ class Input(Model):
     inverted: bool = False
 
 
+def _one_or_more(value: object) -> object:
+    """One input stands for a list of one."""
+    return value if value is None or isinstance(value, list | tuple) else [value]
+
+
+Inputs = Annotated[
+    tuple[Input, ...],
+    Field(min_length=1, max_length=8),
+    BeforeValidator(_one_or_more, json_schema_input_type=Input | tuple[Input, ...]),
+]
+"""One input, or several of which the worst counts."""
+
+
 class Control(Model):
     """How a switch is driven. A pulse is always timed by the device, never by two writes of software."""
 
@@ -90,15 +104,28 @@ class PositionInputs(Model):
 
 
 class Readiness(Model):
-    """Points that say whether the switch would really move; each optional."""
+    """Points that say whether the switch would really move; each optional.
 
-    remote: Input | None = None
-    lockout: Input | None = None
-    protection_trip: Input | None = None
-    trip_circuit_ok: Input | None = None
-    spring_charged: Input | None = None
-    control_voltage_ok: Input | None = None
-    service_position: Input | None = None
+    Where a point is wired to several inputs (two protection relays, two trip coils) it is bad as soon as one is bad,
+    and good only when all are known to be good.
+    """
+
+    remote: Inputs | None = None
+    lockout: Inputs | None = None
+    protection_trip: Inputs | None = None
+    trip_circuit_ok: Inputs | None = None
+    spring_charged: Inputs | None = None
+    control_voltage_ok: Inputs | None = None
+    service_position: Inputs | None = None
+    trips_total: Input | None = None
+    """Input whose counter, in the module, counts the operations of the switch."""
+
+    def wired(self) -> Iterator[tuple[str, Input]]:
+        """All inputs that are wired, with the point each belongs to."""
+        for name in type(self).model_fields:
+            found: Input | tuple[Input, ...] | None = getattr(self, name)
+            for item in (found,) if isinstance(found, Input) else found or ():
+                yield name, item
 
 
 class SaonStage(Model):
@@ -107,8 +134,10 @@ class SaonStage(Model):
     stage: int = Field(ge=1, le=32)
     state: Literal["in", "out", "blocked"] = "in"
     operated: Input | None = None
-    """Must be latched, counted or time-stamped by the device: a polled momentary contact misses 100 ms."""
-    operated_by: Literal["latched", "counter", "timestamped", "polled"] = "latched"
+    """What keeps a contact of 100 ms until it is read: a polled momentary contact is missed."""
+    operated_by: Literal["latched", "counter", "timestamped", "polled"] | None = None
+    """``latched``: a latching relay stands before the input, or the module latches it. ``counter``: the module counts.
+    Not given: as the module's profile says; refused where that keeps nothing."""
 
 
 class Switch(NodeBase):

@@ -76,6 +76,10 @@ class SwitchState:
     protection_trip: bool | None = None
     trip_circuit_ok: bool | None = None
     spring_charged: bool | None = None
+    control_voltage_ok: bool | None = None
+    service_position: bool | None = None
+    trips_total: int | None = None
+    """Operations counted by the device, where a counting input is wired for them."""
     detail: str | None = None
 
 

@@ -17,7 +17,9 @@ aux_lies            switch                     ``shows``: open, closed, moving o
 reclose             switch                     ``after_s``, ``times``: АПВ closes it again after an opening
 local               switch                     the selector stands in Local: coils are not obeyed
 trip_circuit        switch                     the trip circuit is broken
+withdrawn           switch                     the truck is out of its service position
 swapped             relay                      ``first``, ``second``: the wires of two outputs are exchanged
+setting             relay                      ``name``, ``value``: a setting that is read back holds this raw number
 refuses_sleep       machine or group           it says yes and goes on mining
 wakes_itself        machine or group           ``after_s``: mines again that long after falling asleep
 silent, half_open,  machine or group           what its server does (:mod:`simulator.devices.asic`)
@@ -27,8 +29,11 @@ blackout            grid connection or ``*``   no voltage until cleared
 ==================  =========================  ===================================================================
 
 Actions: ``open`` and ``close`` (a person at the panel), ``trip`` (protection; ``lockout``), ``reset``, ``saon`` (САОН
-opens the feeder, its contact is made for a tenth of a second), ``write`` (somebody else moves an ``output`` of a relay
-module to ``level``), ``load`` (``share`` of its rating that a load draws), ``generation`` (``power_w`` of a generator).
+opens the feeder, its contact is made for ``contact_s``, a tenth of a second), ``saon_reset`` (a person resets the
+latching relay before the input), ``write`` (somebody else moves an ``output`` of a relay
+module to ``level``), ``exchange`` (another meter is put in: ``serial``, ``reading_wh`` of its import register),
+``counter_reset`` (a meter's energy registers are set to 0), ``load`` (``share`` of its rating that a load draws),
+``generation`` (``power_w`` of a generator).
 """
 
 from __future__ import annotations
@@ -41,15 +46,28 @@ from drivers.capabilities import Position
 from simulator.machine import Machine
 from simulator.plant import Plant
 from simulator.registers import Value
+from simulator.relays import SAON_CONTACT_S
 from simulator.switchgear import SwitchBody
 
 Parameter = float | int | str | bool | None
 
 DEVICE_KINDS = ("dead", "slow", "exception", "nonsense", "frozen")
-SWITCH_KINDS = ("welded", "stuck_open", "aux_lies", "reclose", "local", "trip_circuit")
+SWITCH_KINDS = ("welded", "stuck_open", "aux_lies", "reclose", "local", "trip_circuit", "withdrawn")
 MACHINE_KINDS = ("refuses_sleep", "wakes_itself")
 SERVER_KINDS = ("dead", "silent", "slow", "half_open", "garbage", "http_down")
-ACTIONS = ("open", "close", "trip", "reset", "saon", "write", "load", "generation")
+ACTIONS = (
+    "open",
+    "close",
+    "trip",
+    "reset",
+    "saon",
+    "saon_reset",
+    "write",
+    "exchange",
+    "counter_reset",
+    "load",
+    "generation",
+)
 
 
 class FaultError(ValueError):
@@ -153,6 +171,8 @@ class Faults:
         elif target in self.plant.relays and kind == "swapped":
             if on or given:
                 self.plant.relays[target].swap(_text(given, "first"), _text(given, "second"))
+        elif target in self.plant.relays and kind == "setting":
+            self._setting_fault(target, on, given)
         elif target in self.devices and kind in DEVICE_KINDS:
             self._device_fault(target, kind, on, given)
         elif target in self._links and kind == "dead":
@@ -164,8 +184,15 @@ class Faults:
             raise FaultError(
                 f"fault {kind!r} on {target!r}: no such kind for such a target; devices {', '.join(DEVICE_KINDS)}; "
                 f"switches {', '.join(SWITCH_KINDS)}; machines {', '.join((*MACHINE_KINDS, *SERVER_KINDS))}; "
-                "relays swapped; grid connections blackout"
+                "relays swapped, setting; grid connections blackout"
             )
+
+    def _setting_fault(self, relay: str, on: bool, given: Mapping[str, Parameter]) -> None:
+        settings = self.plant.relays[relay].settings
+        if on:
+            settings[_text(given, "name")] = int(_number(given, "value", 0, 0xFFFF))
+        else:
+            settings.pop(_text(given, "name"), None)
 
     def _blackout(self, target: str, on: bool) -> None:
         sources = [n.id for n in self.plant.site.nodes if isinstance(n, GridConnection)]
@@ -206,6 +233,8 @@ class Faults:
                 switch.faults.reclose_times = int(_number(given, "times", 1, 1000, 1)) if on else 0
             case "local":
                 switch.faults.local = on
+            case "withdrawn":
+                switch.faults.withdrawn = on
             case _:
                 switch.faults.trip_circuit_broken = on
 
@@ -226,6 +255,23 @@ class Faults:
             return self.plant.machines_of_group[target]
         raise FaultError(f"fault {kind!r}: saw target {target!r}, expected a machine (group/number) or a miner group")
 
+    def _exchange(self, kind: str, target: str, given: Mapping[str, Parameter]) -> None:
+        measured = [r for r in self.plant.registers.values() if r.point.device == target]
+        if not measured:
+            raise FaultError(f"{kind}: saw {target!r}, expected a meter that measures a metering point")
+        reading_wh = _number(given, "reading_wh", 0.0, 1e15, 0.0) if kind == "exchange" else 0.0
+        for registers in measured:
+            for energy in (
+                registers.imported,
+                registers.exported,
+                registers.reactive_imported,
+                registers.reactive_exported,
+            ):
+                energy.opening = energy.added = 0.0
+            registers.imported.opening = reading_wh
+            if kind == "exchange":
+                registers.serial_number = _text(given, "serial")
+
     def _act(self, kind: str, target: str, given: Mapping[str, Parameter]) -> None:
         plant = self.plant
         if kind == "write":
@@ -233,6 +279,8 @@ class Faults:
             if relay is None:
                 raise FaultError(f"write: saw {target!r}, expected a relay device ({', '.join(plant.relays)})")
             relay.set_output(_text(given, "output"), bool(given.get("level", True)), plant.now_s)
+        elif kind in {"exchange", "counter_reset"}:
+            self._exchange(kind, target, given)
         elif kind == "load":
             if target not in plant.loads:
                 raise FaultError(f"load: saw {target!r}, expected a load node")
@@ -250,8 +298,15 @@ class Faults:
         elif kind == "reset":
             plant.switches[target].reset()
         else:
-            plant.switches[target].drive(False, plant.now_s, deliberate=False)
-            plant.wiring.saon_operated(target, plant.now_s)
+            self._saon(kind, target, given)
+
+    def _saon(self, kind: str, switch: str, given: Mapping[str, Parameter]) -> None:
+        plant = self.plant
+        if kind == "saon_reset":
+            plant.wiring.saon_reset(switch)
+            return
+        plant.switches[switch].drive(False, plant.now_s, deliberate=False)
+        plant.wiring.saon_operated(switch, plant.now_s, _number(given, "contact_s", 0.01, 60.0, SAON_CONTACT_S))
 
 
 def _number(given: Mapping[str, Parameter], name: str, low: float, high: float, default: float | None = None) -> float:
@@ -264,7 +319,7 @@ def _number(given: Mapping[str, Parameter], name: str, low: float, high: float, 
 def _text(given: Mapping[str, Parameter], name: str) -> str:
     value = given.get(name)
     if not isinstance(value, str) or not value:
-        raise FaultError(f"{name}: saw {value!r}, expected the id of an output")
+        raise FaultError(f"{name}: saw {value!r}, expected a name")
     return value
 
 

@@ -15,7 +15,7 @@ from config.site import Site
 from simulator.switchgear import SwitchBody, coil_for
 
 SAON_CONTACT_S = 0.1
-"""A САОН trip contact is made for about a tenth of a second (field practice, P10)."""
+"""A САОН trip contact is made for about a tenth of a second."""
 
 Level = Callable[[], bool]
 
@@ -35,6 +35,8 @@ class RelayBody:
     remembers: bool = False
     """Puts outputs back as they were after a loss of its own supply; default is off."""
     powered: bool = True
+    settings: dict[str, int] = field(default_factory=dict)
+    """Raw contents of settings that are not as its profile expects them."""
     _kept: dict[str, bool] = field(default_factory=dict)
 
     def set_output(self, output: str, level: bool, now_s: float) -> None:
@@ -98,6 +100,9 @@ class Wiring:
         self._levels: dict[tuple[str, str], Level] = {}
         self._saon: dict[str, list[tuple[str, str]]] = {}
         self._saon_until_s: dict[tuple[str, str], float] = {}
+        self._latching: set[tuple[str, str]] = set()
+        """САОН inputs behind a latching relay: the contact stays made until a person resets it."""
+        self._trips: dict[tuple[str, str], SwitchBody] = {}
         self.saon_counts: dict[tuple[str, str], int] = {}
         self.now_s = 0.0
         for node in site.nodes:
@@ -113,11 +118,22 @@ class Wiring:
         found = self._levels.get((device, input_id))
         return found() if found is not None else False
 
-    def saon_operated(self, switch: str, now_s: float) -> None:
+    def saon_operated(self, switch: str, now_s: float, contact_s: float = SAON_CONTACT_S) -> None:
         """The САОН relay's contact is made for a tenth of a second."""
         for key in self._saon.get(switch, ()):
-            self._saon_until_s[key] = now_s + SAON_CONTACT_S
+            self._saon_until_s[key] = float("inf") if key in self._latching else now_s + contact_s
             self.saon_counts[key] = self.saon_counts.get(key, 0) + 1
+
+    def saon_reset(self, switch: str) -> None:
+        """A person resets the latching relays of a feeder."""
+        for key in self._saon.get(switch, ()):
+            if key in self._latching:
+                self._saon_until_s.pop(key, None)
+
+    def count(self, device: str, input_id: str) -> int:
+        """Contacts that a counting input has seen: САОН operations, or openings of the switch it is wired to."""
+        body = self._trips.get((device, input_id))
+        return self.saon_counts.get((device, input_id), 0) if body is None else body.openings
 
     def _wire_outputs(self, node: Switch, body: SwitchBody) -> None:
         control = node.control
@@ -134,19 +150,27 @@ class Wiring:
         if node.position is not None:
             self._contact(node.position.open, lambda: body.aux()[0])
             self._contact(node.position.closed, lambda: body.aux()[1])
-        ready = node.readiness
         supply = node.control.device if node.control is not None else ""
-        self._contact(ready.remote, lambda: not body.faults.local)
-        self._contact(ready.lockout, lambda: body.lockout)
-        self._contact(ready.protection_trip, lambda: body.protection_trip)
-        self._contact(ready.trip_circuit_ok, lambda: not body.faults.trip_circuit_broken)
-        self._contact(ready.spring_charged, lambda: body.spring_charged(self.now_s))
-        self._contact(ready.control_voltage_ok, lambda: has_power(supply))
-        self._contact(ready.service_position, lambda: True)
+        levels: dict[str, Level] = {
+            "remote": lambda: not body.faults.local,
+            "lockout": lambda: body.lockout,
+            "protection_trip": lambda: body.protection_trip,
+            "trip_circuit_ok": lambda: not body.faults.trip_circuit_broken,
+            "spring_charged": lambda: body.spring_charged(self.now_s),
+            "control_voltage_ok": lambda: has_power(supply),
+            "service_position": lambda: not body.faults.withdrawn,
+            "trips_total": lambda: False,
+        }
+        for name, wire in node.readiness.wired():
+            self._contact(wire, levels[name])
+            if name == "trips_total":
+                self._trips[wire.device, wire.input] = body
         for stage in node.saon:
             if stage.operated is not None:
                 key = (stage.operated.device, stage.operated.input)
                 self._saon.setdefault(node.id, []).append(key)
+                if stage.operated_by == "latched":
+                    self._latching.add(key)
                 self._contact(stage.operated, self._saon_contact(key))
 
     def _saon_contact(self, key: tuple[str, str]) -> Level:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,7 +21,7 @@ from config.site import Site
 from drivers.modbus.url import parse_url
 from drivers.profiles.loader import load_profile
 from drivers.profiles.model import MeterProfile, RelayProfile
-from drivers.snmp.credentials import Community, credentials_from_text
+from drivers.snmp.credentials import Community, User, credentials_from_text
 from drivers.snmp.profile import load_pdu_profile
 from simulator.adapters import PlantMachine, PlantPdu
 from simulator.devices.asic import AsicServer, LuxosMiner, StockAntminer
@@ -224,7 +225,7 @@ class SimulatedSite:
                 level=lambda input_id: self.plant.wiring.level(device.id, input_id),
                 now_s=self.now,
                 pulse_s=self._pulse_settings(device.id),
-                counts=lambda input_id: self.plant.wiring.saon_counts.get((device.id, input_id), 0),
+                counts=lambda input_id: self.plant.wiring.count(device.id, input_id),
                 faults=faults,
                 moved=self._changed,
             )
@@ -251,13 +252,14 @@ class SimulatedSite:
         device = devices[0]
         host, port = host_port(link.url, 161)
         model = PlantPdu(self.plant, device, self.faults.devices[device.id], self._changed)
-        read, write = self._communities(device)
+        read, write, users = self._snmp_secrets(device)
         agent = SnmpPduAgent(
             load_pdu_profile(device.profile),
             model,
             model.outlets,
             read_community=read,
             write_community=write,
+            users=users,
             serial_number=device.serial_number or f"SIM-{device.id}"[:32],
         )
         port = 0 if self._ephemeral else port
@@ -333,18 +335,23 @@ class SimulatedSite:
         user, password = self._secret(group.credentials)
         return user or "root", password or "root"
 
-    def _communities(self, device: Device) -> tuple[str, str]:
+    def _snmp_secrets(self, device: Device) -> tuple[str, str, dict[User, bool]]:
+        """Communities to read and to write, and the users of version 3 with whether each may write."""
         _, text = self._secret(device.credentials)
         if not text:
-            return "public", "private"
+            return "public", "private", {}
         try:
             found = credentials_from_text(text)
         except ValueError as error:
             raise SimulationError(f"device {device.id}: {error}") from error
-        if not isinstance(found.read, Community):
-            raise SimulationError(f"device {device.id}: SNMP version 3 cannot be simulated; give a community of v2c")
-        write = found.write.name if isinstance(found.write, Community) else "private"
-        return found.read.name, write
+        if isinstance(found.read, Community):
+            write = found.write.name if isinstance(found.write, Community) else "private"
+            return found.read.name, write, {}
+        users = {found.read: False}
+        if isinstance(found.write, User):
+            users[found.write] = True
+        # Nobody knows these communities: such a device answers its users only.
+        return secrets.token_hex(8), secrets.token_hex(8), users
 
 
 def _server_family(group: MinerGroup) -> str | None:

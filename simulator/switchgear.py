@@ -31,6 +31,8 @@ class SwitchFaults:
     """The selector stands in Local: coils are not obeyed."""
     trip_circuit_broken: bool = False
     """The trip coil's circuit is broken, and its supervision says so."""
+    withdrawn: bool = False
+    """The truck is out of its service position, and its contact says so."""
 
 
 @dataclass(slots=True)
@@ -49,6 +51,7 @@ class SwitchBody:
     opened_s: float | None = None
     faults: SwitchFaults = field(default_factory=SwitchFaults)
     operations: int = 0
+    openings: int = 0
     _target: bool | None = None
     _target_s: float = 0.0
     _spring_s: float = float("-inf")
@@ -130,6 +133,7 @@ class SwitchBody:
                     self._spring_s = self._target_s + self.latencies.spring.charge_s.value
             else:
                 self.opened_s = self._target_s
+                self.openings += changed
         if (
             self._reclose_pending()
             and self.opened_s is not None

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 
+from agent.acquisition.meters import MeterPort, meter_port
+from agent.acquisition.switching import (
+    SaonInput,
+    WatchedSwitch,
+    outlet_number,
+    pdu_of,
+    relay_of,
+    rose,
+    saon_inputs,
+    switch_of,
+)
 from agent.clock import Clock
 from agent.curtailment.fleet import KnownMachine
 from agent.errors import AgentError
 from agent.live import LiveState
 from config.addresses import machines
 from config.devices import Device, MinerGroup
-from config.nodes import Input
 from config.nodes import Switch as SwitchNode
 from config.site import Site
 from drivers.asic.credentials import Credentials, load_credentials
@@ -28,40 +36,28 @@ from drivers.asic.fleet import Machine as PolledMachine
 from drivers.asic.identify import driver_for
 from drivers.asic.timing import Timeouts
 from drivers.cancellation import cancel_was_lost
-from drivers.capabilities import MinerStatus, Position, Sleeper, Switch, SwitchState
+from drivers.capabilities import MinerStatus, Sleeper, Switch
 from drivers.errors import ProfileError
-from drivers.modbus.link import ModbusLink, Subscription
-from drivers.modbus.meter import MeterDevice
-from drivers.modbus.relay import InputRef, RelayDevice, RelayImage, RelaySwitch
+from drivers.modbus.events import LinkEvent
+from drivers.modbus.learned import LearnedRanges
+from drivers.modbus.link import ModbusLink
+from drivers.modbus.relay import RelayDevice, RelayImage
 from drivers.profiles.loader import load_profile
 from drivers.profiles.model import MeterProfile, RelayProfile
-from drivers.snmp.credentials import credentials_from_text
 from drivers.snmp.pdu import SnmpPdu
 from drivers.snmp.profile import load_pdu_profile
 from drivers.snmp.session import SnmpSession
-from wire.points import COUNTERS
 from wire.quality import Quality
+
+__all__ = ["Bench", "MeterPort", "build"]
 
 log = structlog.get_logger()
 
 SWITCH_PERIOD_S = 1.0
-READY = ("remote", "lockout", "protection_trip", "trip_circuit_ok", "spring_charged")
+SETTINGS_PERIOD_S = 60.0
+SETTINGS_RETRY_S = 5.0
+"""Wrong or unread settings are looked at more often: somebody is probably at work on them."""
 FAST = ("power_w", "power_l1_w", "power_l2_w", "power_l3_w", "frequency_hz", "voltage_l1_n_v", "current_l1_a")
-ONCE = frozenset({"serial_number", "ct_ratio", "vt_ratio"})
-
-
-@dataclass(slots=True)
-class MeterPort:
-    """One meter: its device, its link, what is polled, and the subscription."""
-
-    device: MeterDevice
-    link: ModbusLink
-    points: tuple[str, ...]
-    energy: tuple[str, ...]
-    period_s: float
-    serial: bool
-    """True on a serial line: boundary readings may be 3 s late."""
-    subscription: Subscription | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +91,34 @@ class Bench:
     snmp: SnmpSession | None = None
     on_foreign_write: Callable[[str, str, bool, bool], None] = lambda *_: None
     on_miner: Callable[[str], None] = lambda _machine: None
+    on_link: Callable[[LinkEvent], None] = lambda _event: None
+    """A second master began to ask on a link, or has not been heard for long."""
+    on_foreign_move: Callable[[str, str, str], None] = lambda *_: None
+    """(switch, was, now): a switch moved and we had not commanded it."""
+    on_settings: Callable[[str, str | None], None] = lambda *_: None
+    """(relay, why not): its safe-state settings became wrong, unread, or good again (``None``)."""
     on_saon: Callable[[str, int, bool], None] = lambda *_: None
-    saon_inputs: dict[str, list[tuple[str, int, Input]]] = field(default_factory=dict)
-    """Relay → (feeder, stage, latched input): САОН is read here and driven nowhere."""
+    saon_inputs: dict[str, list[SaonInput]] = field(default_factory=dict)
+    """By relay: САОН is read here and driven nowhere."""
     saon: dict[tuple[str, int], bool | None] = field(default_factory=dict)
-    """(feeder, stage) → operated; ``None`` where the input could not be read."""
+    """(feeder, stage) → operated; ``None`` where the input could not be read. A counted stage stays operated."""
+    saon_counts: dict[tuple[str, int], int] = field(default_factory=dict)
+    """(feeder, stage) → count last seen. Filled in before the start, it tells operations while the agent was away."""
+    _latched: dict[tuple[str, int], bool] = field(default_factory=dict)
+    on_saon_count: Callable[[str, int, int], None] = lambda *_: None
+    """(feeder, stage, count): a new count, to be kept over a restart."""
 
     def start(self, group: asyncio.TaskGroup, busy: Callable[[], bool]) -> None:
         """Start all workers in a task group."""
         for link in self.links.values():
             group.create_task(link.run(), name=f"link-{link.name}")
         for port in self.meters.values():
-            port.subscription = port.link.poll(port.device, port.points, port.period_s, self.live.put_sample)
+            port.poll(self.live.put_sample)
+            if not port.found:
+                group.create_task(port.find_later(self.live.put_sample), name=f"find-{port.device.id}")
         for relay in self.relays.values():
             relay.watch(SWITCH_PERIOD_S, self._foreign(relay.id), self._saon_reader(relay.id))
+            group.create_task(self._poll_settings(relay), name=f"settings-{relay.id}")
         for poller in self.pollers:
             group.create_task(poller.run(), name="asic-fleet")
         for pdu in self.pdus.values():
@@ -117,20 +127,80 @@ class Bench:
             group.create_task(self._poll_switch(name, switch), name=f"switch-{name}")
         group.create_task(self._pace(busy), name="pace")
 
+    def link_event(self, event: LinkEvent) -> None:
+        """Pass on what a link tells to whoever listens by then."""
+        self.on_link(event)
+
     def _foreign(self, device: str) -> Callable[[str, bool, bool], None]:
         return lambda output, was, now: self.on_foreign_write(device, output, was, now)
 
+    def _moved(self, switch: str, was: str, now: str) -> None:
+        self.on_foreign_move(switch, was, now)
+
     def _saon_reader(self, relay: str) -> Callable[[RelayImage], None]:
         def take(image: RelayImage) -> None:
-            for feeder, stage, ref in self.saon_inputs.get(relay, ()):
-                seen = image.inputs.get(ref.input)
-                operated = None if seen is None else seen is not ref.inverted
-                was = self.saon.get((feeder, stage))
-                self.saon[feeder, stage] = operated
-                if operated is not None and operated is not bool(was):
-                    self.on_saon(feeder, stage, operated)
+            for found in self.saon_inputs.get(relay, ()):
+                (self._take_count if found.kept == "counter" else self._take_latched)(found, image)
 
         return take
+
+    def _take_latched(self, found: SaonInput, image: RelayImage) -> None:
+        key = (found.feeder, found.stage)
+        seen = image.inputs.get(found.input)
+        operated = None if seen is None else seen is not found.inverted
+        self.saon[key] = operated
+        # Compared with what was last known, so that a reading that failed in between tells no operation twice.
+        if operated is not None and operated is not self._latched.get(key, False):
+            self._latched[key] = operated
+            self.on_saon(*key, operated)
+
+    def _take_count(self, found: SaonInput, image: RelayImage) -> None:
+        key = (found.feeder, found.stage)
+        count = image.counters.get(found.input)
+        if count is None:
+            if self.saon.get(key, False) is False:
+                self.saon[key] = None  # an operation that was seen stays seen
+            return
+        before = self.saon_counts.get(key)
+        if count != before:
+            self.saon_counts[key] = count
+            self.on_saon_count(*key, count)
+        if rose(before, count):
+            self.saon[key] = True
+            self.on_saon(*key, True)
+        elif not self.saon.get(key):
+            self.saon[key] = False
+
+    def why_unsafe(self, switch_id: str) -> str | None:
+        """Why the device that drives this output must not be armed; ``None`` where nothing speaks against it.
+
+        A relay's watchdog and safe-state settings have to be read, and as its profile and the site file demand.
+        """
+        node = next((n for n in self.site.nodes if isinstance(n, SwitchNode) and n.id == switch_id), None)
+        if node is None or node.control is None:
+            return f"{switch_id} is no output"
+        pdu = self.pdus.get(node.control.device)
+        if pdu is not None:
+            return pdu.why_not_switched(outlet_number(node.control.output))
+        return self.relays[node.control.device].safe_state().why
+
+    async def read_settings(self) -> None:
+        """Read every relay's safe-state settings once (start-up: an output is relied on only with them)."""
+        await asyncio.gather(*(relay.read_settings() for relay in self.relays.values()))
+
+    async def _poll_settings(self, relay: RelayDevice) -> None:
+        told: str | None = None
+        while not cancel_was_lost():
+            await relay.read_settings()
+            why = relay.safe_state().why
+            if why != told:
+                told = why
+                if why is None:
+                    log.info("relay_settings_good", device=relay.id)
+                else:
+                    log.error("relay_settings_wrong", device=relay.id, why=why)
+                self.on_settings(relay.id, why)
+            await asyncio.sleep(SETTINGS_PERIOD_S if why is None else SETTINGS_RETRY_S)
 
     async def _pace(self, busy: Callable[[], bool]) -> None:
         """While an order runs, meters that judge it are read at least each second."""
@@ -157,12 +227,15 @@ class Bench:
             await asyncio.sleep(SWITCH_PERIOD_S)
 
     async def read_switches(self) -> None:
-        """Read every switch once (start-up: positions before anything else)."""
+        """Read every switch once (start-up: positions before anything else), and meters' directories not known yet."""
 
         async def one(name: str, switch: Switch) -> None:
             self.live.put_switch(name, await switch.read())
 
-        await asyncio.gather(*(one(n, s) for n, s in self.switches.items()))
+        await asyncio.gather(
+            *(one(n, s) for n, s in self.switches.items()),
+            *(port.find_at_start() for port in self.meters.values() if not port.found),
+        )
 
     async def close(self) -> None:
         """Release what the workers do not own."""
@@ -175,7 +248,15 @@ class Bench:
         self.on_miner(machine)
 
 
-def build(site: Site, live: LiveState, clock: Clock, *, base: Path, snmp: SnmpSession | None) -> Bench:
+def build(
+    site: Site,
+    live: LiveState,
+    clock: Clock,
+    *,
+    base: Path,
+    snmp: SnmpSession | None,
+    learned: LearnedRanges | None = None,
+) -> Bench:
     """Build all drivers of a site.
 
     Args:
@@ -184,6 +265,7 @@ def build(site: Site, live: LiveState, clock: Clock, *, base: Path, snmp: SnmpSe
         clock: time source.
         base: folder that relative password files are relative to.
         snmp: the process's SNMP session; needed where the site has PDUs.
+        learned: where it is kept what meters were found to refuse; ``None``: nowhere, it is learned at each start.
 
     Raises:
         AgentError: a profile, link or credential cannot be used; the message names it.
@@ -192,15 +274,16 @@ def build(site: Site, live: LiveState, clock: Clock, *, base: Path, snmp: SnmpSe
     try:
         for link in site.links:
             if urlsplit(link.url).scheme != "snmp":
-                bench.links[link.id] = ModbusLink(
-                    link.url, name=link.id, timeout_s=link.timeout_s, clock=_LinkClock(clock)
+                bench.links[link.id] = ModbusLink.from_config(
+                    link, base=base, clock=_LinkClock(clock), on_event=bench.link_event
                 )
         for device in site.devices:
-            _device(bench, device, base)
+            _device(bench, device, base, learned)
         for node in site.nodes:
-            if isinstance(node, SwitchNode):
-                _switch(bench, node)
-                _saon(bench, node)
+            if isinstance(node, SwitchNode) and (found := switch_of(node, bench.relays, bench.pdus)) is not None:
+                bench.switches[node.id] = WatchedSwitch(node.id, found, clock.mono_ns, bench._moved)
+        for wired in saon_inputs(site, bench.relays):
+            bench.saon_inputs.setdefault(wired.device, []).append(wired)
         secrets = load_credentials(
             {n: c for n, c in site.credentials.items() if n in {g.credentials for g in site.miners}}, base=base
         )
@@ -211,7 +294,7 @@ def build(site: Site, live: LiveState, clock: Clock, *, base: Path, snmp: SnmpSe
     return bench
 
 
-def _device(bench: Bench, device: Device, base: Path) -> None:
+def _device(bench: Bench, device: Device, base: Path, learned: LearnedRanges | None) -> None:
     if device.kind == "pdu":
         _pdu(bench, device, base)
         return
@@ -221,17 +304,12 @@ def _device(bench: Bench, device: Device, base: Path) -> None:
     if device.kind == "meter":
         if not isinstance(profile, MeterProfile):
             raise AgentError(f"device {device.id}: profile {device.profile} is a {profile.kind}, expected a meter")
-        known = [p.id for p in profile.points]
-        energy = tuple(p for p in known if p in COUNTERS) + (("serial_number",) if "serial_number" in known else ())
-        points = tuple(p for p in known if p not in ONCE)
         serial = not str(next(x.url for x in bench.site.links if x.id == device.link)).startswith("modbus:")
-        bench.meters[device.id] = MeterPort(
-            MeterDevice(device.id, device.unit, profile), link, points, energy, device.period_s, serial
-        )
+        bench.meters[device.id] = meter_port(device, profile, link, serial=serial, learned=learned)
     else:
         if not isinstance(profile, RelayProfile):
             raise AgentError(f"device {device.id}: profile {device.profile} is a {profile.kind}, expected a relay")
-        bench.relays[device.id] = RelayDevice(device.id, device.unit, profile, link)
+        bench.relays[device.id] = relay_of(bench.site, device, profile, link, base)
 
 
 def _pdu(bench: Bench, device: Device, base: Path) -> None:
@@ -240,92 +318,8 @@ def _pdu(bench: Bench, device: Device, base: Path) -> None:
     profile = load_pdu_profile(device.profile)
     bench.profile_versions[device.profile] = hashlib.sha256(profile.model_dump_json().encode()).hexdigest()[:16]
     url = urlsplit(next(x.url for x in bench.site.links if x.id == device.link))
-    source = bench.site.credentials.get(device.credentials or "")
-    if source is None:
-        raise AgentError(f"device {device.id}: a PDU needs 'credentials' (the SNMP community or user)")
-    if source.password_env is not None:
-        text = os.environ.get(source.password_env, "")
-    else:
-        text = (base / (source.password_file or "")).read_text(encoding="utf-8")
-    bench.pdus[device.id] = SnmpPdu(
-        device.id,
-        url.hostname or "",
-        url.port or 161,
-        profile,
-        credentials_from_text(text),
-        bench.snmp,
-        allow_write=device.options.get("writes") == "allowed",
-    )
-
-
-def _saon(bench: Bench, node: SwitchNode) -> None:
-    for stage in node.saon:
-        if stage.operated is None:
-            continue
-        if stage.operated_by != "latched":
-            log.warning("saon_input_not_read", feeder=node.id, stage=stage.stage, kind=stage.operated_by)
-            continue
-        bench.saon_inputs.setdefault(stage.operated.device, []).append((node.id, stage.stage, stage.operated))
-
-
-def _input(bench: Bench, ref: Input) -> InputRef:
-    return InputRef(bench.relays[ref.device], ref.input, ref.inverted)
-
-
-def _switch(bench: Bench, node: SwitchNode) -> None:
-    if node.control is None:
-        if node.position is not None:
-            opened, closed = _input(bench, node.position.open), _input(bench, node.position.closed)
-            bench.switches[node.id] = _Seen(opened, closed)
-        return
-    if node.control.device in bench.pdus:
-        number = int(node.control.output.removeprefix("outlet_"))
-        bench.switches[node.id] = bench.pdus[node.control.device].outlet_switch(number)
-        return
-    if node.actuator is None:  # the model forbids it
-        raise AgentError(f"switch {node.id}: no actuator")
-    ready = {n: _input(bench, ref) for n in READY if (ref := getattr(node.readiness, n)) is not None}
-    bench.switches[node.id] = RelaySwitch(
-        bench.relays[node.control.device],
-        node.control.output,
-        node.actuator,
-        _input(bench, node.position.open) if node.position else None,
-        _input(bench, node.position.closed) if node.position else None,
-        close_output=node.control.close_output,
-        pulse_ms=node.control.pulse_ms,
-        readiness=ready,
-    )
-
-
-class _Seen:
-    """A switch that is only watched: commands are refused by construction."""
-
-    def __init__(self, opened: InputRef, closed: InputRef) -> None:
-        self._inputs = (opened, closed)
-
-    async def read(self) -> SwitchState:
-        """Two-bit position from its contacts."""
-        images = [await ref.relay.read() for ref in self._inputs]
-        levels: list[bool | None] = []
-        for ref, image in zip(self._inputs, images, strict=True):
-            seen = image.inputs.get(ref.input)
-            levels.append(None if seen is None else seen is not ref.inverted)
-        table = {
-            (True, False): Position.OPEN,
-            (False, True): Position.CLOSED,
-            (False, False): Position.MOVING,
-            (True, True): Position.FAULTY,
-        }
-        position = Position.UNKNOWN if None in levels else table[bool(levels[0]), bool(levels[1])]
-        return SwitchState(position, images[0].at_ms, images[0].mono_ns)
-
-    async def open(self) -> Any:
-        """Refused: not an output."""
-        raise AgentError("this switch is watched, not driven")
-
-    async def close(self) -> Any:
-        """Refused: not an output."""
-        raise AgentError("this switch is watched, not driven")
+    address = (url.hostname or "", url.port or 161)
+    bench.pdus[device.id] = pdu_of(bench.site, device, profile, address, bench.snmp, base)
 
 
 def _miners(bench: Bench, group: MinerGroup, credentials: Credentials | None) -> None:

@@ -27,6 +27,8 @@ MUST_BE = {
     "protection_trip": (False, "tripped by protection"),
     "trip_circuit_ok": (True, "trip circuit bad: once closed it could not be opened"),
     "spring_charged": (True, "spring not charged"),
+    "control_voltage_ok": (True, "control voltage missing"),
+    "service_position": (True, "not in service position"),
 }
 """Readiness points and what each has to be before the agent closes a switch; a wired one that is silent is a no."""
 FUTURE_MS = 60_000
@@ -55,6 +57,8 @@ class Gates:
     commissioned: dict[str, Commissioned] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     saon_lock: str | None = None
+    unsafe: Callable[[str], str | None] = lambda _switch: None
+    """Why the device behind an output must not be relied on now: its watchdog or safe state is set wrong, or unread."""
     switches: dict[str, Switch] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
 
@@ -95,7 +99,7 @@ class Gates:
             return "commissioning lapsed: device, profile, wiring or graph changed since"
         if self.clock.now_ms() > done.at + switch.proof_test_months * MONTH_MS:
             return f"commissioning lapsed: older than {switch.proof_test_months} months"
-        return None
+        return self.unsafe(switch_id)
 
     def may_open(self, switch_id: str) -> str | None:
         """Why this switch may not be opened now; ``None`` if it may."""
@@ -108,6 +112,10 @@ class Gates:
                 why = "switched to local control"
             elif state.trip_circuit_ok is False:
                 why = "trip circuit bad"
+            elif state.control_voltage_ok is False:
+                why = "control voltage missing"
+            elif state.service_position is False:
+                why = "not in service position"
         return why
 
     def may_close(self, switch_id: str) -> str | None:
@@ -208,6 +216,8 @@ class Gates:
                     f"({self.fingerprints.get(test.output, 'no such output')})"
                 )
             switch = self.switches[test.output]
+            if (why := self.unsafe(test.output)) is not None:
+                raise WireError(f"act: output {test.output} may not be armed: {why}")
             known = next((o for o in self.check.outputs if o.id == test.output), None)
             if known is not None and known.proved_by is not None and test.meter != known.proved_by:
                 raise WireError(

@@ -62,6 +62,7 @@ def gap_texts(texts: Texts) -> dict[str, str]:
         "SERIAL_CHANGED": texts("another meter answered"),
         "CLOCK": texts("clock not certain"),
         "COUNTER_RESET": texts("counter was reset"),
+        "RATIO_CHANGED": texts("transformer ratio changed"),
         "DECODE": texts("answer not understood"),
     }
 

@@ -27,6 +27,22 @@ class ProfileFacts:
     """Output name → the device itself times its pulse."""
     inputs: Mapping[str, bool] | None = None
     """Input name → the device itself latches or counts it."""
+    counted: frozenset[str] | None = None
+    """Inputs whose contacts the device counts."""
+    commands: frozenset[str] = frozenset()
+    """Outputs that are commands of a breaker's own electronics: they hold no level and need no pulse."""
+    pulse_unit_ms: Mapping[str, int] = field(default_factory=dict)
+    """Outputs whose pulse's length is written with each command, in steps of so many ms."""
+    counts_energy: bool | None = None
+    """A meter whose import counter's raw bits can be evidence; ``None`` where only the meter itself can tell."""
+    settings: frozenset[str] | None = None
+    """Settings that are read back, each of which the site file may demand otherwise (``options: expect_<id>``)."""
+
+    def counts(self, input_id: str) -> bool:
+        """Does the device count the contacts of this input?"""
+        if self.counted is not None:
+            return input_id in self.counted
+        return bool((self.inputs or {}).get(input_id))
 
 
 Profiles = Callable[[str], ProfileFacts | None]

@@ -103,6 +103,22 @@ def profiles(facts: Facts) -> Iterator[Problem]:
             )
 
 
+def meters(facts: Facts) -> Iterator[Problem]:
+    """What is counted at a metering point has to come from a register whose raw bits are evidence."""
+    if facts.profiles is None:
+        return
+    for index, point in enumerate(facts.site.metering_points):
+        device = facts.devices[point.device]
+        found = facts.profiles(device.profile)
+        if point.read_by == "agent" and found is not None and found.kind == "meter" and found.counts_energy is False:
+            yield facts.error(
+                ("metering_points", index, "device"),
+                f"{device.id} with profile {device.profile}, without an import counter of known scale in one register",
+                "a meter whose energy_import_wh can be evidence",
+                "see 'tizgin profile show'; use another meter, or read_by: none and count elsewhere",
+            )
+
+
 def control_network_refusals(facts: Facts, switch: Switch) -> Iterator[tuple[Problem, str]]:
     """(problem, reason): an infected miner must not reach what opens a feeder.
 

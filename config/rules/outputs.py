@@ -68,9 +68,7 @@ def _needs(facts: Facts, switch: Switch) -> _Needs:
     devices = {switch.control.device} if switch.control is not None else set()
     if switch.position is not None:
         devices |= {switch.position.open.device, switch.position.closed.device}
-    devices |= {
-        item.device for name in type(switch.readiness).model_fields if (item := getattr(switch.readiness, name))
-    }
+    devices |= {item.device for _, item in switch.readiness.wired()}
     control = set(devices)
     for name in devices:
         control.update(facts.network_equipment(facts.links[facts.devices[name].link]))
@@ -220,7 +218,7 @@ def hints(facts: Facts) -> Iterator[Problem]:
                     "machines are put to sleep and cooled first, but an emergency trip stops them hot",
                 )
     yield from _silent_meters(facts)
-    yield from _fail_open(facts)
+    yield from _module_failure(facts)
 
 
 def _silent_meters(facts: Facts) -> Iterator[Problem]:
@@ -238,18 +236,25 @@ def _silent_meters(facts: Facts) -> Iterator[Problem]:
             )
 
 
-def _fail_open(facts: Facts) -> Iterator[Problem]:
-    """Undervoltage releases and contactors held through a closed contact: what a dead module costs."""
-    by_device: dict[str, list[Switch]] = {}
-    for switch in facts.outputs:
-        if switch.actuator in {"undervoltage_release", "contactor_nc"} and switch.control is not None:
-            by_device.setdefault(switch.control.device, []).append(switch)
-    for device, switches in by_device.items():
-        opened = {switch.id: False for switch in switches}
-        dark = facts.live - facts.graph.energised({**facts.normal, **opened})
-        yield facts.warning(
-            facts.device_path(device),
-            f"{device}, which holds {listed(s.id for s in switches)} closed",
-            "that its failure is known",
-            f"when it or its supply fails, {megawatts(facts.watts(dark))} is lost at once",
-        )
+def _module_failure(facts: Facts) -> Iterator[Problem]:
+    """A dead module lets its outputs fall: what that opens, and what that closes again while it is shed."""
+    for device in facts.site.devices:
+        held = [s for s in facts.outputs if s.control is not None and s.control.device == device.id]
+        opens = [s for s in held if s.actuator in {"undervoltage_release", "contactor_no"} and facts.normal[s.id]]
+        if opens:
+            dark = facts.live - facts.graph.energised({**facts.normal, **{s.id: False for s in opens}})
+            yield facts.warning(
+                facts.device_path(device.id),
+                f"{device.id}, which holds {listed(s.id for s in opens)} closed",
+                "that its failure is known",
+                f"when it or its supply fails, {megawatts(facts.watts(dark))} is lost at once",
+            )
+        closes = [s for s in held if s.actuator == "contactor_nc"]
+        if closes:
+            returns = megawatts(facts.watts(frozenset[str]().union(*(facts.dark(s) for s in closes))))
+            yield facts.warning(
+                facts.device_path(device.id),
+                f"{device.id}, which holds {listed(s.id for s in closes)} open while they are shed",
+                "that its failure is known",
+                f"when it or its supply fails then, they close by themselves and {returns} returns",
+            )

@@ -127,10 +127,8 @@ def _switch_inputs(facts: Facts, at: Path, switch: Switch) -> Iterator[Problem]:
     if switch.position is not None:
         yield from _input(facts, (*at, "position", "open"), switch.position.open)
         yield from _input(facts, (*at, "position", "closed"), switch.position.closed)
-    for name in type(switch.readiness).model_fields:
-        found = getattr(switch.readiness, name)
-        if isinstance(found, Input):
-            yield from _input(facts, (*at, "readiness", name), found)
+    for name, found in switch.readiness.wired():
+        yield from _input(facts, (*at, "readiness", name), found)
     for order, stage in enumerate(switch.saon):
         if stage.operated is not None:
             yield from _input(facts, (*at, "saon", order, "operated"), stage.operated)

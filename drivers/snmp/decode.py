@@ -34,6 +34,13 @@ def decode_measure(measure: Measure, answers: Mapping[str, Raw], outlet: int | N
         return Reading(None, Quality.DECODE)
     if raw in measure.sentinels:
         return Reading(None, Quality.NO_VALUE)
+    for oid in measure.columns(outlet)[1:] if measure.plus else ():
+        other = answers.get(oid)
+        if other is None or other in measure.sentinels:
+            continue
+        if not isinstance(other, int) or abs(other) >= _INTEGER_LIMIT:
+            return Reading(None, Quality.DECODE)
+        raw += other
     value = raw * measure.factor
     if measure.decimals is not None:
         digits = answers.get(measure.decimals + row)
@@ -69,8 +76,8 @@ def decode_position(state: OutletState, raw: Raw) -> Position:
 
 
 def raw_bits(measure: Measure, answers: Mapping[str, Raw], outlet: int | None = None) -> int | None:
-    """Raw content of a numeric answer as an unsigned 32-bit (64-bit if larger) integer, for evidence."""
+    """Raw content of a numeric answer as an unsigned 32-bit (64-bit if larger) integer; none of a sum."""
     raw = answers.get(measure.at(outlet))
-    if not isinstance(raw, int):
+    if not isinstance(raw, int) or measure.plus:
         return None
     return raw & 0xFFFF_FFFF if raw < 0 else raw

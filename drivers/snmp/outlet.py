@@ -16,6 +16,10 @@ from drivers.snmp.session import SnmpPeer
 
 log = structlog.get_logger(__name__)
 
+READ_BACK_S = 2.0
+"""How long an outlet may take to show what it was commanded to; its relay needs a fraction of a second."""
+READ_BACK_EVERY_S = 0.2
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutletSwitch:
@@ -37,6 +41,9 @@ class OutletSwitch:
     wall_ms: Callable[[], int] = field(repr=False)
     mono_ns: Callable[[], int] = field(repr=False)
     pending: OutletState | None = None
+    refused: str | None = None
+    """Why no command is sent, where none may be."""
+    read_back_s: float = READ_BACK_S
 
     async def read(self) -> SwitchState:
         """Position from the outlet's state. Never raises: ``UNKNOWN`` where it could not be read."""
@@ -58,18 +65,17 @@ class OutletSwitch:
         return SwitchState(position, self.wall_ms(), self.mono_ns(), detail=detail)
 
     async def open(self) -> WriteOutcome:
-        """Command the outlet off."""
-        return await self._command(self.open_command)
+        """Command the outlet off, and read its state back."""
+        return await self._command(self.open_command, Position.OPEN)
 
     async def close(self) -> WriteOutcome:
-        """Command the outlet on."""
-        return await self._command(self.close_command)
+        """Command the outlet on, and read its state back."""
+        return await self._command(self.close_command, Position.CLOSED)
 
-    async def _command(self, command: Command) -> WriteOutcome:
-        if self.writer is None:
-            return self._outcome(
-                WriteStatus.REFUSED, "nothing was sent: switching is not allowed here or there is no write credential"
-            )
+    async def _command(self, command: Command, wanted: Position) -> WriteOutcome:
+        if self.writer is None or self.refused is not None:
+            why = self.refused or "there is no write credential"
+            return self._outcome(WriteStatus.REFUSED, f"nothing was sent: {why}")
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self.writer.set_integer(command.at(self.number), command.value)
@@ -81,7 +87,23 @@ class OutletSwitch:
         except DriverError as error:
             # The device may have carried it out, or may still: only a read-back tells.
             return self._outcome(WriteStatus.UNKNOWN, str(error))
-        return self._outcome(WriteStatus.ACKNOWLEDGED, "")
+        return await self._read_back(wanted)
+
+    async def _read_back(self, wanted: Position) -> WriteOutcome:
+        """Read the state until it is as commanded. Another state in the end makes the outcome unknown, never done."""
+        end_ns = self.mono_ns() + int(self.read_back_s * 1e9)
+        while True:
+            state = await self.read()
+            if state.position is wanted:
+                return self._outcome(WriteStatus.ACKNOWLEDGED, f"acknowledged; state reads {wanted.value}")
+            if self.mono_ns() >= end_ns:
+                break
+            await asyncio.sleep(READ_BACK_EVERY_S)
+        if state.position in {Position.OPEN, Position.CLOSED}:
+            text = f"acknowledged, but the state reads {state.position.value}, expected {wanted.value}"
+            return self._outcome(WriteStatus.UNKNOWN, text)
+        text = f"acknowledged; state not read back: {state.detail or state.position.value}"
+        return self._outcome(WriteStatus.ACKNOWLEDGED, text)
 
     def _outcome(self, status: WriteStatus, detail: str) -> WriteOutcome:
         if status is not WriteStatus.ACKNOWLEDGED:

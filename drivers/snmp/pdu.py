@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from drivers.capabilities import Position, Reading, Sample
 from drivers.errors import DriverError, NoAnswer, ProfileError
 from drivers.snmp.credentials import Credentials
 from drivers.snmp.decode import Raw, decode_measure, decode_position, raw_bits
+from drivers.snmp.entity import COLUMNS, MOST_ROWS, sensor_reading
 from drivers.snmp.outlet import OutletSwitch
 from drivers.snmp.profile import Outlets, PduProfile
 from drivers.snmp.session import SnmpPeer, SnmpSession
@@ -70,6 +71,10 @@ class SnmpPdu:
     """Reads only; a command is sent once."""
     allow_write: bool = False
     """The owner's word that outlets may be switched; a write credential is needed besides."""
+    switchable: frozenset[int] | None = None
+    """Outlets that may be switched at all; ``None``: all that the model has."""
+    sensor_rows: Mapping[str, int] = field(default_factory=dict)
+    """By point: which row of the ENTITY-SENSOR-MIB is meant, where a device has several sensors of a kind."""
     wall_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000, repr=False)
     mono_ns: Callable[[], int] = field(default=time.monotonic_ns, repr=False)
     _reader: SnmpPeer = field(init=False, repr=False)
@@ -80,20 +85,46 @@ class SnmpPdu:
             raise ValueError(f"{self.id}: timeout_s in (0, 60], retries in 0..5, port in 1..65535 expected")
         self._reader = self.session.peer(self.host, self.port, self.credentials.read, self.timeout_s)
         if self.allow_write and self.credentials.write is not None:
-            self._writer = self.session.peer(self.host, self.port, self.credentials.write, self.timeout_s)
+            self._writer = self.session.peer(
+                self.host, self.port, self.credentials.write, self.timeout_s, self._allowed_writes()
+            )
+
+    def _allowed_writes(self) -> frozenset[tuple[str, int]]:
+        """Every object and value that may ever be written to this device: nothing but on and off of its outlets."""
+        model = self.profile.outlets
+        if model is None:
+            return frozenset()
+        numbers = range(1, model.maximum + 1) if self.switchable is None else self.switchable
+        return frozenset[tuple[str, int]]().union(*(model.commands(n) for n in numbers if 1 <= n <= model.maximum))
+
+    def why_not_switched(self, number: int) -> str | None:
+        """Why this outlet cannot be commanded; ``None`` where nothing speaks against it."""
+        if not self.allow_write:
+            return f"{self.id}: switching is not allowed (options: writes: allowed)"
+        if self.credentials.write is None:
+            return f"{self.id}: no write credential (write_community or write_user)"
+        if self.switchable is not None and number not in self.switchable:
+            return f"{self.id}: outlet {number} is no output in the site file"
+        return None
 
     async def sample(self) -> Sample:
         """Read the totals of the device: every point of the profile, in SI, with its quality."""
         points = self.profile.points
         started_ns = self.mono_ns()
         answers, error = await self._read(self._get(tuple(o for m in points.values() for o in m.columns())))
+        sensors: Mapping[str, Mapping[int, Raw]] | None = {}
+        if answers is not None and self.profile.sensors:
+            sensors, error = await self._read(lambda: self._reader.table(COLUMNS, MOST_ROWS))
+            answers = answers if sensors is not None else None
         at_ms, mono_ns = self.wall_ms(), self.mono_ns()
         latency_ms = (mono_ns - started_ns) / 1e6
         if answers is None:
             quality = error.quality if error is not None else Quality.NO_CONNECTION
-            readings = {point: Reading(None, quality) for point in points}
+            readings = {point: Reading(None, quality) for point in (*points, *self.profile.sensors)}
             return Sample(self.id, at_ms, mono_ns, readings, latency_ms=latency_ms, error=str(error))
         readings = {point: decode_measure(measure, answers) for point, measure in points.items()}
+        for point, kind in self.profile.sensors.items():
+            readings[point] = sensor_reading(sensors or {}, kind, self.sensor_rows.get(point))
         bits = {point: raw_bits(measure, answers) for point, measure in points.items()}
         kept = {p: b for p, b in bits.items() if b is not None and readings[p].value is not None}
         return Sample(self.id, at_ms, mono_ns, readings, kept, latency_ms=latency_ms)
@@ -126,7 +157,7 @@ class SnmpPdu:
         return OutletSwitch(
             device=self.id, number=number, state=model.state, open_command=model.open, close_command=model.close,
             pending=model.pending, reader=self._reader, writer=self._writer, timeout_s=self.timeout_s,
-            wall_ms=self.wall_ms, mono_ns=self.mono_ns,
+            refused=self.why_not_switched(number), wall_ms=self.wall_ms, mono_ns=self.mono_ns,
         )  # fmt: skip
 
     async def identity(self) -> dict[str, str | None]:
@@ -145,7 +176,10 @@ class SnmpPdu:
         return {"sys_object_id": decoded[0], "model": decoded[1] if len(decoded) > 1 else None}
 
     def _get(self, oids: tuple[str, ...]) -> Callable[[], Awaitable[dict[str, Raw]]]:
-        return lambda: self._reader.get(tuple(dict.fromkeys(oids)))
+        async def get() -> dict[str, Raw]:
+            return await self._reader.get(tuple(dict.fromkeys(oids))) if oids else {}
+
+        return get
 
     async def _read(self, ask: Callable[[], Awaitable[Answer]]) -> tuple[Answer | None, DriverError | None]:
         """Ask up to ``1 + retries`` times within ``timeout_s``; the answer, or why there is none."""

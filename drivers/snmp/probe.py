@@ -75,14 +75,18 @@ async def _probe(
     except DriverError as error:
         return {"url": url, "responds": False, "reason": str(error)}
     by_maker = [pdu for pdu in pdus if _is_below(identity["sys_object_id"], pdu.profile.enterprise)]
-    tried = [(pdu, await pdu.sample()) for pdu in by_maker or pdus]
+    tried = [(pdu, await pdu.sample()) for pdu in by_maker]
+    known = any(_share(sample) for _, sample in tried)
+    if not known:  # a standard MIB stands under any maker's number
+        tried += [(pdu, await pdu.sample()) for pdu in pdus if pdu not in by_maker]
     pdu, sample = max(tried, key=lambda pair: _share(pair[1]))
-    confidence = round(_share(sample) * (1.0 if by_maker else 0.5), 2)
+    confidence = round(_share(sample) * (1.0 if known else 0.5), 2)
     shape: dict[str, Any] = {"url": url, "responds": True, "profile": None, "confidence": confidence}
     if confidence == 0:
         return shape | {"points": {}, "latency_ms": round(sample.latency_ms, 1), "identity": identity}
     return shape | {
         "profile": pdu.profile.id,
+        "power_source": pdu.profile.power_source,
         "points": {point: _shape(reading) for point, reading in sample.readings.items()},
         "outlets": _outlets(await pdu.outlets()),
         "identity": await _identity(pdu, identity),

@@ -6,14 +6,14 @@ above all the numbers for "off": on one model the state says off = 1 while the c
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, ValidationError, model_validator
 
 from config.base import Model
 from drivers.errors import ProfileError
@@ -23,7 +23,11 @@ DATA = Path(__file__).parent.parent / "profiles" / "data" / "pdus"
 
 Oid = Annotated[str, Field(pattern=r"^1\.3\.6\.1(\.(0|[1-9][0-9]{0,9})){1,40}$")]
 Instance = Annotated[str, Field(pattern=r"^((0|[1-9][0-9]{0,9})|\{outlet\})(\.((0|[1-9][0-9]{0,9})|\{outlet\}))*$")]
-"""What follows the column's OID; ``{outlet}`` stands for the outlet's number."""
+"""What follows the column's OID; ``{outlet}`` stands for the outlet's number.
+
+Other names in braces stand for the profile's ``places`` and are filled in before this is checked."""
+PowerSource = Literal["measured", "estimated", "unknown"]
+"""``measured``: shown by V x A x PF of a recording; ``unknown``: the MIB says active power and nothing shows more."""
 Scale = Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,12})?$")]
 Code = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 
@@ -73,6 +77,8 @@ class Measure(ObjectRef):
     text: bool = False
     resettable: bool = False
     """A person may set the counter to zero on the device."""
+    plus: tuple[Instance, ...] = ()
+    """Further rows that are added, such as the other phases; a row that the device does not have adds nothing."""
 
     @cached_property
     def factor(self) -> Fraction:
@@ -83,12 +89,21 @@ class Measure(ObjectRef):
     def _sane(self) -> Measure:
         if Fraction(self.scale) == 0:
             raise ValueError(f"{self.object}: scale 0 would turn every value into 0")
+        if self.plus and (self.decimals is not None or self.available is not None or self.text):
+            raise ValueError(f"{self.object}: only plain numbers are added up ('plus')")
         return self
 
     def columns(self, outlet: int | None = None) -> tuple[str, ...]:
-        """OIDs to ask for this value: the value itself, then decimals and availability where the model has them."""
+        """OIDs to ask for this value: the value itself, then decimals and availability, or the rows to add."""
         row = self.at(outlet)[len(self.oid) :]
-        return (self.oid + row, *(c + row for c in (self.decimals, self.available) if c is not None))
+        own = (self.oid + row, *(c + row for c in (self.decimals, self.available) if c is not None))
+        return own + tuple(f"{self.oid}.{instance}" for instance in self.plus)
+
+
+class NamedMeasure(Measure):
+    """A value of the model that no point of the vocabulary stands for; decoded for people, no telemetry."""
+
+    unit: str
 
 
 class OutletState(ObjectRef):
@@ -141,11 +156,20 @@ class Outlets(Model):
                 raise ValueError(f"outlets: open and close are the same command {self.open.oid} = {self.open.value}")
         return self
 
+    def commands(self, outlet: int) -> frozenset[tuple[str, int]]:
+        """Everything that may ever be written for one outlet: object and value of its two commands."""
+        found = (self.open, self.close)
+        return frozenset((command.at(outlet), command.value) for command in found if command is not None)
+
     @property
     def measures(self) -> dict[str, Measure]:
         """Measured points of each outlet that the model has."""
         found = {"power_w": self.power_w, "current_a": self.current_a, "energy_import_wh": self.energy_import_wh}
         return {point: measure for point, measure in found.items() if measure is not None}
+
+
+PlaceName = Annotated[str, Field(pattern=r"^[a-z]{2,12}$")]
+SensorKind = Literal["volts_ac", "amperes", "watts", "hertz"]
 
 
 class PduProfile(Model):
@@ -161,17 +185,68 @@ class PduProfile(Model):
     sources: tuple[str, ...] = Field(min_length=1)
     notes: tuple[str, ...] = ()
     enterprise: Oid
-    """Prefix of ``sysObjectID`` of this maker's devices."""
+    """Prefix of ``sysObjectID`` of this maker's devices; of a standard MIB, the MIB's own."""
+    power_source: PowerSource
+    places: dict[PlaceName, int] = Field(default_factory=dict)
+    """Numbers in the instances that differ where units are chained: which PDU, cord or inlet is meant."""
     model_name: ObjectRef | None = None
-    points: dict[str, Measure] = Field(min_length=1)
+    points: dict[str, Measure] = Field(default_factory=dict)
+    more: dict[str, NamedMeasure] = Field(default_factory=dict)
+    sensors: dict[str, SensorKind] = Field(default_factory=dict)
+    """Points read from the ENTITY-SENSOR-MIB (RFC 3433): the kind of sensor each is."""
     outlets: Outlets | None = None
+    _file: Any = PrivateAttr(default=None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _place(cls, data: Any, handler: ModelWrapValidatorHandler[PduProfile]) -> PduProfile:
+        profile = handler(_filled(data, data.get("places")) if isinstance(data, dict) else data)
+        if isinstance(data, dict):
+            profile._file = data
+        return profile
 
     @model_validator(mode="after")
     def _vocabulary(self) -> PduProfile:
-        for point in self.points:
+        for point in (*self.points, *self.sensors):
             if not is_point(point):
                 raise ValueError(f"points: {point!r} is not in the point vocabulary (wire/points.py)")
+        if not self.points and not self.sensors:
+            raise ValueError("points: a profile that reads nothing")
+        if twice := sorted(self.points.keys() & self.sensors.keys()):
+            raise ValueError(f"sensors: {twice[0]!r} is a point of its own already")
         return self
+
+    def placed(self, options: Mapping[str, str]) -> PduProfile:
+        """This profile for one unit of a chain: options named like its places replace them.
+
+        Raises:
+            ValueError: an option is no number.
+        """
+        wanted: dict[str, int] = {}
+        for name in self.places.keys() & options.keys():
+            text = options[name]
+            if not (text.isascii() and text.isdigit() and len(text) <= 9):
+                raise ValueError(f"option {name}: seen {text!r}, expected a number")
+            wanted[name] = int(text)
+        if not wanted:
+            return self
+        return PduProfile.model_validate({**self._file, "places": {**self.places, **wanted}})
+
+
+def _filled(data: Any, places: Any) -> Any:
+    """``{cord}`` in every instance replaced by the number of ``places``; what is not filled in fails its pattern."""
+    if isinstance(data, dict):
+        return {key: _filled_in(value, places) if key in {"instance", "plus"} else _filled(value, places)
+                for key, value in data.items()}  # fmt: skip
+    return [_filled(item, places) for item in data] if isinstance(data, list) else data
+
+
+def _filled_in(value: Any, places: Any) -> Any:
+    if isinstance(value, list):
+        return [_filled_in(item, places) for item in value]
+    for name, number in (places if isinstance(places, dict) else {}).items():
+        value = value.replace(f"{{{name}}}", str(number)) if isinstance(value, str) else value
+    return value
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

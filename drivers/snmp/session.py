@@ -64,6 +64,10 @@ _LONGEST_TEXT_BYTES = 1024
 _ROW = re.compile(r"[0-9]{1,10}")
 
 
+class ForbiddenWrite(Refused):
+    """A SET that is on no list of commands; a programming error, not a device's. Nothing left this machine."""
+
+
 class EffectUnknown(NoAnswer):
     """A SET was answered with an error after which the device may have carried it out partly (RFC 3416 4.2.5)."""
 
@@ -79,6 +83,8 @@ class SnmpPeer:
     """For pysnmp's own clean-up only; callers bound each call by ``asyncio.timeout``."""
     _engine: hlapi.SnmpEngine = field(repr=False)
     _auth: hlapi.CommunityData | hlapi.UsmUserData = field(repr=False)
+    writable: frozenset[tuple[str, int]] = field(repr=False, default=frozenset())
+    """Every object and value that may ever be written through this peer."""
     _target: hlapi.UdpTransportTarget | None = field(repr=False, default=None)
     """The resolved address; looked up again after a time-out, so that a moved name is found."""
 
@@ -168,9 +174,12 @@ class SnmpPeer:
         """SET one integer, sent once.
 
         Raises:
+            ForbiddenWrite: object and value are not among ``writable``; nothing was sent.
             NoAnswer: unknown whether it was carried out.
             DriverError: as :meth:`get`; then it was not.
         """
+        if (oid, value) not in self.writable:
+            raise ForbiddenWrite(f"{self}: SET {oid} = {value} is on no list of commands; nothing was sent")
         status, _, _ = await self._exchange(cmdgen.SetCommandGenerator(), [(oid, rfc1902.Integer32(value))])
         if status in (_GEN_ERR, _UNDO_FAILED):
             raise EffectUnknown(f"{self}: SET {oid} answered with error status {status}; the effect is unknown")
@@ -246,8 +255,18 @@ class SnmpSession:
     def __init__(self) -> None:
         self._engines: list[tuple[hlapi.SnmpEngine, dict[str, User]]] = []
 
-    def peer(self, host: str, port: int, access: Access, timeout_s: float) -> SnmpPeer:
-        """A device to talk to; nothing is sent yet. The first peer of a session takes a moment: make it at start."""
+    def peer(
+        self,
+        host: str,
+        port: int,
+        access: Access,
+        timeout_s: float,
+        writable: frozenset[tuple[str, int]] = frozenset(),
+    ) -> SnmpPeer:
+        """A device to talk to; nothing is sent yet. The first peer of a session takes a moment: make it at start.
+
+        ``writable`` lists every object and value that may be written; without it the peer only reads.
+        """
         if isinstance(access, Community):
             auth = hlapi.CommunityData(access.name, mpModel=0 if access.version == "1" else 1)
         else:
@@ -258,7 +277,7 @@ class SnmpSession:
                 authProtocol=_AUTH[access.auth] if access.auth_key else None,
                 privProtocol=_PRIV[access.priv] if access.priv_key else None,
             )
-        return SnmpPeer(host, port, access, timeout_s, self._engine_for(access), auth)
+        return SnmpPeer(host, port, access, timeout_s, self._engine_for(access), auth, writable)
 
     def _engine_for(self, access: Access) -> hlapi.SnmpEngine:
         for engine, users in self._engines:

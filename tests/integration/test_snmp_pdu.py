@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import structlog
@@ -17,10 +17,12 @@ from pysnmp.proto import api
 
 from drivers.capabilities import Position, Switch, WriteStatus
 from drivers.errors import ProfileError
-from drivers.snmp import Community, Credentials, load_pdu_profile, load_pdu_profiles
+from drivers.snmp import Community, Credentials, User, load_pdu_profile, load_pdu_profiles
+from drivers.snmp.decode import Raw, decode_measure
+from drivers.snmp.entity import COLUMNS as SENSOR_COLUMNS
 from drivers.snmp.pdu import SnmpPdu
 from drivers.snmp.probe import probe
-from drivers.snmp.session import SnmpSession
+from drivers.snmp.session import ForbiddenWrite, SnmpSession
 from simulator.devices.snmp_pdu import SnmpPduAgent
 from wire.quality import Quality
 
@@ -39,6 +41,7 @@ class Rack:
     on: dict[int, bool] = field(default_factory=lambda: dict.fromkeys(range(1, OUTLETS + 1), True))
     has_power: bool = True
     load_w: float = 3500.0
+    stuck: bool = False
 
     def powered(self) -> bool:
         return self.has_power
@@ -59,7 +62,8 @@ class Rack:
         return self.load_w if self.on[outlet] else 0.0
 
     def set_outlet(self, outlet: int, on: bool) -> None:
-        self.on[outlet] = on
+        if not self.stuck:
+            self.on[outlet] = on
 
 
 Make = Callable[..., SnmpPdu]
@@ -92,14 +96,20 @@ def device(session: SnmpSession, port: int, profile: str = "apc-rpdu2", **change
     return SnmpPdu("pdu-1", "127.0.0.1", port, load_pdu_profile(profile), secret, session, **given_)
 
 
+AUTH, PRIV = "auth-key-of-test", "priv-key-of-test"
+USERS = {User("reader", AUTH, PRIV, "sha256", "aes"): False, User("writer", AUTH, PRIV, "sha", "aes"): True}
+V3 = ("-u", "reader", "-l", "authPriv", "-a", "SHA-256", "-A", AUTH, "-x", "AES", "-X", PRIV)
+
+
 async def net_snmp(
-    tool: str, port: int, *arguments: str, community: str = READ, version: str = "2c"
+    tool: str, port: int, *arguments: str, community: str = READ, version: str = "2c", options: tuple[str, ...] = ()
 ) -> tuple[int, str]:
     if shutil.which(tool) is None:
         pytest.skip(f"left out: {tool} of net-snmp is not installed")
-    options = ("-m", "", "-M", "", "-On", "-t", "0.5", "-r", "0", f"-v{version}", "-c", community, f"127.0.0.1:{port}")
+    own = ("-c", community) if version != "3" else () if "-u" in options else V3
+    fixed = ("-m", "", "-M", "", "-On", "-t", "2", "-r", "0", f"-v{version}", *own, *options, f"127.0.0.1:{port}")
     process = await asyncio.create_subprocess_exec(
-        tool, *options, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        tool, *fixed, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await process.communicate()
     assert process.returncode is not None
@@ -165,11 +175,11 @@ async def test_a_refused_set_changes_nothing(
 
 
 async def test_the_simulated_pdu_is_silent_to_a_stranger_and_without_power(agent: SnmpPduAgent, rack: Rack) -> None:
-    code, output = await net_snmp("snmpget", agent.port, f"{STATE}.1", community="public")
+    code, output = await net_snmp("snmpget", agent.port, f"{STATE}.1", community="public", options=("-t", "0.3"))
     assert (code, "Timeout" in output) == (1, True)
     assert agent.denied == 1
     rack.has_power = False
-    code, output = await net_snmp("snmpget", agent.port, f"{STATE}.1")
+    code, output = await net_snmp("snmpget", agent.port, f"{STATE}.1", options=("-t", "0.3"))
     assert (code, "Timeout" in output) == (1, True)
 
 
@@ -223,23 +233,122 @@ async def test_every_profile_reads_and_switches_its_own_simulated_pdu(
     assert sample.ok
     values = {point: reading.value for point, reading in sample.readings.items()}
     assert values["power_w"] == pytest.approx(80_500, abs=5)
-    assert values["power_apparent_va"] == pytest.approx(80_500 / 0.97, abs=6)
-    assert values["power_factor"] == pytest.approx(0.97)
-    assert 0 <= 1_951_699 - float(str(values["energy_import_wh"])) < 100
+    for point, expected in (("power_apparent_va", 80_500 / 0.97), ("power_factor", 0.97), ("frequency_hz", 50.0)):
+        if point in values:
+            assert values[point] == pytest.approx(expected, abs=6 if point == "power_apparent_va" else 0.006)
+    if "energy_import_wh" in values:
+        assert 0 <= 1_951_699 - float(str(values["energy_import_wh"])) < 100
     table = await pdu.outlets()
     assert table.error is None
+    described = load_pdu_profile(profile_id).outlets
+    if described is None or described.state is None:
+        assert table.outlets == {}
+        with pytest.raises(ProfileError, match="no switched outlets"):
+            pdu.outlet_switch(1)
+        agent.stop()
+        return
     assert sorted(table.outlets) == list(range(1, OUTLETS + 1))
     assert [n for n, outlet in table.outlets.items() if outlet.state is Position.OPEN] == [2]
-    assert table.outlets[2].power_w.value == 0.0
-    assert table.outlets[3].power_w.value == pytest.approx(3500)
-    assert table.outlets[3].current_a.value == pytest.approx(3500 / (231 * 0.97), abs=0.06)
+    if described.power_w is not None:
+        assert table.outlets[2].power_w.value == 0.0
+        assert table.outlets[3].power_w.value == pytest.approx(3500)
+    if described.current_a is not None:
+        assert table.outlets[3].current_a.value == pytest.approx(3500 / (231 * 0.97), abs=0.06)
     switch = pdu.outlet_switch(5)
     assert isinstance(switch, Switch)
-    assert (await switch.open()).status is WriteStatus.ACKNOWLEDGED
+    opened = await switch.open()
+    assert (opened.status, opened.detail) == (WriteStatus.ACKNOWLEDGED, "acknowledged; state reads open")
     assert (rack.on[5], (await switch.read()).position) == (False, Position.OPEN)
     assert (await switch.close()).status is WriteStatus.ACKNOWLEDGED
     assert (rack.on[5], (await switch.read()).position) == (True, Position.CLOSED)
+    assert all(on for n, on in rack.on.items() if n != 2), "no other outlet was touched"
     agent.stop()
+
+
+@pytest.mark.parametrize("profile_id", sorted(load_pdu_profiles()))
+async def test_net_snmp_reads_of_every_simulated_pdu_what_its_profile_says(rack: Rack, profile_id: str) -> None:
+    profile = load_pdu_profile(profile_id)
+    agent = SnmpPduAgent(profile, rack, 3, read_community=READ, write_community=WRITE, users=USERS)
+    await agent.start()
+    oids = [column for measure in profile.points.values() for column in measure.columns()]
+    oids += [f"{column}.1001" for column in SENSOR_COLUMNS] if profile.sensors else []
+    oids = [oid for oid in dict.fromkeys(oids) if agent.tree.get(tuple(map(int, oid.split(".")))) is not None]
+    for version in ("1", "2c", "3"):
+        code, output = await net_snmp("snmpget", agent.port, *oids, version=version)
+        assert code == 0, output
+        shown = dict(line.removeprefix(".").split(" = ", 1) for line in output.splitlines())
+        answers = {oid: raw_of(text) for oid, text in shown.items()}
+        assert set(answers) == set(oids)
+        for point, measure in profile.points.items():
+            expected = {"power_w": 84_000.0, "voltage_l1_n_v": 231.0, "serial_number": "SIM0001"}.get(point)
+            if expected is not None:
+                assert decode_measure(measure, answers).value == expected
+    state = None if profile.outlets is None else profile.outlets.state
+    for version in () if state is None else ("2c", "3"):
+        assert state is not None
+        code, output = await net_snmp(
+            "snmpbulkget", agent.port, str(state.walk_prefix), version=version, options=("-Cr3",)
+        )
+        assert code == 0, output
+        assert [raw_of(line.split(" = ", 1)[1]) for line in output.splitlines()] == [state.on[0]] * 3
+    agent.stop()
+
+
+def raw_of(text: str) -> Raw:
+    """A value as net-snmp prints it."""
+    kind, _, value = text.partition(": ")
+    return int(value) if kind in {"INTEGER", "Gauge32"} else value.strip('"').encode()
+
+
+async def test_a_v3_user_without_its_keys_or_the_right_ones_reads_nothing(rack: Rack, session: SnmpSession) -> None:
+    agent = SnmpPduAgent(APC, rack, 3, read_community=READ, write_community=WRITE, users=USERS)
+    await agent.start()
+    for options, reason in (
+        (("-u", "reader", "-l", "noAuthNoPriv"), "security level"),
+        (("-u", "reader", "-l", "authPriv", "-a", "SHA-256", "-A", "wrong-auth-key", "-x", "AES", "-X", PRIV), "Auth"),
+        (("-u", "stranger", "-l", "noAuthNoPriv"), "user name"),
+    ):
+        code, output = await net_snmp("snmpget", agent.port, f"{STATE}.1", version="3", options=options)
+        assert (code, reason in output) == (1, True), output
+    reader, writer = USERS
+    pdu = SnmpPdu("p", "127.0.0.1", agent.port, APC, Credentials(reader, writer), session, allow_write=True)
+    assert (await pdu.sample()).readings["power_w"].value == pytest.approx(84_000)
+    assert (await pdu.outlet_switch(2).open()).status is WriteStatus.ACKNOWLEDGED
+    assert [n for n, on in rack.on.items() if not on] == [2]
+    only_reader = SnmpPdu("q", "127.0.0.1", agent.port, APC, Credentials(reader, reader), session, allow_write=True)
+    assert (await only_reader.outlet_switch(3).open()).status is WriteStatus.REFUSED
+    assert rack.on[3] is True
+    agent.stop()
+
+
+async def test_nothing_is_written_but_the_commands_of_outlets_that_the_site_names(
+    agent: SnmpPduAgent, session: SnmpSession, rack: Rack
+) -> None:
+    pdu = device(session, agent.port, switchable=frozenset({5}))
+    refused = await pdu.outlet_switch(6).open()
+    assert refused.status is WriteStatus.REFUSED
+    assert "outlet 6 is no output in the site file" in refused.detail
+    writer = pdu._writer
+    assert writer is not None
+    for oid, value in ((f"{CONTROL}.5", 3), (f"{CONTROL}.6", 2), (f"{ENTERPRISE}.4.4.1.4.1", 3)):
+        with pytest.raises(ForbiddenWrite, match="nothing was sent"):
+            await writer.set_integer(oid, value)
+    reader = pdu._reader
+    with pytest.raises(ForbiddenWrite):
+        await reader.set_integer(f"{CONTROL}.5", 2)
+    assert all(rack.on.values())
+    assert (await pdu.outlet_switch(5).open()).status is WriteStatus.ACKNOWLEDGED
+    assert [n for n, on in rack.on.items() if not on] == [5]
+
+
+async def test_an_outlet_that_stays_on_is_told_as_unknown_and_not_as_done(
+    agent: SnmpPduAgent, session: SnmpSession, rack: Rack
+) -> None:
+    rack.stuck = True
+    switch = replace(device(session, agent.port).outlet_switch(4), read_back_s=0.3)
+    outcome = await switch.open()
+    assert outcome.status is WriteStatus.UNKNOWN
+    assert outcome.detail == "acknowledged, but the state reads closed, expected open"
 
 
 async def test_a_phase_that_the_unit_does_not_have_has_no_value(agent: SnmpPduAgent, session: SnmpSession) -> None:
@@ -380,8 +489,11 @@ async def test_probe_finds_the_profile_by_itself(session: SnmpSession, rack: Rac
     agent.stop()
     assert (found["url"], found["responds"], found["profile"]) == (url, True, profile_id)
     assert found["points"]["power_w"] == {"value": pytest.approx(84_000, abs=5), "quality": "good"}
-    assert found["outlets"]["3"]["state"] == "closed"
-    assert 0.4 < found["confidence"] <= 1
+    described = load_pdu_profile(profile_id).outlets
+    if described is not None and described.state is not None:
+        assert found["outlets"]["3"]["state"] == "closed"
+    assert found["power_source"] in {"measured", "unknown"}
+    assert 0.25 < found["confidence"] <= 1
     assert READ not in repr(found)
 
 

@@ -1,10 +1,9 @@
-"""The PDU driver against snmpsim, an agent that others wrote, playing a public recording of an APC AP8641."""
+"""The PDU driver against snmpsim, an agent that others wrote, playing public recordings of PDUs and UPSs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import shutil
 import socket
 import subprocess
@@ -26,6 +25,16 @@ from drivers.snmp.session import SnmpSession
 from wire.quality import Quality
 
 NAME = "apc-8641"
+RECORDINGS = (
+    NAME,
+    "apc-7902b",
+    "apc-8932",
+    "eaton-93e-80",
+    "eaton-9px-partial",
+    "emerson-network-power",
+    "geist-temperature-sensor",
+    "vertiv-power",
+)
 AUTH, PRIV = "auth-key-of-test", "priv-key-of-test"
 
 
@@ -33,12 +42,13 @@ AUTH, PRIV = "auth-key-of-test", "priv-key-of-test"
 def port(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """UDP port of snmpsim; community and v3 context are the recording's name, v3 user ``reader``."""
     pytest.importorskip("snmpsim", reason="left out: snmpsim is not installed (extra 'dev')")
-    recording = shared_data / "pdu" / "snmprec" / f"snmpsim-data__{NAME}.snmprec"
-    if not recording.is_file():
-        pytest.skip(f"left out: {recording.name} is not in ../shared/data")
     folder = tmp_path_factory.mktemp("snmpsim")
     (folder / "data").mkdir()
-    shutil.copyfile(recording, folder / "data" / f"{NAME}.snmprec")
+    for name in RECORDINGS:
+        recording = shared_data / "pdu" / "snmprec" / f"snmpsim-data__{name}.snmprec"
+        if not recording.is_file():
+            pytest.skip(f"left out: {recording.name} is not in ../shared/data")
+        shutil.copyfile(recording, folder / "data" / f"{name}.snmprec")
     (number,) = free_ports(1)
     command = [
         sys.executable, "-W", "ignore", "-u", "-c", "from snmpsim.commands.responder import main; main()",
@@ -48,31 +58,24 @@ def port(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         f"--v3-priv-key={PRIV}", "--v3-priv-proto=AES", "--logging-method=stdout",
     ]  # fmt: skip
     environment = os.environ | {"SNMPSIM_ALLOW_ROOT": "true"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+    said = folder / "log"
+    with said.open("wb") as log:  # a file: a pipe that nobody reads would stop it after some questions
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
-        wait_until_it_listens(process)
+        wait_until_it_listens(process, said)
         wait_until_it_answers(number)
         yield number
     finally:
         process.terminate()
         process.wait(10)
-        if process.stdout is not None:
-            process.stdout.close()
 
 
-def wait_until_it_listens(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdout is not None
-    output = b""
+def wait_until_it_listens(process: subprocess.Popen[bytes], said: Path) -> None:
     end = time.monotonic() + 60
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while b"Listening at UDP" not in output:
-            if not selector.select(max(0.0, end - time.monotonic())):
-                pytest.fail(f"snmpsim did not start: {output[-2000:]!r}")
-            read = os.read(process.stdout.fileno(), 65536)
-            if not read:
-                pytest.fail(f"snmpsim ended: {output[-2000:]!r}")
-            output += read
+    while b"Listening at UDP" not in said.read_bytes():
+        if process.poll() is not None or time.monotonic() > end:
+            pytest.fail(f"snmpsim did not start: {said.read_bytes()[-2000:]!r}")
+        time.sleep(0.05)
 
 
 def wait_until_it_answers(number: int) -> None:
@@ -155,3 +158,70 @@ async def test_probe_recognises_the_recorded_pdu(port: int) -> None:
     assert (found["responds"], found["profile"]) == (True, "apc-rpdu2")
     assert found["identity"]["model"] == "AP8641"
     assert found["points"]["power_w"] == {"value": 1210.0, "quality": "good"}
+
+
+async def read_of(port: int, name: str, profile_id: str) -> dict[str, object]:
+    """Good values of a recording."""
+    async with SnmpSession() as session:
+        secret = Credentials(Community(name))
+        pdu = SnmpPdu("pdu", "127.0.0.1", port, load_pdu_profile(profile_id), secret, session, timeout_s=10.0)
+        sample = await pdu.sample()
+        assert sample.error is None
+        assert all((r.value is None) == (r.quality is Quality.NO_VALUE) for r in sample.readings.values())
+        return {point: r.value for point, r in sample.readings.items() if r.quality is Quality.GOOD}
+
+
+async def test_a_pdu_without_metering_gives_its_current_and_no_power(port: int) -> None:
+    good = await read_of(port, "apc-7902b", "apc-rpdu2")
+    assert good == {"current_l1_a": 1.6, "serial_number": "5A1551F39430"}
+
+
+async def test_a_metered_pdu_of_another_series_is_read(port: int) -> None:
+    good = await read_of(port, "apc-8932", "apc-rpdu2")
+    assert good == {
+        "power_w": 160.0,
+        "power_apparent_va": 170.0,
+        "power_factor": 0.95,
+        "energy_import_wh": 642_600.0,
+        "current_l1_a": 1.4,
+        "voltage_l1_n_v": 121.0,
+        "power_l1_w": 160.0,
+        "serial_number": "3F503A169043",
+    }
+
+
+async def test_a_three_phase_ups_gives_the_sum_of_its_lines(port: int) -> None:
+    good = await read_of(port, "eaton-93e-80", "rfc1628-ups")
+    assert good == {
+        "power_w": 11_400.0,
+        "frequency_hz": 49.0,
+        **{f"voltage_l{n}_n_v": 220.0 for n in (1, 2, 3)},
+        "current_l1_a": 27.0,
+        "current_l2_a": 18.0,
+        "current_l3_a": 15.0,
+        "power_l1_w": 5100.0,
+        "power_l2_w": 3600.0,
+        "power_l3_w": 2700.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "profile_id"),
+    [
+        ("apc-7902b", "apc-rpdu2"),
+        ("apc-8932", "apc-rpdu2"),
+        ("eaton-93e-80", "rfc1628-ups"),
+        ("eaton-9px-partial", None),
+        ("emerson-network-power", None),
+        ("geist-temperature-sensor", None),
+        ("vertiv-power", None),
+    ],
+)
+async def test_probe_names_the_profile_of_a_recording_or_says_that_there_is_none(
+    port: int, name: str, profile_id: str | None
+) -> None:
+    secret = Credentials(Community(name))
+    found = await probe(f"snmp://127.0.0.1:{port}?cred=x", credentials=lambda _: secret, timeout_s=10.0)
+    assert (found["responds"], found["profile"]) == (True, profile_id)
+    if profile_id is None:
+        assert found["points"] == {}, "another maker's UPS or a thermometer is no PDU that is known here"

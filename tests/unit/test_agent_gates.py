@@ -270,7 +270,7 @@ READY = {"remote": True, "lockout": False, "protection_trip": False, "trip_circu
 
 def wired(site: Site) -> Site:
     """All readiness points of KM1 wired, and by the way a first one that a person closes."""
-    inputs = {name: Input(device="io-1", input=f"di_{5 + n}") for n, name in enumerate(WIRED)}
+    inputs = {name: (Input(device="io-1", input=f"di_{5 + n}"),) for n, name in enumerate(WIRED)}
     nodes = []
     for n in site.nodes:
         if isinstance(n, Switch) and n.id == "KM1":

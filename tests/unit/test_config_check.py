@@ -18,12 +18,26 @@ BOOK: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_t
 
 TERMINALS = range(1, 7)
 PROFILES = {
-    "eastron-sdm630": ProfileFacts("meter"),
+    "eastron-sdm630": ProfileFacts("meter", counts_energy=True),
+    "gauge-meter": ProfileFacts("meter", counts_energy=False),
     "moxa-iologik-e1214": ProfileFacts(
         "relay", outputs={f"relay_{n}": True for n in TERMINALS}, inputs={f"di_{n}": True for n in TERMINALS}
     ),
     "plain-relay": ProfileFacts(
         "relay", outputs={f"relay_{n}": False for n in TERMINALS}, inputs={f"di_{n}": False for n in TERMINALS}
+    ),
+    "stepping-relay": ProfileFacts(
+        "relay",
+        outputs={f"relay_{n}": True for n in TERMINALS},
+        inputs={f"di_{n}": False for n in TERMINALS},
+        pulse_unit_ms={f"relay_{n}": 100 for n in TERMINALS},
+        settings=frozenset({"watchdog", "power_on"}),
+    ),
+    "commanded-breaker": ProfileFacts(
+        "breaker",
+        outputs={"open": True, "close": True, "relay_2": True},
+        inputs={f"di_{n}": False for n in TERMINALS},
+        commands=frozenset({"open", "close"}),
     ),
     "apc-rpdu2": ProfileFacts("pdu", outputs={"1": False}, inputs={}),
 }
@@ -42,9 +56,10 @@ def named(case: dict[str, Any]) -> str:
     return str(case["name"])
 
 
-def test_the_unchanged_site_has_no_problem_and_two_usable_outputs() -> None:
+def test_the_unchanged_site_has_one_warning_and_two_usable_outputs() -> None:
     result = checked([])
-    assert result.problems == ()
+    assert [problem.seen for problem in result.problems] == ["io-1, which holds KM1, KM2 closed"]
+    assert result.ok
     assert [(o.id, o.dark, o.dark_w, o.usable, o.why, o.proved_by) for o in result.outputs] == [
         ("KM1", ("BOARD1", "KM1", "MINERS1"), 84_000, True, "", "M1"),
         ("KM2", ("BOARD2", "KM2", "MINERS2"), 84_000, True, "", "M2"),
@@ -93,7 +108,7 @@ def test_simulation_turns_the_network_refusal_into_one_warning() -> None:
     case = next(c for c in BOOK["warnings"] if c["name"] == "a simulated plant on one loopback")
     real = [change for change in case["changes"] if "simulation" not in change["new"]]
     assert any("expected a network that miners and PDUs do not reach" in str(p) for p in checked(real).errors)
-    assert len(checked(case["changes"]).warnings) == 1
+    assert [p.where for p in checked(case["changes"]).warnings] == ["site.simulation", "devices[0]"]
 
 
 def test_two_dead_sections_joined_by_a_closed_breaker_are_both_named() -> None:

@@ -23,10 +23,15 @@ def checked(name: str) -> CheckResult:
     return check(loaded.value, source=loaded.source, profiles=ProfileCatalogue())
 
 
-@pytest.mark.parametrize("name", ["small.yaml", "mw100.yaml"])
-def test_an_example_site_passes_with_the_shipped_profiles_and_without_a_warning(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "warned"), [("small.yaml", ["io-1, which holds KM1, KM2 closed"]), ("mw100.yaml", [])]
+)
+def test_an_example_site_passes_with_the_shipped_profiles_and_tells_what_a_dead_module_costs(
+    name: str, warned: list[str]
+) -> None:
     result = checked(name)
-    assert [str(problem) for problem in result.problems] == []
+    assert [problem.seen for problem in result.problems] == warned
+    assert result.ok
     assert all(output.usable and output.proved_by for output in result.outputs)
 
 
@@ -70,7 +75,8 @@ def test_agent_check_prints_the_promised_json(capsys: pytest.CaptureFixture[str]
     assert run(["agent", "check", "--config", str(EXAMPLES / "small.yaml"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["ok"] is True
-    assert printed["problems"] == []
+    (warning,) = printed["problems"]
+    assert (warning["severity"], warning["where"]) == ("warning", "devices[0]")
     assert printed["outputs"][0] == {
         "id": "KM1",
         "dark": ["BOARD1", "KM1", "MINERS1"],

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from drivers.capabilities import Position, Reading
 from drivers.errors import ProfileError
 from drivers.snmp.credentials import Community, Credentials, User, credentials_from_environment, credentials_from_text
-from drivers.snmp.decode import decode_measure, decode_position
+from drivers.snmp.decode import decode_measure, decode_position, raw_bits
+from drivers.snmp.entity import PRECISION, SCALE, STATUS, TYPE, VALUE, sensor_reading
 from drivers.snmp.probe import parse_snmp_url
 from drivers.snmp.profile import DATA, Measure, PduProfile, load_pdu_profile, load_pdu_profiles, read_pdu_profile
 from wire.quality import Quality
@@ -23,20 +24,43 @@ VECTORS = Path(__file__).parents[2].parent / "shared" / "data" / "pdu" / "vector
 BASE_UNIT = {"kWh": ("Wh", 1000.0)}
 RARITAN_DIGITS = {"1": 3, "4": 0, "5": 0, "23": 1}
 """Decimal digits in the PX2 recording, by sensor type."""
-NOT_IN_A_PROFILE = {"phase1_apparent", "phase1_pf", "phase1_energy", "unit2_cord1_power", "outlet1_energy"}
-"""Rows of the table that no point of the vocabulary, or another unit's index, stands for."""
+FACTS = VECTORS.parent
+CHAINED = {"unit2_cord1_power": {"unit": "2"}}
+"""Rows that belong to another unit of a chain, with the options that name it."""
+METERED = {"apc-rpdu2", "eaton-epdu-g3", "raritan-px2", "servertech-sentry4", "vertiv-geist-v5"}
+ALL = METERED | {
+    "apc-easy-epdu",
+    "cyberpower-epdu",
+    "cyberpower-epdu2",
+    "enlogic-pdu",
+    "rfc1628-ups",
+    "rfc3433-entity-sensor",
+    "servertech-sentry3",
+}
 
 
 def apc_dict() -> dict:
     return yaml.safe_load((DATA / "apc_rpdu2.yaml").read_text(encoding="utf-8"))
 
 
-def test_every_profile_file_loads_and_reads_power_and_energy() -> None:
+def test_every_profile_file_loads_and_reads_power() -> None:
     profiles = load_pdu_profiles()
-    assert set(profiles) == {"apc-rpdu2", "eaton-epdu-g3", "raritan-px2", "servertech-sentry4", "vertiv-geist-v5"}
+    assert set(profiles) == ALL
     for profile in profiles.values():
-        assert {"power_w", "energy_import_wh", "power_factor", "power_apparent_va"} <= set(profile.points)
+        assert "power_w" in {*profile.points, *profile.sensors}
         assert profile.status != "verified", "nobody has read these devices yet"
+    for profile_id in METERED:
+        points = profiles[profile_id].points
+        assert {"power_w", "energy_import_wh", "power_factor", "power_apparent_va"} <= set(points)
+        assert profiles[profile_id].power_source == "measured", "V x A x PF of a recording agrees with W"
+
+
+def test_every_family_of_the_facts_is_there() -> None:
+    if not FACTS.exists():
+        pytest.skip("left out: ../shared/data/pdu is not beside this repository")
+    families = {path.stem.replace("_", "-") for path in FACTS.glob("*.yaml")}
+    assert len(families) == 10
+    assert families <= set(load_pdu_profiles())
 
 
 @pytest.mark.parametrize(
@@ -46,6 +70,11 @@ def test_every_profile_file_loads_and_reads_power_and_energy() -> None:
         ("raritan-px2", 8, 7, 0, 1),
         ("servertech-sentry4", 2, 1, 2, 1),
         ("vertiv-geist-v5", 2, 1, 4, 2),
+        ("eaton-epdu-g3", 0, 1, 0, 0),  # two objects; the number is a delay, 0 is at once
+        ("cyberpower-epdu", 2, 1, 2, 1),
+        ("cyberpower-epdu2", 2, 1, 2, 1),
+        ("enlogic-pdu", 0, 1, 1, 2),
+        ("servertech-sentry3", 0, 1, 2, 1),
     ],
 )
 def test_numbers_for_off_and_on_are_those_of_the_makers_mib(
@@ -61,6 +90,59 @@ def test_numbers_for_off_and_on_are_those_of_the_makers_mib(
     assert (outlets.open.value, outlets.close.value) == (off_command, on_command)
 
 
+ON_AT_ONCE = {"immediateOn", "on"}
+OFF_AT_ONCE = {"immediateOff", "off"}
+
+
+def test_the_only_commands_are_those_that_the_facts_call_immediate() -> None:
+    if not FACTS.exists():
+        pytest.skip("left out: ../shared/data/pdu is not beside this repository")
+    by_oid: dict[str, dict[str, int]] = {}
+    for path in FACTS.glob("*.yaml"):
+        for row in yaml.safe_load(path.read_text(encoding="utf-8"))["objects"]:
+            if row["access"] == "read-write" and "enum" in row:
+                by_oid[row["oid"]] = row["enum"]
+    checked = 0
+    for profile in load_pdu_profiles().values():
+        if profile.outlets is None or profile.outlets.open is None or profile.outlets.close is None:
+            continue
+        for command, names in ((profile.outlets.open, OFF_AT_ONCE), (profile.outlets.close, ON_AT_ONCE)):
+            if command.oid in by_oid:  # Raritan's and Eaton's are described in words
+                meant = [name for name, code in by_oid[command.oid].items() if code == command.value]
+                assert set(meant) <= names, (profile.id, command.object)
+                assert meant
+                checked += 1
+    assert checked >= 10
+
+
+def test_what_may_be_written_is_two_values_per_outlet_and_nothing_else() -> None:
+    for profile in load_pdu_profiles().values():
+        if profile.outlets is None or profile.outlets.open is None:
+            continue
+        listed = profile.outlets.commands(7)
+        assert len(listed) == 2
+        assert all(".7" in oid for oid, _ in listed)
+    apc = load_pdu_profile("apc-rpdu2").outlets
+    assert apc is not None
+    control = "1.3.6.1.4.1.318.1.1.26.9.2.4.1.5"
+    assert apc.commands(7) == {(f"{control}.7", 2), (f"{control}.7", 1)}
+
+
+def test_a_unit_of_a_chain_is_named_by_options() -> None:
+    profile = load_pdu_profile("servertech-sentry4")
+    assert profile.places == {"unit": 1, "cord": 1}
+    second = profile.placed({"unit": "2", "writes": "allowed"})
+    assert second.points["power_w"].at() == "1.3.6.1.4.1.1718.4.1.3.3.1.3.2.1"
+    assert second.outlets is not None
+    assert second.outlets.state is not None
+    assert second.outlets.state.at(9) == "1.3.6.1.4.1.1718.4.1.8.3.1.1.2.1.9"
+    assert second.placed({"cord": "2"}).points["power_w"].at() == "1.3.6.1.4.1.1718.4.1.3.3.1.3.2.2"
+    assert profile.points["power_w"].at() == "1.3.6.1.4.1.1718.4.1.3.3.1.3.1.1", "the first stays as it was"
+    for text in ("x", "-1", "1.1", "", "12345678901"):
+        with pytest.raises(ValueError, match="option unit"):
+            profile.placed({"unit": text})
+
+
 def test_a_state_code_that_the_profile_does_not_name_is_unknown() -> None:
     outlets = load_pdu_profile("apc-rpdu2").outlets
     assert outlets is not None
@@ -74,26 +156,23 @@ def test_published_values_decode_to_themselves() -> None:
         pytest.skip(f"left out: {VECTORS.name} of the reference data is not beside this repository")
     profiles = {profile_id.replace("-", "_"): profile for profile_id, profile in load_pdu_profiles().items()}
     checked: dict[str, int] = {}
-    left: set[str] = set()
     with VECTORS.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
-            value = decoded(profiles[row["model"]], row["oid"], int(row["raw"]))
-            if value is None:
-                left.add(row["decoded_name"])
-                continue
+            profile = profiles[row["model"]].placed(CHAINED.get(row["decoded_name"], {}))
+            value = decoded(profile, row["oid"], int(row["raw"]))
+            assert value is not None, f"{row['decoded_name']} of {row['model']} is in no profile"
             factor = BASE_UNIT.get(row["unit"], ("", 1.0))[1]
             assert value.quality is Quality.GOOD, row
             assert value.value == pytest.approx(float(row["value"]) * factor, rel=1e-12), row
             checked[row["model"]] = checked.get(row["model"], 0) + 1
-    assert left <= NOT_IN_A_PROFILE
     assert checked["apc_rpdu2"] == 10
-    assert sum(checked.values()) >= 30
+    assert sum(checked.values()) == 36
 
 
 def decoded(profile: PduProfile, oid: str, raw: int) -> Reading | None:
     answers = {oid: raw}
     outlets = {} if profile.outlets is None else profile.outlets.measures
-    places = [(measure, None) for measure in profile.points.values()]
+    places = [(measure, None) for measure in (*profile.points.values(), *profile.more.values())]
     places += [(measure, n) for measure in outlets.values() for n in range(1, 5)]
     for measure, outlet in places:
         if measure.at(outlet) == oid:
@@ -142,6 +221,54 @@ def test_what_is_not_known_is_none_and_never_zero(measure: Measure, answers: dic
     assert decode_measure(measure, answers) == reading
 
 
+LINES = Measure(object="x", oid="1.3.6.1.4.1.1", instance="1", plus=("2", "3"), sentinels=(-1,))
+
+
+@pytest.mark.parametrize(
+    ("rows", "reading"),
+    [
+        ((5100, 3600, 2700), Reading(11_400.0, Quality.GOOD)),
+        ((5100, None, None), Reading(5100.0, Quality.GOOD)),
+        ((5100, -1, 2700), Reading(7800.0, Quality.GOOD)),
+        ((None, 3600, 2700), Reading(None, Quality.NO_VALUE)),
+        ((5100, b"3600", 2700), Reading(None, Quality.DECODE)),
+    ],
+)
+def test_lines_are_added_up_where_the_model_gives_no_total(rows: tuple, reading: Reading) -> None:
+    answers = {f"1.3.6.1.4.1.1.{n}": raw for n, raw in enumerate(rows, start=1)}
+    assert decode_measure(LINES, answers) == reading
+    assert raw_bits(LINES, answers) is None, "a sum has no raw content"
+
+
+def sensors(*rows: tuple[int, int, int, int, int]) -> dict[str, dict[int, int]]:
+    """A table of (type, scale, precision, value, status), from row 1001."""
+    columns = (TYPE, SCALE, PRECISION, VALUE, STATUS)
+    return {column: {1001 + n: row[at] for n, row in enumerate(rows)} for at, column in enumerate(columns)}
+
+
+WATTS = (6, 9, 0, 1584, 1)
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "reading"),
+    [
+        (sensors(WATTS), None, Reading(1584.0, Quality.GOOD)),
+        (sensors((6, 10, 1, 23, 1)), None, Reading(2300.0, Quality.GOOD)),  # kilo, one decimal
+        (sensors((6, 8, 0, 1500, 1)), None, Reading(1.5, Quality.GOOD)),  # milli
+        (sensors(WATTS, WATTS), None, Reading(None, Quality.NO_VALUE)),  # which of the two?
+        (sensors(WATTS, (6, 9, 0, 20, 1)), 1002, Reading(20.0, Quality.GOOD)),
+        (sensors(WATTS), 1002, Reading(None, Quality.NO_VALUE)),
+        (sensors((5, 9, 0, 20, 1)), None, Reading(None, Quality.NO_VALUE)),  # amperes only
+        (sensors((6, 9, 0, 20, 2)), None, Reading(None, Quality.NO_VALUE)),  # unavailable
+        (sensors((6, 99, 0, 20, 1)), None, Reading(None, Quality.DECODE)),
+        (sensors((6, 9, 4_000_000, 20, 1)), None, Reading(None, Quality.DECODE)),
+        ({}, None, Reading(None, Quality.NO_VALUE)),
+    ],
+)
+def test_a_sensor_table_gives_the_one_sensor_of_a_kind(table: dict, row: int | None, reading: Reading) -> None:
+    assert sensor_reading(table, "watts", row) == reading
+
+
 @given(st.one_of(st.none(), st.integers(), st.binary(max_size=200)), st.one_of(st.none(), st.integers(-2, 20)))
 def test_no_answer_makes_decoding_raise(raw: int | bytes | None, digits: int | None) -> None:
     for measure in (SENSOR, SENSOR.model_copy(update={"text": True})):
@@ -162,6 +289,11 @@ def test_no_answer_makes_decoding_raise(raw: int | bytes | None, digits: int | N
         (lambda p: p["outlets"]["open"].update(value=1), "same command"),
         (lambda p: p["outlets"].pop("close"), "both open and close"),
         (lambda p: p["outlets"].pop("state"), "read back"),
+        (lambda p: p.pop("power_source"), "power_source"),
+        (lambda p: p.update(points={}), "reads nothing"),
+        (lambda p: p.pop("places"), "instance"),
+        (lambda p: p.update(sensors={"power_w": "watts"}), "a point of its own already"),
+        (lambda p: p["points"]["serial_number"].update(plus=["2"]), "only plain numbers are added"),
     ],
 )
 def test_a_wrong_profile_is_refused(change, message: str) -> None:
@@ -186,7 +318,7 @@ def test_a_profile_whose_id_is_not_its_files_name_is_refused(tmp_path: Path) -> 
 
 
 def test_an_unknown_profile_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ProfileError, match="there are apc-rpdu2, eaton-epdu-g3"):
+    with pytest.raises(ProfileError, match="there are apc-easy-epdu, apc-rpdu2, cyberpower-epdu"):
         load_pdu_profile("apc-rpdu3")
 
 

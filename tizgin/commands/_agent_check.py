@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.table import Table
 from config.check import CheckResult, Output, ProfileFacts, check
 from config.loader import read_site
 from config.problems import ConfigError, Problem
+from config.rules.passports import local_day
 from tizgin.errors import EXIT_OK, EXIT_PROBLEM
 
 
@@ -25,12 +27,16 @@ def check_file(path: Path, *, as_json: bool) -> int:
     except ConfigError as error:
         result = CheckResult(error.problems, ())
     else:
-        result = check(loaded.value, source=loaded.source, profiles=ProfileCatalogue())
+        today = local_day(int(time.time()))
+        result = check(loaded.value, source=loaded.source, profiles=ProfileCatalogue(), today=today)
     if as_json:
         typer.echo(json.dumps(as_dict(result), ensure_ascii=False))
     else:
         _print(result, path.name)
     return EXIT_OK if result.ok else EXIT_PROBLEM
+
+
+SUNSPEC = frozenset({"sunspec-meter", "sunspec-meter-float"})
 
 
 class ProfileCatalogue:
@@ -55,11 +61,22 @@ def _modbus_facts(profile_id: str) -> ProfileFacts | None:
     except ProfileError:
         return None
     if not isinstance(profile, RelayProfile):
-        return ProfileFacts(profile.kind)
+        energy = next((p for p in profile.points if p.id == "energy_import_wh"), None)
+        # A SunSpec meter says the scale of its counters when it is asked.
+        counts = None if profile_id in SUNSPEC else energy is not None and energy.evidence
+        return ProfileFacts(profile.kind, counts_energy=counts)
     return ProfileFacts(
         kind=profile.kind,
-        outputs={output.id: output.pulse is not None for output in profile.outputs},
+        outputs={output.id: output.times_itself for output in profile.outputs},
         inputs={found.id: found.latched or found.counter is not None for found in profile.inputs},
+        counted=frozenset(found.id for found in profile.inputs if found.counter is not None),
+        commands=frozenset(output.id for output in profile.outputs if output.table == "command"),
+        pulse_unit_ms={
+            output.id: output.pulse.unit_ms
+            for output in profile.outputs
+            if output.pulse is not None and output.pulse.unit_ms is not None
+        },
+        settings=frozenset(setting.id for setting in profile.settings),
     )
 
 

@@ -249,6 +249,7 @@ def _devices() -> list[dict[str, Any]]:
         "fed_from": "LV1",
         "credentials": "pdu",
         "period_s": 5,
+        "options": {"writes": "allowed"},
     }
     return [*meters, behind, *relays, pdu]
 
