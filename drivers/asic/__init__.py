@@ -1,7 +1,12 @@
 """ASIC miners: reading them by the thousand, and asking them to sleep and to wake.
 
-Here live the transports (``cgminer`` JSON sockets, ``http`` with digest log-in), the parser for what miners really send
-(``repair``, ``fields``, ``cgminer_status``), one folder per firmware family, ``identify``, ``fleet`` (the poller) and
-``probe``. Decisions about *whether* a machine should sleep do not live here, nor does any proof that it does: an answer
-of a miner is never proof of a power drop, only a meter is.
+Here live the transports (``exchange``, one request on one bare socket, and on it ``cgminer`` JSON sockets and ``http``
+with ``digest`` log-in), the parser for what miners really send (``repair``, ``fields``, ``cgminer_status``), one folder
+per firmware family (``family`` says what one is), ``identify`` (the list of them, and which of them answers somewhere),
+``recheck`` (finding out again when answers stop fitting), ``probe``, the rules of a write in one place (``control``,
+``power``, ``outcome``); and what there is for thousands at once: ``fleet`` (the poller),
+``fanout`` (one command to many), ``ladder`` (how far a command has come), ``lanes`` (who may go next).
+
+Decisions about *whether* a machine should sleep do not live here, nor does any proof that it does: an answer of a miner
+is never proof of a power drop, only a meter is.
 """

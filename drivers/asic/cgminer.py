@@ -12,56 +12,12 @@ from typing import Any
 
 import msgspec
 
+from drivers.asic.exchange import exchange, until_nul
 from drivers.asic.repair import MAX_BYTES, parse_answer
 from drivers.errors import BadAnswer, DriverError, NoAnswer, NoConnection, Refused
 
 ACCESS_DENIED = 45
 """cgminer code: the API group of this client may not give that command."""
-
-
-class _Exchange(asyncio.Protocol):
-    """Sends one request when connected and collects one answer."""
-
-    def __init__(self, request: bytes, max_bytes: int, answer: asyncio.Future[bytes]) -> None:
-        self._request = request
-        self._max_bytes = max_bytes
-        self._answer = answer
-        self._received = bytearray()
-        self._transport: asyncio.BaseTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.write(self._request)
-
-    def data_received(self, data: bytes) -> None:
-        end = data.find(b"\x00")
-        self._received += data if end < 0 else data[:end]
-        if len(self._received) > self._max_bytes:
-            self._fail(BadAnswer(f"answer larger than {self._max_bytes} bytes"))
-        elif end >= 0:
-            self._done()
-
-    def eof_received(self) -> None:
-        self._done()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None:
-            self._fail(exc)
-        else:
-            self._done()
-
-    def _done(self) -> None:
-        if self._answer.done():
-            return
-        if self._received:
-            self._answer.set_result(bytes(self._received))
-        else:
-            self._answer.set_exception(ConnectionResetError("closed without an answer"))
-
-    def _fail(self, error: Exception) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(error)
 
 
 class CgminerClient:
@@ -104,6 +60,21 @@ class CgminerClient:
         async with self._lock:
             data = await self._exchange(msgspec.json.encode(request), name, timeout_s or self._timeout_s)
         return parse_answer(data, source=f"{self.name} {name}", max_bytes=self._max_bytes)
+
+    async def request(self, value: dict[str, Any], what: str, *, timeout_s: float | None = None) -> dict[str, Any]:
+        """Send a request of another form than ``{"command": …}`` and return its whole answer.
+
+        Args:
+            value: the request as it goes out; it may be encrypted or hold a token, so no error repeats it.
+            what: what to call it in errors.
+            timeout_s: deadline; the client's own by default.
+
+        Raises:
+            DriverError: as of :meth:`command`.
+        """
+        async with self._lock:
+            data = await self._exchange(msgspec.json.encode(value), what, timeout_s or self._timeout_s)
+        return parse_answer(data, source=f"{self.name} {what}", max_bytes=self._max_bytes)
 
     async def ask(self, commands: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Give several commands, joined where the firmware can, one by one where not (found out once, remembered).
@@ -154,28 +125,21 @@ class CgminerClient:
         await self.command(command, timeout_s=self._timeout_s / 2)
 
     async def _exchange(self, request: bytes, command: str, timeout_s: float) -> bytes:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[bytes] = loop.create_future()
-        transport: asyncio.BaseTransport | None = None
         try:
-            async with asyncio.timeout(timeout_s):
-                transport, _ = await loop.create_connection(
-                    lambda: _Exchange(request, self._max_bytes, answer), self.host, self.port
-                )
-                return await answer
+            return await exchange(
+                self.host,
+                self.port,
+                request,
+                timeout_s=timeout_s,
+                complete=until_nul,
+                max_bytes=self._max_bytes,
+            )
         except TimeoutError as error:
             raise NoAnswer(f"{self.name}: no complete answer to {command} within {timeout_s:g} s") from error
         except OSError as error:
             raise NoConnection(f"{self.name}: {command}: {error}") from error
         except BadAnswer as error:
             raise BadAnswer(f"{self.name}: {command}: {error}") from error
-        finally:
-            if not answer.done():
-                answer.cancel()
-            elif not answer.cancelled():
-                answer.exception()  # taken note of, so that the loop does not report it as never retrieved
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
 
 
 def section(answer: dict[str, Any], command: str) -> dict[str, Any] | None:

@@ -108,7 +108,7 @@ def _stats(answer: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any
     for row in listed:
         if "Type" in row and "Elapsed" not in row:
             head = row
-        elif not values and ("Elapsed" in row or "elapsed" in row or "GHS 5s" in row or "chain" in row):
+        elif not values and any(name in row for name in ("Elapsed", "elapsed", "GHS 5s", "MHS 5s", "chain")):
             values = row
     return head, values
 
@@ -142,9 +142,11 @@ def _boards(values: dict[str, Any]) -> tuple[Board, ...]:
     if chains:
         return tuple(_chain(row, values) for row in chains[:MAX_BOARDS])
     boards = []
+    # Machines of other algorithms say MH/s by the names of their rates alone.
+    unit = first(values, "rate_unit") or ("MH" if "MHS 5s" in values else None)
     for number_ in range(1, MAX_BOARDS + 1):
         chips = integer(values.get(f"chain_acn{number_}"))
-        rate = to_ths(values.get(f"chain_rate{number_}"), first(values, "rate_unit"))
+        rate = to_ths(values.get(f"chain_rate{number_}"), unit)
         if not chips and not rate:
             continue  # a slot without a board: no chips, and "" or 0 for a rate
         boards.append(

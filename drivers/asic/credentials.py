@@ -69,3 +69,23 @@ def _load(name: str, source: CredentialSource, base: Path, environ: Mapping[str,
     if not password or len(password.encode()) > MAX_PASSWORD_BYTES:
         raise CredentialError(f"credentials {name}: the password is empty or longer than {MAX_PASSWORD_BYTES} bytes")
     return Credentials(source.user or "root", password)
+
+
+def credentials_from_environment(name: str, environ: Mapping[str, str] = os.environ) -> Credentials:
+    """A log-in named in an ``asic://`` address: ``TIZGIN_ASIC_<NAME>`` holds ``user:password``, or the password alone.
+
+    Raises:
+        CredentialError: the name is no name, or the variable is not set, empty or too long.
+    """
+    if not name or not all(char.isascii() and (char.isalnum() or char in "-_") for char in name):
+        raise CredentialError(f"credentials {name[:40]!r}: letters, digits, - and _ expected")
+    variable = f"TIZGIN_ASIC_{name.upper().replace('-', '_')}"
+    said = environ.get(variable)
+    if said is None:
+        raise CredentialError(f"credentials {name}: environment variable {variable} is not set; set it")
+    user, colon, password = said.partition(":")
+    if not colon:
+        user, password = "root", said
+    if not password or len(password.encode()) > MAX_PASSWORD_BYTES:
+        raise CredentialError(f"credentials {name}: the password is empty or longer than {MAX_PASSWORD_BYTES} bytes")
+    return Credentials(user or "root", password)

@@ -18,14 +18,31 @@ _TO_THS = {"": 1e-3, "H": 1e-12, "KH": 1e-9, "MH": 1e-6, "GH": 1e-3, "TH": 1.0, 
 
 def number(value: object) -> float | None:
     """A finite number from a number or from text such as ``7903.729``, ``58.94W`` or ``3250 W``; else ``None``."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, str) and (match := _LEADING_NUMBER.fullmatch(value)):
-        result = float(match.group(1))
-        return result if math.isfinite(result) else None
+    # Asked thirty times per machine: one type after the other is several times faster than a union of them.
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return _number_in(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return None
     return None
+
+
+def _number_in(value: str) -> float | None:
+    try:
+        result = float(value)  # most texts are plain numbers
+    except ValueError:
+        match = _LEADING_NUMBER.fullmatch(value)
+        if match is None:
+            return None
+        result = float(match.group(1))
+    else:
+        if "_" in value:
+            return None  # Python's own way of writing numbers is nobody else's
+    return result if math.isfinite(result) else None
 
 
 def integer(value: object) -> int | None:

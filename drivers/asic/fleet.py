@@ -3,26 +3,32 @@
 One owner runs one :class:`FleetPoller`. Machines that answered last time and machines that did not have lanes of their
 own with concurrency of their own, so that however many are dead, a living one waits only for living ones. A machine
 that has just died, as hundreds do when a feeder opens, gives its place back after ``patience_s``. Dead ones are tried
-ever more seldom, up to ``max_backoff_s``. No machine is ever asked twice at the same time.
+ever more seldom, up to ``max_backoff_s``, unless :meth:`FleetPoller.expect` says that they are about to come back. No
+machine is ever asked twice at the same time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil
 from zlib import crc32
 
 import structlog
 
+from drivers.asic.descriptors import descriptors_for
+from drivers.asic.lanes import Lane
 from drivers.capabilities import MinerReader, MinerStatus
 from drivers.errors import DriverError
 from wire.quality import Quality
 
 OnStatus = Callable[[str, MinerStatus | None, Quality, str | None], None]
 """Called after each poll with machine id, status or ``None``, quality, and the reason where there is no status."""
+
+PATIENT_SHARE = 3
+"""So many times the concurrency may wait beyond their patience."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,69 +54,34 @@ class FleetCounters:
     lateness_max_s: float = 0.0
 
 
-@dataclass(slots=True, eq=False)
 class _Slot:
-    machine: Machine
-    due_s: float
-    failures: int = 0
+    """One machine's place in the schedule."""
+
+    __slots__ = ("busy", "due_s", "failures", "machine", "number")
+
+    def __init__(self, machine: Machine, due_s: float) -> None:
+        self.machine = machine
+        self.due_s = due_s
+        self.failures = 0
+        self.number = 0
+        """Of its valid entry in the heap; others of it are void."""
+        self.busy = False
+        """Waiting its turn in a lane, or being polled."""
+
+    @property
+    def subnet(self) -> str:
+        """See :class:`drivers.asic.lanes.HasSubnet`."""
+        return self.machine.subnet
 
 
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """Machines waiting their turn, by subnet, and how many polls may run at once."""
-
-    limit: int
-    per_subnet: int
-    running: int = 0
-    waiting: dict[str, deque[_Slot]] = field(default_factory=dict)
-    turn: deque[str] = field(default_factory=deque)
-    """Subnets that have somebody waiting and room for one more; each stands here at most once."""
-    busy: dict[str, int] = field(default_factory=dict)
-    in_turn: set[str] = field(default_factory=set)
-
-    def put(self, slot: _Slot) -> None:
-        self.waiting.setdefault(slot.machine.subnet, deque()).append(slot)
-        self._offer(slot.machine.subnet)
-
-    def take(self) -> _Slot | None:
-        """The next one that may start now; the caller must :meth:`give_back` its place."""
-        while self.running < self.limit and self.turn:
-            subnet = self.turn.popleft()
-            self.in_turn.discard(subnet)
-            if self.busy.get(subnet, 0) >= self.per_subnet:
-                continue  # filled up by adoption; offered again when a place comes back
-            slot = self.waiting[subnet].popleft()
-            if not self.waiting[subnet]:
-                del self.waiting[subnet]
-            self.adopt(subnet)
-            self._offer(subnet)
-            return slot
-        return None
-
-    def adopt(self, subnet: str) -> None:
-        """Count one more open poll, whether or not there is room."""
-        self.running += 1
-        self.busy[subnet] = self.busy.get(subnet, 0) + 1
-
-    def give_back(self, subnet: str) -> None:
-        self.running -= 1
-        self.busy[subnet] -= 1
-        if not self.busy[subnet]:
-            del self.busy[subnet]
-        self._offer(subnet)
-
-    def _offer(self, subnet: str) -> None:
-        if subnet in self.waiting and subnet not in self.in_turn and self.busy.get(subnet, 0) < self.per_subnet:
-            self.in_turn.add(subnet)
-            self.turn.append(subnet)
-
-
-@dataclass(slots=True, eq=False)
 class _Place:
     """Where an open poll is counted at the moment."""
 
-    lane: _Lane
-    subnet: str
+    __slots__ = ("lane", "subnet")
+
+    def __init__(self, lane: Lane[_Slot], subnet: str) -> None:
+        self.lane = lane
+        self.subnet = subnet
 
 
 class FleetPoller:
@@ -119,8 +90,9 @@ class FleetPoller:
     Args:
         machines: the fleet; ids are unique.
         period_s: time between polls of one machine.
-        concurrency: polls of living machines open at once. As a rule rate times latency: 500 machines per second that
-            need 0.5 s each want 250.
+        concurrency: polls of living machines open at once; by default as many as begin within ``patience_s``, for none
+            keeps its place longer: 500 for 30,000 machines a minute, at least 256 and at most 2048. More would only
+            make a busy network busier. Fewer where the process may not open so many connections, with a warning.
         per_subnet: the same, per subnet.
         deadline_s: hard limit of one poll.
         on_status: takes the results; called on the event loop, has to be quick.
@@ -136,7 +108,7 @@ class FleetPoller:
         *,
         period_s: float,
         on_status: OnStatus,
-        concurrency: int = 256,
+        concurrency: int | None = None,
         per_subnet: int = 64,
         deadline_s: float = 8.0,
         doubtful_concurrency: int | None = None,
@@ -145,6 +117,8 @@ class FleetPoller:
     ) -> None:
         if len({machine.id for machine in machines}) != len(machines):
             raise ValueError("two machines of the fleet have the same id; every id must be there once")
+        if concurrency is None:
+            concurrency = max(256, min(2048, ceil(len(machines) / period_s * patience_s)))
         self.counters = FleetCounters()
         self._machines = machines
         self._period_s = period_s
@@ -152,10 +126,11 @@ class FleetPoller:
         self._on_status = on_status
         self._max_backoff_s = max(max_backoff_s, period_s)
         self._patience_s = patience_s
-        self._patient_limit = 3 * concurrency
-        self._living = _Lane(concurrency, per_subnet)
+        self._patient_limit = PATIENT_SHARE * concurrency
+        self._living: Lane[_Slot] = Lane(concurrency, per_subnet)
         doubtful = doubtful_concurrency if doubtful_concurrency is not None else max(2, concurrency // 8)
-        self._doubtful = _Lane(doubtful, max(1, min(per_subnet, doubtful // 2)))
+        self._doubtful: Lane[_Slot] = Lane(doubtful, max(1, min(per_subnet, doubtful // 2)))
+        self._slots: dict[str, _Slot] = {}
         self._due: list[tuple[float, int, _Slot]] = []
         self._number = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -166,10 +141,11 @@ class FleetPoller:
         """Poll until cancelled; cancelling ends every open poll before it returns."""
         loop = asyncio.get_running_loop()
         start_s = loop.time()
+        self._fit()
         for machine in self._machines:
             # The phase follows from the id alone, so that restarts do not shift it and neighbours do not share it.
-            phase_s = crc32(machine.id.encode()) / 2**32 * self._period_s
-            self._schedule(_Slot(machine, start_s + phase_s))
+            self._slots[machine.id] = slot = _Slot(machine, start_s + self._phase_s(machine.id))
+            self._schedule(slot)
         self._pump()
         try:
             await loop.create_future()
@@ -177,12 +153,44 @@ class FleetPoller:
             if self._timer is not None:
                 self._timer.cancel()
             self._due.clear()
+            self._slots.clear()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def expect(self, ids: Iterable[str]) -> None:
+        """Machines that are about to answer again, because their feeder was closed or they were woken.
+
+        Those that are being tried seldom are tried within the next period, each at its phase.
+        """
+        if not self._slots:
+            return  # not running: everything is tried at once at the start
+        now_s = asyncio.get_running_loop().time()
+        for machine_id in ids:
+            slot = self._slots.get(machine_id)
+            if slot is None or slot.busy or slot.due_s <= now_s + self._period_s:
+                continue
+            slot.failures = 1  # still doubtful, and no longer backed off
+            slot.due_s -= self._period_s * ((slot.due_s - now_s) // self._period_s)
+            self._schedule(slot)
+        self._pump()
+
+    def _fit(self) -> None:
+        """Keep within the file descriptors there are, in the proportions that were asked for."""
+        most = min(len(self._machines), self._living.limit + self._patient_limit + self._doubtful.limit)
+        possible = descriptors_for(most)
+        if possible < most:
+            share = possible / (self._living.limit + self._patient_limit + self._doubtful.limit)
+            self._living.limit = max(1, int(self._living.limit * share))
+            self._doubtful.limit = max(1, int(self._doubtful.limit * share))
+            self._patient_limit = max(0, possible - self._living.limit - self._doubtful.limit)
+
+    def _phase_s(self, machine_id: str) -> float:
+        return crc32(machine_id.encode()) / 2**32 * self._period_s
+
     def _schedule(self, slot: _Slot) -> None:
         self._number += 1
+        slot.number = self._number
         heapq.heappush(self._due, (slot.due_s, self._number, slot))
 
     def _pump(self) -> None:
@@ -190,7 +198,10 @@ class FleetPoller:
         loop = asyncio.get_running_loop()
         now_s = loop.time()
         while self._due and self._due[0][0] <= now_s:
-            slot = heapq.heappop(self._due)[2]
+            _, number, slot = heapq.heappop(self._due)
+            if number != slot.number or slot.busy:
+                continue
+            slot.busy = True
             (self._doubtful if slot.failures else self._living).put(slot)
         self._start(self._living, loop)
         self._start(self._doubtful, loop)
@@ -200,7 +211,7 @@ class FleetPoller:
         if self._due:
             self._timer = loop.call_at(self._due[0][0], self._pump)
 
-    def _start(self, lane: _Lane, loop: asyncio.AbstractEventLoop) -> None:
+    def _start(self, lane: Lane[_Slot], loop: asyncio.AbstractEventLoop) -> None:
         while (slot := lane.take()) is not None:
             if lane is self._living:
                 lateness_s = max(0.0, loop.time() - slot.due_s)
@@ -211,7 +222,7 @@ class FleetPoller:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _poll(self, slot: _Slot, lane: _Lane) -> None:
+    async def _poll(self, slot: _Slot, lane: Lane[_Slot]) -> None:
         machine = slot.machine
         status: MinerStatus | None = None
         quality, reason = Quality.GOOD, None
@@ -242,7 +253,7 @@ class FleetPoller:
             place.lane = self._doubtful
             self._start(self._living, asyncio.get_running_loop())
 
-    def _pump_after(self, lane: _Lane) -> None:
+    def _pump_after(self, lane: Lane[_Slot]) -> None:
         loop = asyncio.get_running_loop()
         self._start(lane, loop)
         if self._due and (self._timer is None or self._timer.when() > self._due[0][0]):
@@ -250,6 +261,7 @@ class FleetPoller:
 
     def _after(self, slot: _Slot, answered: bool) -> None:
         """Set the next time: on the machine's own phase, later where it keeps being dead."""
+        slot.busy = False
         if answered:
             self.counters.answered += 1
             slot.failures = 0

@@ -1,25 +1,33 @@
-"""Machines that speak cgminer's JSON but whose firmware has no driver of its own: read only, by construction."""
+"""Machines that speak cgminer's JSON but whose firmware has no driver of its own: read only, by construction.
+
+Hammer, MSKminer, Hiveon, Innosilicon and others keep Bitmain's or cgminer's field names; what they share is read.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
 
 from drivers.asic.cgminer import CgminerClient
-from drivers.asic.cgminer_status import status_from
+from drivers.asic.cgminer_status import Answers, status_from
+from drivers.asic.control import within
+from drivers.asic.credentials import Credentials
+from drivers.asic.evidence import is_other_firmware, words
+from drivers.asic.family import Address, Evidence, Family
 from drivers.asic.timing import Timeouts
 from drivers.capabilities import MinerStatus
-from drivers.errors import NoAnswer
+from drivers.errors import BadAnswer, Refused
 
-FAMILY = "cgminer"
+FAMILY_NAME = "cgminer"
+RELATIVES = ("hammer", "ccminer", "innominer", "sgminer", "cgminer", "bmminer")
+"""Words of programs that keep cgminer's fields."""
 
 
 class GenericCgminer:
     """One machine read by ``summary``, ``stats``, ``pools`` and ``version``: :class:`MinerReader`, no ``Sleeper``."""
 
-    family = FAMILY
+    family = FAMILY_NAME
 
     def __init__(
         self,
@@ -40,10 +48,33 @@ class GenericCgminer:
             DriverError: it did not answer, or not in a way that can be understood.
         """
         began = self._mono()
-        try:
-            async with asyncio.timeout(self._timeouts.status_s):
-                answers = await self._rpc.ask(("summary", "stats", "pools", "version"))
-        except TimeoutError as error:
-            raise NoAnswer(f"{self._rpc.name}: not read within {self._timeouts.status_s:g} s") from error
-        status = status_from(FAMILY, answers, latency_ms=(self._mono() - began) * 1000)
+        answers = await within(self._timeouts.status_s, self._rpc.name, self._answers())
+        status = status_from(FAMILY_NAME, answers, latency_ms=(self._mono() - began) * 1000)
         return replace(status, sleeping=False if status.hashrate_ths else None)
+
+    async def _answers(self) -> Answers:
+        """The four answers; some firmwares have ``stats`` alone."""
+        try:
+            return await self._rpc.ask(("summary", "stats", "pools", "version"))
+        except (Refused, BadAnswer):
+            return await self._rpc.ask(("stats", "pools", "version"))
+
+
+def certainty(evidence: Evidence) -> int:
+    """It answers on the JSON socket: a little; the program is a relative by name: a little more."""
+    if not any("STATUS" in (answer or {}) for answer in (evidence.version, evidence.stats)):
+        return 0
+    if is_other_firmware(evidence):
+        return 30
+    return 20 if any(word in words(evidence) for word in RELATIVES) else 10
+
+
+def make(at: Address, credentials: Credentials | None, timeouts: Timeouts, writes_allowed: bool) -> GenericCgminer:
+    """Its driver; it never writes and needs no log-in."""
+    del credentials, writes_allowed
+    return GenericCgminer(at.host, rpc_port=at.rpc_port or 4028, timeouts=timeouts)
+
+
+FAMILY = Family(
+    name=FAMILY_NAME, title="cgminer and its kin", make=make, certainty=certainty, sleeps=False, http_port=None
+)

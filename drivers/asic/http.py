@@ -8,19 +8,35 @@ answer. Log-ins never appear in errors or logs.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from drivers.asic.credentials import Credentials
+from drivers.asic.digest import Digest
+from drivers.asic.http_wire import NotHttp, Reply, http_exchange
 from drivers.asic.repair import MAX_BYTES, parse_answer, parse_strict
 from drivers.errors import BadAnswer, NoAnswer, NoConnection, Refused
 
 _OK = 200
 _SERVER_ERROR = 500
 _UNAUTHORISED = (401, 403)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """One answer, whatever its status. ``repr`` shows no body and no cookie: either may hold a token."""
+
+    status: int
+    body: bytes = field(repr=False)
+    challenge: str | None = None
+    """``WWW-Authenticate``."""
+    cookies: tuple[str, ...] = field(default=(), repr=False)
+    """``Set-Cookie`` headers."""
+    retry_after: str | None = None
 
 
 class HttpClient:
@@ -49,9 +65,7 @@ class HttpClient:
         self._max_bytes = max_bytes
         self._lock = asyncio.Lock()
         # Kept per machine: it remembers the server's nonce, which saves the round trip of a fresh challenge.
-        self._digest = (
-            aiohttp.DigestAuthMiddleware(credentials.user, credentials.password) if credentials is not None else None
-        )
+        self._digest = Digest(credentials) if credentials is not None else None
 
     @property
     def name(self) -> str:
@@ -96,10 +110,29 @@ class HttpClient:
             NoAnswer: nothing complete within the deadline.
         """
         async with self._lock:
-            status, challenge, _ = await self._exchange("GET", path, None, self._timeout_s, log_in=False)
-        if status not in _UNAUTHORISED or challenge is None:
+            answer = await self._exchange("GET", path, None, self._timeout_s, log_in=False)
+        if answer.status not in _UNAUTHORISED or answer.challenge is None:
             return None
-        return realm_of(challenge)
+        return realm_of(answer.challenge)
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> HttpAnswer:
+        """One request with headers of the caller's own; every status is an answer.
+
+        Raises:
+            NoConnection: refused, unreachable, broken, or no HTTP.
+            NoAnswer: nothing complete within the deadline.
+            BadAnswer: larger than ``max_bytes``.
+        """
+        async with self._lock:
+            return await self._exchange(method, path, body, timeout_s or self._timeout_s, headers=headers)
 
     async def request(
         self, method: str, path: str, *, body: bytes | None = None, timeout_s: float | None = None
@@ -113,8 +146,8 @@ class HttpClient:
             BadAnswer: larger than ``max_bytes``, or a server error: a program that fell over half-way may have done
                 what it was told.
         """
-        async with self._lock:
-            status, _, answer = await self._exchange(method, path, body, timeout_s or self._timeout_s)
+        answer = await self.exchange(method, path, body=body, timeout_s=timeout_s)
+        status = answer.status
         if status in _UNAUTHORISED:
             cause = "the log-in is wrong" if self.logs_in else "it wants a log-in and none is configured"
             raise Refused(f"{self.name}{path}: HTTP {status}: {cause}; correct the group's credentials")
@@ -122,47 +155,78 @@ class HttpClient:
             raise BadAnswer(f"{self.name}{path}: HTTP {status}, 200 expected; what it did is not known")
         if status != _OK:
             raise Refused(f"{self.name}{path}: HTTP {status}, 200 expected")
-        return answer
+        return answer.body
 
     async def _exchange(
-        self, method: str, path: str, body: bytes | None, timeout_s: float, *, log_in: bool = True
-    ) -> tuple[int, str | None, bytes]:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
-        middlewares = (self._digest,) if self._digest is not None and log_in else ()
-        connector = aiohttp.TCPConnector(limit=1, force_close=True, use_dns_cache=False)
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        timeout_s: float,
+        *,
+        log_in: bool = True,
+        headers: Mapping[str, str] | None = None,
+    ) -> HttpAnswer:
+        if not self.port:
+            raise NoConnection(f"miner {self.host}: the port of its web interface is not known; give it")
+        sent = {**({"Content-Type": "application/json"} if body is not None else {}), **(headers or {})}
+        digest = self._digest if log_in else None
+        give_up_s = monotonic() + timeout_s
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                aiohttp.ClientSession(
-                    connector=connector,
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    timeout=aiohttp.ClientTimeout(total=None),
-                    middlewares=middlewares,
-                ) as session,
-                session.request(
-                    method,
-                    URL.build(scheme="http", host=self.host, port=self.port, path=path),
-                    data=body,
-                    headers=headers,
-                    allow_redirects=False,
-                ) as response,
-            ):
-                answer = await self._read(response, path)
-                return response.status, response.headers.get("WWW-Authenticate"), answer
+            reply = await self._once(method, path, body, sent, digest, timeout_s)
+            if reply.status in _UNAUTHORISED and digest is not None and digest.challenged(_challenge(reply)):
+                # The first request to a machine, or the server has a new nonce: once more, with what it wants.
+                reply = await self._once(method, path, body, sent, digest, give_up_s - monotonic())
         except TimeoutError as error:
             raise NoAnswer(f"{self.name}{path}: no complete answer within {timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Only the kind and the system's own text: an HTTP library's message may quote headers.
+        except NotHttp as error:
+            raise NoConnection(f"{self.name}{path}: {error}") from error
+        except BadAnswer as error:
+            raise BadAnswer(f"{self.name}{path}: {error}") from error
+        except (OSError, ValueError) as error:
+            # Only the kind and the system's own text: a request that cannot be written may hold a log-in.
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise NoConnection(f"{self.name}{path}: {reason}") from error
+        return HttpAnswer(
+            status=reply.status,
+            body=reply.body,
+            challenge=_challenge(reply),
+            cookies=reply.all("set-cookie")[:8],
+            retry_after=reply.header("retry-after"),
+        )
 
-    async def _read(self, response: aiohttp.ClientResponse, path: str) -> bytes:
-        answer = bytearray()
-        async for chunk in response.content.iter_any():
-            answer += chunk
-            if len(answer) > self._max_bytes:
-                raise BadAnswer(f"{self.name}{path}: answer larger than {self._max_bytes} bytes")
-        return bytes(answer)
+    async def _once(
+        self, method: str, path: str, body: bytes | None, sent: dict[str, str], digest: Digest | None, timeout_s: float
+    ) -> Reply:
+        given = digest.header(method, path) if digest is not None else None
+        return await http_exchange(
+            self.host,
+            self.port,
+            method,
+            path,
+            headers=sent if given is None else {**sent, "Authorization": given},
+            body=body,
+            timeout_s=timeout_s,
+            max_bytes=self._max_bytes,
+        )
+
+    def value_of(self, answer: HttpAnswer, path: str) -> Any:
+        """The JSON value of an answer: an object, repaired where need be, or a list, number or truth value.
+
+        Raises:
+            BadAnswer: it is none.
+        """
+        source = f"{self.name}{path}"
+        try:
+            return msgspec.json.decode(answer.body.strip(b"\x00 \r\n\t"))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return parse_answer(answer.body, source=source, max_bytes=self._max_bytes)
+
+
+def _challenge(reply: Reply) -> str | None:
+    """The digest challenge of an answer where it offers several ways to log in; else its first."""
+    offered = reply.all("www-authenticate")
+    return next((one for one in offered if one.lower().startswith("digest ")), offered[0] if offered else None)
 
 
 def realm_of(challenge: str) -> str | None:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from drivers.asic.credentials import Credentials
-from drivers.asic.identify import driver_for, families, identify
+from drivers.asic.credentials import Credentials, credentials_from_environment
+from drivers.asic.identify import RPC_PORT, UNREACHABLE, driver_for, families, identify
 from drivers.asic.timing import Timeouts
 from drivers.errors import DriverError
 
@@ -17,8 +17,9 @@ class AsicUrl:
     """``asic://host[:port][?http=port&cred=NAME]``."""
 
     host: str
-    rpc_port: int = 4028
-    http_port: int | None = 80
+    rpc_port: int = RPC_PORT
+    http_port: int | None = None
+    """``None`` is the family's own; :data:`UNREACHABLE` where there is none to be reached (``http=none``)."""
     credentials: str | None = None
     """Name of a log-in, never the log-in."""
 
@@ -38,11 +39,11 @@ def parse_url(url: str) -> AsicUrl:
     query = parse_qs(parts.query, keep_blank_values=True)
     if unknown := sorted(set(query) - {"http", "cred"}):
         raise ValueError(f"{url[:100]!r}: unknown {', '.join(unknown)}; http and cred are known; {example}")
-    http = query.get("http", ["80"])[-1]
+    http = query.get("http", [None])[-1]
     return AsicUrl(
         host=parts.hostname,
-        rpc_port=parts.port or 4028,
-        http_port=None if http in ("", "none") else _port(http),
+        rpc_port=parts.port or RPC_PORT,
+        http_port=None if http is None else UNREACHABLE if http in ("", "none") else _port(http),
         credentials=query.get("cred", [None])[-1],
     )
 
@@ -63,9 +64,10 @@ async def probe(
     """Identify and read one machine, never changing it.
 
     Args:
-        url: ``asic://host[:port][?http=port]``.
+        url: ``asic://host[:port][?http=port&cred=NAME]``.
         family: skips identification.
-        credentials: web log-in, for serial number and sleep mode of stock Antminers.
+        credentials: log-in; where none is given, the one that the address names is taken from the environment (see
+            :func:`~drivers.asic.credentials.credentials_from_environment`).
         timeouts: time limits.
 
     Returns:
@@ -73,11 +75,13 @@ async def probe(
         and ``reason``.
 
     Raises:
-        ValueError: the URL or the family is wrong.
+        ValueError: the URL or the family is wrong, or the log-in it names cannot be had.
     """
     address = parse_url(url)
     if family is not None and family not in families():
         raise ValueError(f"ASIC family {family!r} is not known; one of {', '.join(sorted(families()))} expected")
+    if credentials is None and address.credentials is not None:
+        credentials = credentials_from_environment(address.credentials)
     try:
         found = family or await identify(
             address.host, rpc_port=address.rpc_port, http_port=address.http_port, timeouts=timeouts

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from drivers.asic.cgminer_text import is_text_answer, parse_text
 from drivers.errors import BadAnswer
 
 MAX_BYTES = 512 * 1024
@@ -41,13 +42,14 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"[+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,4})?")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None, "none": None}
 _NOT_FINITE = {"nan", "inf", "infinity"}
 
 
 def parse_answer(data: bytes, *, source: str = "miner", max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Decode one answer of a miner into an object.
+    """Decode one answer of a miner into an object; cgminer's plain-text form comes in the shape of its JSON.
 
     Args:
         data: the answer as received, with or without its trailing NUL.
@@ -61,9 +63,13 @@ def parse_answer(data: bytes, *, source: str = "miner", max_bytes: int = MAX_BYT
         return parse_strict(data, source=source, max_bytes=max_bytes)
     except BadAnswer:
         pass
+    if is_text_answer(data) and len(data) <= min(max_bytes, MAX_REPAIR_BYTES):
+        return parse_text(data.decode("utf-8", "replace"))
     text = _text(data, source)
     try:
         value, _ = _lenient_decoder().raw_decode(text)
+        if _HALF.search(text):
+            value = _without_halves(value)
     except (ValueError, RecursionError):
         value = _Tolerant(text, source).read()
     return _object(value, data, source)
@@ -101,8 +107,38 @@ def _object(value: object, data: bytes, source: str) -> dict[str, Any]:
 
 
 def _excerpt(data: bytes) -> str:
-    """The first bytes only: an answer may carry pool users, which belong into no log."""
-    return repr(bytes(data[:32])) + ("…" if len(data) > 32 else "")
+    """What kind of thing came, not what it says: an answer may repeat the password it was told, or carry pool users."""
+    start = data[:64].lstrip(b"\x00 \r\n\t")
+    if not start:
+        kind = "nothing"
+    elif start.startswith(b"<"):
+        kind = "a web page"
+    elif start.startswith(b"HTTP/"):
+        kind = "an HTTP answer"
+    elif start.startswith(b"Socket connect failed"):
+        kind = "the proxy's word that the mining program is down"
+    elif start[:1] in b"{[":
+        kind = "damaged JSON"
+    elif all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in start):
+        kind = "text"
+    else:
+        kind = "no text"
+    return f"{kind} ({len(data)} bytes)"
+
+
+def _without_halves(value: object) -> object:
+    """The same with no half of a surrogate pair in any text: such text can be neither stored nor sent."""
+    if isinstance(value, str):
+        return _whole(value)
+    if isinstance(value, list):
+        return [_without_halves(part) for part in value]
+    if isinstance(value, dict):
+        return {_whole(key): _without_halves(part) for key, part in value.items()}
+    return value
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _lenient_decoder() -> json.JSONDecoder:
@@ -247,8 +283,7 @@ def _unescape(text: str) -> str:
     def one(match: re.Match[str]) -> str:
         escape = match.group(1)
         if len(escape) > 1:
-            # Half of a surrogate pair cannot be stored as text.
-            return chr(int(escape[1:], 16)).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return chr(int(escape[1:], 16))
         return _ESCAPES.get(escape, escape)
 
-    return _ESCAPE.sub(one, text)
+    return _whole(_ESCAPE.sub(one, text))

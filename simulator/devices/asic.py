@@ -88,7 +88,11 @@ class StockAntminer(AsicServer):
         return self.error(say.INVALID_COMMAND, "Invalid command")
 
     async def _start_http(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> asyncio.Server | None:
-        return await loop.create_server(lambda: HttpConnection(self._site, self._admits_http), host, port, backlog=16)
+        return await loop.create_server(self.web_connection, host, port, backlog=16)
+
+    def web_connection(self) -> asyncio.Protocol:
+        """See :class:`AsicServer`."""
+        return HttpConnection(self._site, self._admits_http)
 
     def _admits_http(self, transport: asyncio.Transport) -> bool:
         if self.machine.powered() and not self.faults.http_down:
@@ -122,6 +126,8 @@ class StockAntminer(AsicServer):
             return {"stats": "error", "code": "M001", "msg": "Invalid configuration"}
         self.written.append(conf)
         await asyncio.sleep(self.write_answer_s / self._time_scale)
+        if self.faults.denies_sleep and conf.get("miner-mode") == Mode.SLEEP:
+            return {"stats": "error", "code": "P001", "msg": "Permission denied"}
         if not self.machine.powered():
             return None
         mode = conf.get("miner-mode")
@@ -227,6 +233,8 @@ class LuxosMiner(AsicServer):
             self._session = None
             return self.ok(317, "Session dropped", "SESSION", [])
         if action == "sleep":
+            if self.faults.denies_sleep:
+                return self.error(say.ACCESS_DENIED, "Curtail is locked")
             self.go_to_sleep()
         elif action.split(",")[0] == "wakeup":
             self.machine.request_wake()

@@ -64,13 +64,13 @@ def pools(machine: MachineModel, description: str, when_s: float) -> Json:
         {
             "POOL": number,
             "URL": pool.url,
-            "Status": "Alive" if mining and number == 0 else "Dead",
+            "Status": "Alive" if mining and pool.alive and number == 0 else "Dead",
             "Priority": number,
             "Accepted": uptime // 4 if number == 0 else 0,
             "Rejected": uptime // 4000 if number == 0 else 0,
             "Stale": 0,
             "User": pool.user,
-            "Stratum Active": mining and number == 0,
+            "Stratum Active": mining and pool.alive and number == 0,
             "Stratum URL": pool.url.partition("//")[2],
         }
         for number, pool in enumerate(machine.pools)

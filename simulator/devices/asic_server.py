@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
+import msgspec
+
 from simulator.devices import asic_answers as say
 from simulator.devices.models import MachineModel
 
@@ -33,6 +35,8 @@ class Faults:
     """Answers with bytes that are no JSON."""
     refuses_sleep: bool = False
     """Answers "OK" to a sleep command and does nothing."""
+    denies_sleep: bool = False
+    """Answers a sleep command with an error and does nothing."""
     wakes_itself_s: float | None = None
     """Mines again that long after each sleep command."""
     write_error: bool = False
@@ -133,12 +137,20 @@ class AsicServer:
             OSError: a port is taken.
         """
         loop = asyncio.get_running_loop()
-        self._rpc = await loop.create_server(lambda: _RpcConnection(self), host, rpc_port, backlog=16)
+        self._rpc = await loop.create_server(self.rpc_connection, host, rpc_port, backlog=16)
         try:
             self._http = await self._start_http(loop, host, http_port)
         except OSError:
             await self.stop()
             raise
+
+    def rpc_connection(self) -> asyncio.Protocol:
+        """One more connection to the JSON socket, for whoever listens for this machine."""
+        return _RpcConnection(self)
+
+    def web_connection(self) -> asyncio.Protocol | None:
+        """One more connection to the web interface; ``None`` for firmwares without one."""
+        return None
 
     async def stop(self) -> None:
         """Close listeners and open connections."""
@@ -177,7 +189,7 @@ class AsicServer:
         else:
             self.commands[command] = self.commands.get(command, 0) + 1
             answer = self.answer(command, str(parameter))
-        return json.dumps(answer).encode()
+        return msgspec.json.encode(answer)
 
     def answer(self, command: str, parameter: str) -> Json:
         """The answer to one command."""

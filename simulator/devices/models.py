@@ -41,15 +41,25 @@ class PoolSetting:
 
     url: str = "stratum+tcp://pool.example:3333"
     user: str = "site.rack01.u01"
+    alive: bool = True
+    """False while it cannot be reached."""
 
 
 class MachineModel(Protocol):
     """The physics of one machine. Servers read it when asked and never keep what they read."""
 
-    nameplate: Nameplate
-    pools: tuple[PoolSetting, ...]
     mode: int
     """Work mode as configured; kept over a power cut."""
+
+    @property
+    def nameplate(self) -> Nameplate:
+        """What it is, on paper."""
+        ...
+
+    @property
+    def pools(self) -> tuple[PoolSetting, ...]:
+        """Its configured pools."""
+        ...
 
     def powered(self) -> bool:
         """False behind an open switch: then nothing answers."""

@@ -140,11 +140,12 @@ def test_every_recorded_json_answer_is_read_without_an_error() -> None:
         ("luxos/S19kPro", "stats.json", "luxos"),
         ("bitmain-stock/protofleet-S19", "rpc__version.json", "antminer-stock"),
         ("mskminer/MSKMinerS19NoPIC", "rpc_version.json", "cgminer"),
-        ("vnish/S21Pro-1.2.7", "rpc__stats.json", "cgminer"),
-        ("braiins/S9-2022.09", "version.json", "cgminer"),
-        ("sealminer/A2", "version.json", "cgminer"),
-        ("avalon/AvalonQ", "version.json", "cgminer"),
-        ("whatsminer/api-v2.0.5", "get_version.json", "cgminer"),
+        ("hammer/HammerD10", "rpc_version.json", "cgminer"),
+        ("vnish/S21Pro-1.2.7", "rpc__stats.json", "vnish"),
+        ("braiins/S9-2022.09", "version.json", "braiins"),
+        ("sealminer/A2", "version.json", "sealminer"),
+        ("avalon/AvalonQ", "version.json", "avalon"),
+        ("whatsminer/api-v2.0.5", "get_version.json", "whatsminer-v2"),
     ],
 )
 def test_recorded_firmware_is_recognised(folder: str, file: str, family: str) -> None:

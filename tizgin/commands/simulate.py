@@ -1,4 +1,4 @@
-"""``tizgin simulate site.yaml``: the site's devices as real servers on loopback, until it is told to stop."""
+"""``tizgin simulate site.yaml`` (or ``--fleet N``): devices as real servers on loopback, until told to stop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +20,26 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog="Example: tizgin simulate site.yaml --time-scale 10 --control-port 8099")
+@app.command(
+    epilog="Examples: tizgin simulate site.yaml --time-scale 10 --control-port 8099; "
+    "tizgin simulate --fleet 5000 --mix antminer-stock=60,luxos=40 --rpc-port 4028"
+)
 def simulate(
     site_file: Annotated[
-        Path, typer.Argument(metavar="SITE.YAML", help="A site file whose addresses are on 127.0.0.1.")
-    ],
+        Path | None, typer.Argument(metavar="[SITE.YAML]", help="A site file whose addresses are on 127.0.0.1.")
+    ] = None,
+    fleet: Annotated[
+        int | None, typer.Option(help="Instead of a site: so many miners, each at its own address 127.x.y.z.")
+    ] = None,
+    mix: Annotated[
+        str | None, typer.Option(help="Firmware families of the fleet and their shares, FAMILY=SHARE,…")
+    ] = None,
+    rpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="JSON socket of all machines of a fleet; 0 takes a free port.")
+    ] = 0,
+    web_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Web interface of all machines of a fleet; 0 takes a free port.")
+    ] = 0,
     time_scale: Annotated[
         float, typer.Option(help="Machines sleep, wake and boot this many times faster. Nothing else is scaled.")
     ] = 1.0,
@@ -34,6 +50,13 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line when everything is bound.")] = False,
 ) -> None:
     """Serve every meter, relay, PDU and miner of a site file from one physical plant, until SIGINT or SIGTERM."""
+    if fleet is not None and site_file is None:
+        _fleet(fleet, mix, rpc_port, web_port, time_scale, seed, control_port)
+        return
+    if site_file is None or fleet is not None:
+        raise UserError("give either a site file or --fleet N", exit_code=EXIT_WRONG_USE)
+    if mix is not None or rpc_port or web_port:
+        raise UserError("--mix, --rpc-port and --web-port belong to --fleet", exit_code=EXIT_WRONG_USE)
     import structlog
 
     from config.loader import load_site
@@ -52,6 +75,34 @@ def simulate(
         )
         asyncio.run(_serve(simulated, control_port, as_json))
     except (ConfigError, SimulationError, ProfileError) as error:
+        raise UserError(str(error)) from error
+
+
+def _fleet(
+    machines: int,
+    mix: str | None,
+    rpc_port: int,
+    web_port: int,
+    time_scale: float,
+    seed: int,
+    control_port: int | None,
+) -> None:
+    from simulator.fleet.serve import FleetOptions, serve
+    from simulator.loopback import SimulationError
+
+    options = FleetOptions(
+        machines=machines,
+        rpc_port=rpc_port,
+        web_port=web_port,
+        control_port=control_port,
+        time_scale=time_scale,
+        seed=seed,
+    )
+    try:
+        serve(options if mix is None else replace(options, mix=mix))
+    except ValueError as error:
+        raise UserError(str(error), exit_code=EXIT_WRONG_USE) from error
+    except SimulationError as error:
         raise UserError(str(error)) from error
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from drivers.asic.fields import integer, text
 from drivers.errors import BadAnswer
 
-FAMILY = "antminer-stock"
+FAMILY_NAME = "antminer-stock"
 NORMAL = 0
 SLEEP = 1
 MAX_MODE = 9
@@ -33,7 +33,7 @@ class Prior:
 
     def to_text(self) -> str:
         """Compact JSON, for the journal."""
-        return json.dumps({"family": FAMILY, "mode": self.mode}, separators=(",", ":"), sort_keys=True)
+        return json.dumps({"family": FAMILY_NAME, "mode": self.mode}, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def from_text(cls, prior: str) -> Prior:
@@ -43,9 +43,11 @@ class Prior:
             ValueError: it is something else.
         """
         value = json.loads(prior[:1000])
-        mode = value.get("mode") if isinstance(value, dict) and value.get("family") == FAMILY else None
+        mode = value.get("mode") if isinstance(value, dict) and value.get("family") == FAMILY_NAME else None
         if not isinstance(mode, int) or isinstance(mode, bool) or not 0 <= mode <= MAX_MODE:
-            raise ValueError(f"prior state of {FAMILY} with a mode of 0 to {MAX_MODE} expected, seen {prior[:80]!r}")
+            raise ValueError(
+                f"prior state of {FAMILY_NAME} with a mode of 0 to {MAX_MODE} expected, seen {prior[:80]!r}"
+            )
         return cls(mode)
 
 

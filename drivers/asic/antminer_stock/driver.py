@@ -8,7 +8,9 @@ from dataclasses import replace
 from time import monotonic, time
 from typing import Any
 
-from drivers.asic.antminer_stock.conf import FAMILY, SLEEP, Prior, mode_of, refusal, with_mode
+from drivers.asic.antminer_stock.conf import FAMILY_NAME, SLEEP, Prior, mode_of, refusal, with_mode
+from drivers.asic.antminer_stock.extra_port import ExtraPort
+from drivers.asic.antminer_stock.new_api import ask_new_api, is_new_form
 from drivers.asic.cgminer import CgminerClient
 from drivers.asic.cgminer_status import Identity, status_from
 from drivers.asic.credentials import Credentials
@@ -39,6 +41,7 @@ class AntminerStock:
         http_host: address of the web interface where it is another one.
         http_port: web interface; ``None`` where it cannot be reached, then there is neither sleep nor sleep mode.
         credentials: web log-in.
+        power_port: newer models give their power on another web port; ``None`` where it cannot be reached.
         timeouts: time limits.
         writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
         wall: UTC clock in seconds.
@@ -46,7 +49,7 @@ class AntminerStock:
         pause: waits for seconds.
     """
 
-    family = FAMILY
+    family = FAMILY_NAME
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class AntminerStock:
         http_host: str | None = None,
         http_port: int | None = 80,
         credentials: Credentials | None = None,
+        power_port: int | None = None,
         timeouts: Timeouts | None = None,
         writes_allowed: bool = False,
         wall: Callable[[], float] = time,
@@ -70,6 +74,18 @@ class AntminerStock:
             if http_port is not None and credentials is not None
             else None
         )
+        self._extra = (
+            ExtraPort(
+                HttpClient(
+                    http_host or host, power_port, credentials=credentials, timeout_s=min(2.0, self._timeouts.http_s)
+                ),
+                mono,
+            )
+            if power_port is not None and self._http is not None
+            else None
+        )
+        self._new_api: bool | None = None
+        """Whether the machine knows the new form; ``None`` until it was needed."""
         self._wall = wall
         self._mono = mono
         self._pause = pause
@@ -93,24 +109,46 @@ class AntminerStock:
         try:
             async with asyncio.timeout(self._timeouts.status_s):
                 answers = await self._rpc.ask(("summary", "stats", "pools"))
+                if self._new_api is not False and not rows(answers.get("stats"), "STATS"):
+                    answers |= await self._in_new_form()
         except TimeoutError as error:
             raise NoAnswer(f"{self._rpc.name}: not read within {self._timeouts.status_s:g} s") from error
         except NoConnection as error:
             # Many firmwares close the JSON socket while asleep. Only its own web page, asked now, can say so.
             if not await self._refresh_mode(began) or self._mode != SLEEP:
                 raise error from error.__cause__
-            return self._complete(MinerStatus(family=FAMILY), began)
-        status = status_from(FAMILY, answers)
+            return self._complete(MinerStatus(family=FAMILY_NAME), began)
+        status = status_from(FAMILY_NAME, answers)
         if status.uptime_s is not None and self._uptime_s is not None and status.uptime_s < self._uptime_s:
             self._identity_at = float("-inf")
         self._uptime_s = status.uptime_s
         status = replace(status, **_power(answers))
+        if self._extra is not None and status.power_w is None:
+            status = await self._with_extra(status, self._extra, began)
         hashing = _is_hashing(status)
         if self._mono() - self._mode_at > self._mode_limit_s(hashing):
             await self._refresh_mode(began)
         if self._mono() - self._identity_at > self._timeouts.identity_max_age_s:
             await self._refresh_identity(began)
         return self._complete(status, began)
+
+    async def _in_new_form(self) -> dict[str, dict[str, Any]]:
+        """``stats`` in the new form, from machines that say nothing in the old one; asked in vain only once."""
+        try:
+            stats = await ask_new_api(self._rpc.host, self._rpc.port, "stats", self._timeouts.rpc_s)
+        except DriverError:
+            stats = {}
+        self._new_api = is_new_form(stats)
+        return {"stats": stats} if self._new_api else {}
+
+    async def _with_extra(self, status: MinerStatus, extra: ExtraPort, began: float) -> MinerStatus:
+        """With power and warning of the second web port, as an estimate: the maker does not say how it is got."""
+        left_s = min(2.0, self._timeouts.http_s, self._timeouts.status_s - (self._mono() - began))
+        said = await extra.reading(left_s)
+        if said.power_w is None:
+            return status
+        errors = status.errors if said.warning is None else (*status.errors, f"warning {said.warning}")
+        return replace(status, power_w=said.power_w, power_source="estimated", errors=errors)
 
     def _complete(self, status: MinerStatus, began: float) -> MinerStatus:
         hashing = _is_hashing(status)
@@ -142,6 +180,9 @@ class AntminerStock:
         if self._mode != SLEEP and hashing is False:
             # Put to sleep by somebody else, booting, or broken: worth a look, but not in every poll of a waking fleet.
             return self._timeouts.mode_max_age_s / 5
+        if hashing:
+            # That it hashes says that it is awake; its page, a process forked on a weak CPU, is asked seldom.
+            return self._timeouts.identity_max_age_s
         return self._timeouts.mode_max_age_s
 
     def _mode_is_young(self) -> bool:
@@ -233,6 +274,8 @@ class AntminerStock:
 
     async def _write(self, web: HttpClient, body: dict[str, Any], mode: int) -> WriteOutcome:
         self._mode_at = float("-inf")  # whatever comes of it, the mode last read is no longer to be believed
+        if self._extra is not None:
+            self._extra.forget()
         lost: DriverError | None = None
         try:
             answer = await web.post_json("/cgi-bin/set_miner_conf.cgi", body, timeout_s=self._timeouts.write_s)

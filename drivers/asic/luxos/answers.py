@@ -14,7 +14,7 @@ from drivers.asic.fields import first, mac, number, rows, text
 from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer
 
-FAMILY = "luxos"
+FAMILY_NAME = "luxos"
 COMMANDS = ("summary", "stats", "pools", "power", "config", "events", "version")
 SESSION_ACTIVE = 402
 """Code of ``logon`` while another session is open; a session dies 60 s after its last use."""
@@ -31,7 +31,7 @@ class Prior:
 
     def to_text(self) -> str:
         """Compact JSON, for the journal."""
-        return json.dumps({"asleep": self.asleep, "family": FAMILY}, separators=(",", ":"), sort_keys=True)
+        return json.dumps({"asleep": self.asleep, "family": FAMILY_NAME}, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def from_text(cls, prior: str) -> Prior:
@@ -41,9 +41,9 @@ class Prior:
             ValueError: it is something else.
         """
         value = json.loads(prior[:1000])
-        asleep = value.get("asleep") if isinstance(value, dict) and value.get("family") == FAMILY else None
+        asleep = value.get("asleep") if isinstance(value, dict) and value.get("family") == FAMILY_NAME else None
         if not isinstance(asleep, bool):
-            raise ValueError(f"prior state of {FAMILY} with asleep true or false expected, seen {prior[:80]!r}")
+            raise ValueError(f"prior state of {FAMILY_NAME} with asleep true or false expected, seen {prior[:80]!r}")
         return cls(asleep)
 
 
@@ -73,7 +73,7 @@ def session_id(answer: dict[str, object]) -> str:
 
 def luxos_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
     """One status from the answers to :data:`COMMANDS`, of which only ``summary`` must be there."""
-    status = status_from(FAMILY, answers, latency_ms=latency_ms)
+    status = status_from(FAMILY_NAME, answers, latency_ms=latency_ms)
     config = next(iter(rows(answers.get("config"), "CONFIG")), {})
     version = next(iter(rows(answers.get("version"), "VERSION")), {})
     head = next((row for row in rows(answers.get("stats"), "STATS") if "Type" in row), {})

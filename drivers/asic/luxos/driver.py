@@ -10,7 +10,7 @@ from time import monotonic, time
 import structlog
 
 from drivers.asic.cgminer import CgminerClient, error_of, refuse_errors
-from drivers.asic.luxos.answers import COMMANDS, FAMILY, SESSION_ACTIVE, Prior, curtailed, luxos_status, session_id
+from drivers.asic.luxos.answers import COMMANDS, FAMILY_NAME, SESSION_ACTIVE, Prior, curtailed, luxos_status, session_id
 from drivers.asic.outcome import acknowledged, not_allowed, refused, sleep_for, unknown
 from drivers.asic.timing import Timeouts
 from drivers.capabilities import MinerStatus, WriteOutcome
@@ -33,7 +33,7 @@ class LuxOs:
         pause: waits for seconds.
     """
 
-    family = FAMILY
+    family = FAMILY_NAME
 
     def __init__(
         self,

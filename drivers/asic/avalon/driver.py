@@ -1,0 +1,122 @@
+"""Driver of Avalon miners."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import monotonic, time
+from typing import Any
+
+from drivers.asic.avalon.answers import COMMANDS, FAMILY_NAME, asleep, avalon_status, fields_of
+from drivers.asic.cgminer import CgminerClient, refuse_errors
+from drivers.asic.control import SleepControl, within
+from drivers.asic.fields import integer, rows
+from drivers.asic.outcome import sleep_for
+from drivers.asic.timing import Timeouts
+from drivers.capabilities import MinerStatus, WriteOutcome
+from drivers.errors import BadAnswer, NoAnswer, NoConnection, Refused
+
+LEAD_S = 5
+"""How far ahead of its own clock a machine is told to act; less, and a slow one finds the time in the past."""
+
+
+class Avalon:
+    """One Avalon: :class:`MinerReader` and :class:`Sleeper`.
+
+    Soft off and on are told with a time at which to act, by the machine's own clock. It is read from the machine just
+    before, so that a wrong clock does no harm; one that is set anew within those seconds may act at once or never,
+    which reading back shows.
+
+    Args:
+        host: address of the machine.
+        rpc_port: JSON socket.
+        timeouts: time limits.
+        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
+        settle_s: pause before the first read-back.
+        wall: UTC clock in seconds.
+        mono: monotonic clock in seconds.
+        pause: waits for seconds.
+    """
+
+    family = FAMILY_NAME
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        rpc_port: int = 4028,
+        timeouts: Timeouts | None = None,
+        writes_allowed: bool = False,
+        settle_s: float = LEAD_S + 1.0,
+        wall: Callable[[], float] = time,
+        mono: Callable[[], float] = monotonic,
+        pause: Callable[[float], Awaitable[None]] = sleep_for,
+    ) -> None:
+        self.writes_allowed = writes_allowed
+        self._timeouts = timeouts or Timeouts()
+        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
+        self._mono = mono
+        self._control = SleepControl(
+            FAMILY_NAME, self._rpc.name, self, writes_allowed, self._timeouts, settle_s, wall=wall, pause=pause
+        )
+
+    async def status(self) -> MinerStatus:
+        """Read the machine.
+
+        Raises:
+            DriverError: it did not answer, or not in a way that can be understood.
+        """
+        began = self._mono()
+        answers = await within(self._timeouts.status_s, self._rpc.name, self._rpc.ask(COMMANDS))
+        return avalon_status(answers, latency_ms=(self._mono() - began) * 1000)
+
+    async def prior_state(self) -> str:
+        """Whether it sleeps now, as compact JSON.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        return await self._control.prior_state()
+
+    async def sleep(self) -> WriteOutcome:
+        """Ask it to go softly off. Never raises; "acknowledged" means that it says so itself."""
+        return await self._control.sleep()
+
+    async def wake(self, prior_state: str) -> WriteOutcome:
+        """Wake it, unless it was off before. Never raises."""
+        return await self._control.wake(prior_state)
+
+    async def read_asleep(self) -> bool | None:
+        """See :class:`~drivers.asic.control.TwoStates`."""
+        answer = await self._rpc.command("estats")
+        refuse_errors(answer, self._rpc.name, "estats")
+        return asleep(fields_of(answer))
+
+    async def tell(self, asleep: bool) -> str:
+        """See :class:`~drivers.asic.control.TwoStates`."""
+        try:
+            clock_s = await self._clock()
+        except (NoAnswer, NoConnection, BadAnswer) as error:
+            # Nothing was sent, which is more than "unknown" would say.
+            raise Refused(f"nothing sent: its clock could not be read: {error}") from error
+        verb = "softoff" if asleep else "softon"
+        answer = await self._rpc.command("ascset", f"0,{verb},1:{clock_s + LEAD_S}")
+        refuse_errors(answer, self._rpc.name, f"ascset {verb}")
+        return _message(answer)
+
+    async def _clock(self) -> int:
+        """The machine's own time in seconds, which every answer carries.
+
+        Raises:
+            DriverError: it could not be read.
+        """
+        answer = await self._rpc.command("version")
+        refuse_errors(answer, self._rpc.name, "version")
+        clock_s = integer(next(iter(rows(answer, "STATUS")), {}).get("When"))
+        if clock_s is None or clock_s <= 0:
+            raise BadAnswer(f"{self._rpc.name}: its answers carry no time, and soft off needs the machine's own")
+        return clock_s
+
+
+def _message(answer: dict[str, Any]) -> str:
+    """What it said; ``I`` is success here, as in "success softoff:…"."""
+    return str(next(iter(rows(answer, "STATUS")), {}).get("Msg", ""))[:100]

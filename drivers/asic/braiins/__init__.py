@@ -1,0 +1,39 @@
+"""Braiins OS: JSON socket for reading, REST or (before 25.07) GraphQL for its state and for writing.
+
+The family itself lives here; its driver and what each interface answers in files of their own.
+"""
+
+from __future__ import annotations
+
+from drivers.asic.braiins.driver import Braiins
+from drivers.asic.braiins.rest import NAME
+from drivers.asic.credentials import Credentials
+from drivers.asic.evidence import words
+from drivers.asic.family import Address, Evidence, Family
+from drivers.asic.timing import Timeouts
+
+__all__ = ["FAMILY", "Braiins"]
+
+SURE = 95
+NAMES = ("boser", "bosminer", "braiins")
+
+
+def _make(at: Address, credentials: Credentials | None, timeouts: Timeouts, writes_allowed: bool) -> Braiins:
+    return Braiins(
+        at.host,
+        rpc_port=at.rpc_port or 4028,
+        http_host=at.web_host,
+        http_port=(80 if at.http_port is None else at.http_port) or None,
+        credentials=credentials,
+        timeouts=timeouts,
+        writes_allowed=writes_allowed,
+    )
+
+
+def _certainty(evidence: Evidence) -> int:
+    """It names itself BOSer, or BOSminer in older versions."""
+    said = words(evidence)
+    return SURE if any(name in said for name in NAMES) else 0
+
+
+FAMILY = Family(name=NAME, title="Braiins OS", make=_make, certainty=_certainty, sleeps=True, limits_power=True)

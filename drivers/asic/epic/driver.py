@@ -1,0 +1,144 @@
+"""Driver of ePIC's PowerPlay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from time import monotonic, time
+from typing import Any
+
+from drivers.asic.cgminer_status import Identity
+from drivers.asic.control import Prior, SleepControl, within
+from drivers.asic.credentials import Credentials
+from drivers.asic.epic.answers import (
+    FAMILY_NAME,
+    asleep,
+    chips_per_board,
+    epic_status,
+    identity_of,
+    lost_its_pool,
+    refusal,
+)
+from drivers.asic.http import HttpClient
+from drivers.asic.outcome import sleep_for
+from drivers.asic.timing import Timeouts
+from drivers.capabilities import MinerStatus, WriteOutcome
+from drivers.errors import BadAnswer, DriverError, Refused
+
+
+class Epic:
+    """One machine with PowerPlay: :class:`MinerReader` and :class:`Sleeper`.
+
+    Reads need no log-in; each command carries the password in its body, as the firmware wants it.
+
+    Args:
+        host: address of the machine.
+        port: its API over HTTP, where others have the JSON socket.
+        credentials: the password of commands; the user is not sent.
+        timeouts: time limits.
+        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
+        wall: UTC clock in seconds.
+        mono: monotonic clock in seconds.
+        pause: waits for seconds.
+    """
+
+    family = FAMILY_NAME
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        port: int = 4028,
+        credentials: Credentials | None = None,
+        timeouts: Timeouts | None = None,
+        writes_allowed: bool = False,
+        wall: Callable[[], float] = time,
+        mono: Callable[[], float] = monotonic,
+        pause: Callable[[float], Awaitable[None]] = sleep_for,
+    ) -> None:
+        self.writes_allowed = writes_allowed
+        self._timeouts = timeouts or Timeouts()
+        self._http = HttpClient(host, port, timeout_s=self._timeouts.http_s)
+        self._credentials = credentials
+        self._mono = mono
+        self._identity = Identity()
+        self._chips: int | None = None
+        self._identity_at = float("-inf")
+        # It idles also for want of a pool, and would go on by itself: a command to sleep is therefore always sent.
+        self._control = SleepControl(
+            FAMILY_NAME,
+            self._http.name,
+            self,
+            writes_allowed,
+            self._timeouts,
+            always_tell=True,
+            wall=wall,
+            pause=pause,
+        )
+
+    async def status(self) -> MinerStatus:
+        """Read the machine.
+
+        Raises:
+            DriverError: it did not answer, or not in a way that can be understood.
+        """
+        began = self._mono()
+        summary = await within(self._timeouts.status_s, self._http.name, self._summary())
+        if self._mono() - self._identity_at > self._timeouts.identity_max_age_s:
+            await self._refresh_identity(self._timeouts.status_s - (self._mono() - began))
+        status = epic_status(summary, self._identity, latency_ms=(self._mono() - began) * 1000)
+        return replace(status, boards=tuple(replace(b, chips=self._chips if b.ok else None) for b in status.boards))
+
+    async def prior_state(self) -> str:
+        """Whether it was told to be off before, as compact JSON; idling for want of a pool is not that.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        summary = await within(self._timeouts.status_s, self._http.name, self._summary())
+        off = asleep(summary)
+        if off is None:
+            raise BadAnswer(f"{self._http.name}: it does not say whether it sleeps; it must not be changed")
+        return Prior(FAMILY_NAME, off and not lost_its_pool(summary)).to_text()
+
+    async def sleep(self) -> WriteOutcome:
+        """Ask it to stop. Never raises; "acknowledged" means that it says itself that it idles."""
+        return await self._control.sleep()
+
+    async def wake(self, prior_state: str) -> WriteOutcome:
+        """Start it, unless it was stopped before. Never raises."""
+        return await self._control.wake(prior_state)
+
+    async def read_asleep(self) -> bool | None:
+        """See :class:`~drivers.asic.control.TwoStates`."""
+        return asleep(await self._summary())
+
+    async def tell(self, asleep: bool) -> str:
+        """See :class:`~drivers.asic.control.TwoStates`."""
+        if self._credentials is None:
+            raise Refused(f"{self._http.name}: commands need its password and none is configured; give the group one")
+        body = {"param": "Stop" if asleep else "Autostart", "password": self._credentials.password}
+        answer = await self._http.post_json("/miner", body, timeout_s=self._timeouts.write_s)
+        reason = refusal(answer)
+        if reason is not None:
+            said = reason.replace(self._credentials.password, "…")[:100]
+            raise Refused(f"{self._http.name}: {body['param']} was refused: {said}")
+        return "taken"
+
+    async def _summary(self) -> dict[str, Any]:
+        summary = await self._http.get_json("/summary")
+        if not any(name in summary for name in ("Status", "Session", "HBs")):
+            raise BadAnswer(f"{self._http.name}/summary: neither Status nor Session nor HBs in it; not PowerPlay")
+        return summary
+
+    async def _refresh_identity(self, left_s: float) -> None:
+        """What seldom changes, in what is left of the time; the old one stays where that fails."""
+        try:
+            async with asyncio.timeout(max(0.0, left_s)):
+                capabilities = await self._http.get_json("/capabilities")
+                network = await self._http.get_json("/network")
+        except (TimeoutError, DriverError):
+            return
+        self._identity, self._chips = identity_of(capabilities, network), chips_per_board(capabilities)
+        self._identity_at = self._mono()

@@ -1,0 +1,241 @@
+"""Driver of Marathon's firmware."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from time import monotonic, time
+from typing import Any
+
+from drivers.asic.cgminer_status import Identity
+from drivers.asic.control import within
+from drivers.asic.credentials import Credentials
+from drivers.asic.http import HttpClient
+from drivers.asic.marathon.answers import (
+    FAMILY_NAME,
+    SLEEP,
+    Prior,
+    changes_of,
+    identity_of,
+    limit_state,
+    limited_to,
+    marathon_status,
+    with_mode,
+    work_mode,
+)
+from drivers.asic.outcome import acknowledged, not_allowed, refused, sleep_for, unknown
+from drivers.asic.power import LimitState, PowerControl, Setting
+from drivers.asic.timing import Timeouts
+from drivers.capabilities import MinerStatus, PowerRange, WriteOutcome
+from drivers.errors import BadAnswer, DriverError, Refused
+
+ROOT = "/kaonsu/v1/"
+MIN_WEB_S = 0.2
+
+
+class Marathon:
+    """One machine with MARAFW: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
+
+    Args:
+        host: address of the machine.
+        port: its web interface.
+        credentials: digest log-in, without which nothing can be read.
+        timeouts: time limits.
+        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
+        wall: UTC clock in seconds.
+        mono: monotonic clock in seconds.
+        pause: waits for seconds.
+    """
+
+    family = FAMILY_NAME
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        port: int = 80,
+        credentials: Credentials | None = None,
+        timeouts: Timeouts | None = None,
+        writes_allowed: bool = False,
+        wall: Callable[[], float] = time,
+        mono: Callable[[], float] = monotonic,
+        pause: Callable[[float], Awaitable[None]] = sleep_for,
+    ) -> None:
+        self.writes_allowed = writes_allowed
+        self._timeouts = timeouts or Timeouts()
+        self._http = HttpClient(host, port, credentials=credentials, timeout_s=self._timeouts.http_s)
+        self._wall = wall
+        self._mono = mono
+        self._pause = pause
+        self._writing = asyncio.Lock()
+        self._identity = Identity()
+        self._identity_at = float("-inf")
+        self._mode: str | None = None
+        self._mode_at = float("-inf")
+        self._power = PowerControl(
+            FAMILY_NAME, self._http.name, self, writes_allowed, self._timeouts, wall, pause, self._writing
+        )
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def status(self) -> MinerStatus:
+        """Read the machine.
+
+        Raises:
+            DriverError: it did not answer, or not in a way that can be understood.
+        """
+        began = self._mono()
+        brief = await within(self._timeouts.status_s, self._http.name, self._brief())
+        hashboards = await self._optional("hashboards", began)
+        fans = await self._optional("fans", began)
+        if self._mono() - self._mode_at > self._timeouts.mode_max_age_s:
+            self._took_mode(await self._optional("miner_config", began))
+        if self._mono() - self._identity_at > self._timeouts.identity_max_age_s:
+            overview = await self._optional("overview", began)
+            if overview:
+                self._identity, self._identity_at = identity_of(overview), self._mono()
+        latency_ms = (self._mono() - began) * 1000
+        return marathon_status(brief, hashboards, fans, self._identity, self._mode, latency_ms=latency_ms)
+
+    async def _brief(self) -> dict[str, Any]:
+        brief = await self._http.get_json(f"{ROOT}brief")
+        if "status" not in brief and "hashrate_realtime" not in brief:
+            raise BadAnswer(f"{self._http.name}{ROOT}brief: neither status nor hashrate_realtime in it; not MARAFW")
+        return brief
+
+    async def _optional(self, page: str, began: float) -> dict[str, Any]:
+        """A page in what is left of a status's time; empty where that fails or a write holds the interface."""
+        left_s = min(self._timeouts.http_s, self._timeouts.status_s - (self._mono() - began))
+        if self._http.busy or left_s < MIN_WEB_S:
+            return {}
+        try:
+            return await self._http.get_json(f"{ROOT}{page}", timeout_s=left_s)
+        except DriverError:
+            return {}
+
+    def _took_mode(self, config: dict[str, Any]) -> None:
+        mode = work_mode(config)
+        if mode is not None:
+            self._mode, self._mode_at = mode, self._mono()
+
+    async def _config(self) -> dict[str, Any]:
+        """The configuration, only if it is correct JSON: it is going to be written back."""
+        config = await self._http.get_json(f"{ROOT}miner_config", strict=True)
+        self._took_mode(config)
+        return config
+
+    # --- sleep and wake ------------------------------------------------------------------------------------------
+
+    async def prior_state(self) -> str:
+        """The work mode now, as compact JSON.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        mode = work_mode(await self._config())
+        if mode is None:
+            raise BadAnswer(f"{self._http.name}: no work mode in its configuration; it must not be changed")
+        return Prior(mode).to_text()
+
+    async def sleep(self) -> WriteOutcome:
+        """Ask it to sleep. Never raises; "acknowledged" means that the mode reads back."""
+        return await self._set_mode(SLEEP)
+
+    async def wake(self, prior_state: str) -> WriteOutcome:
+        """Put the mode back that it had before; asleep before stays asleep. Never raises."""
+        try:
+            prior = Prior.from_text(prior_state)
+        except ValueError as error:
+            return refused(self._wall, f"{self._http.name}: nothing written: {error}")
+        if prior.asleep:
+            return acknowledged(self._wall, "was asleep before; left asleep, nothing written")
+        return await self._set_mode(prior.mode)
+
+    async def _set_mode(self, mode: str) -> WriteOutcome:
+        if not self.writes_allowed:
+            return not_allowed(self._wall, self._http.name)
+        async with self._writing:
+            try:
+                config = await self._config()
+                if work_mode(config) == mode:
+                    return acknowledged(self._wall, f"mode is {mode} already; nothing written")
+                body = with_mode(config, {"work-mode-selector": mode}, name=self._http.name)
+            except (Refused, BadAnswer) as error:
+                return refused(self._wall, f"nothing written: {error}")
+            except DriverError as error:
+                return unknown(self._wall, f"nothing written: {error}")
+            lost: DriverError | None = None
+            try:
+                await self._write(body)
+            except Refused as error:
+                return refused(self._wall, str(error))
+            except DriverError as error:
+                lost = error
+            return await self._seen(mode, lost)
+
+    async def _seen(self, mode: str, lost: DriverError | None) -> WriteOutcome:
+        seen: str | None = None
+        for pause_s in self._timeouts.read_back_s:
+            await self._pause(pause_s)
+            try:
+                seen = work_mode(await self._config())
+            except DriverError:
+                continue
+            if seen == mode:
+                note = f"; the answer to the write was lost ({lost})" if lost is not None else ""
+                return acknowledged(self._wall, f"mode {mode} written and read back{note}")
+        what = str(lost) if lost is not None else f"{self._http.name}: the write was answered"
+        return unknown(self._wall, f"{what}; mode reads back as {seen}")
+
+    async def _write(self, body: dict[str, Any]) -> None:
+        self._mode_at = float("-inf")  # whatever comes of it, the mode last read is no longer to be believed
+        await self._http.post_json(f"{ROOT}miner_config", body, timeout_s=self._timeouts.write_s)
+
+    # --- power limit ---------------------------------------------------------------------------------------------
+
+    async def power_range(self) -> PowerRange:
+        """What is set; it does not say what it accepts.
+
+        Raises:
+            DriverError: it could not be read, or it has no power target.
+        """
+        return await self._power.power_range()
+
+    async def prior_limit(self) -> str:
+        """Work mode and power target now, as compact JSON.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        return await self._power.prior_limit()
+
+    async def limit_power(self, limit_w: int) -> WriteOutcome:
+        """Have its tuner follow a power target. Never raises. One that sleeps is refused: a limit would wake it."""
+        return await self._power.limit_power(limit_w)
+
+    async def restore_limit(self, prior: str) -> WriteOutcome:
+        """Put work mode and power target back. Never raises."""
+        return await self._power.restore_limit(prior)
+
+    async def read_limit(self) -> LimitState:
+        """See :class:`~drivers.asic.power.Limited`."""
+        return limit_state(await self._config(), name=self._http.name)
+
+    async def tell_limit(self, limit_w: int) -> str:
+        """See :class:`~drivers.asic.power.Limited`."""
+        return await self._change(limited_to(limit_w))
+
+    async def tell_settings(self, settings: Mapping[str, Setting]) -> str:
+        """See :class:`~drivers.asic.power.Limited`."""
+        return await self._change(changes_of(settings))
+
+    async def _change(self, changes: dict[str, Any]) -> str:
+        try:
+            config = await self._config()
+            if work_mode(config) == SLEEP:
+                raise Refused(f"{self._http.name}: it sleeps, and a power target would wake it; wake it first")
+            body = with_mode(config, changes, name=self._http.name)
+        except DriverError as error:
+            raise Refused(f"nothing written: {error}") from error
+        await self._write(body)
+        return "taken"

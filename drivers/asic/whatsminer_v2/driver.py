@@ -1,0 +1,212 @@
+"""Driver of Whatsminers with API 1 or 2."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from time import monotonic, time
+from typing import Any
+
+from drivers.asic.cgminer import CgminerClient, error_of, refuse_errors
+from drivers.asic.cgminer_status import Answers, Identity
+from drivers.asic.control import SleepControl, within
+from drivers.asic.credentials import Credentials
+from drivers.asic.outcome import sleep_for
+from drivers.asic.power import LimitState, PowerControl, Setting
+from drivers.asic.timing import Timeouts
+from drivers.asic.whatsminer_v2.answers import (
+    HASHING_THS,
+    NAME,
+    errors_from,
+    identity_from,
+    is_off,
+    limit_from,
+    whatsminer_status,
+    with_sleep,
+)
+from drivers.asic.whatsminer_v2.api import WriteApi
+from drivers.capabilities import MinerStatus, PowerRange, WriteOutcome
+from drivers.errors import BadAnswer, DriverError, Refused
+
+COMMANDS = ("summary", "devs", "pools")
+SLOW_COMMANDS = ("get_version", "get_miner_info", "devdetails")
+ERRORS_MAX_AGE_S = 60.0
+WRITE_S = 10.0
+"""A write is answered before it is carried out; meanwhile the machine cannot be read, so no longer than this."""
+
+
+class WhatsminerV2:
+    """One Whatsminer with API 1 or 2: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
+
+    Args:
+        host: address of the machine.
+        rpc_port: JSON socket.
+        credentials: the admin password; only writes need it.
+        timeouts: time limits.
+        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
+        wall: UTC clock in seconds.
+        mono: monotonic clock in seconds.
+        pause: waits for seconds.
+    """
+
+    family = NAME
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        rpc_port: int = 4028,
+        credentials: Credentials | None = None,
+        timeouts: Timeouts | None = None,
+        writes_allowed: bool = False,
+        wall: Callable[[], float] = time,
+        mono: Callable[[], float] = monotonic,
+        pause: Callable[[float], Awaitable[None]] = sleep_for,
+    ) -> None:
+        self._timeouts = timeouts or Timeouts()
+        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
+        self._write = WriteApi(self._rpc, credentials, mono)
+        self._writes_allowed = writes_allowed
+        self._mono = mono
+        writing = asyncio.Lock()
+        self._sleep = SleepControl(
+            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, _writing=writing
+        )
+        self._power = PowerControl(
+            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, writing=writing
+        )
+        self._identity = Identity()
+        self._identity_at = float("-inf")
+        self._errors: tuple[str, ...] = ()
+        self._errors_at = float("-inf")
+        self._uptime_s: int | None = None
+
+    # --- reading -------------------------------------------------------------------------------------------------
+
+    async def status(self) -> MinerStatus:
+        """Read the machine; with its boards off it still answers, and is asleep.
+
+        Raises:
+            DriverError: it did not answer, or not in a way that can be understood.
+        """
+        began = self._mono()
+        status = await within(self._timeouts.status_s, self._rpc.name, self._read())
+        return replace(status, latency_ms=round((self._mono() - began) * 1000, 1))
+
+    async def _read(self) -> MinerStatus:
+        try:
+            answers: Answers = await self._rpc.ask(COMMANDS)
+        except Refused:
+            # Some versions refuse to sum up while off; their state they always tell.
+            answers = {"status": await self._state()}
+        status = whatsminer_status(answers)
+        if "status" not in answers and not (status.hashrate_ths and status.hashrate_ths > HASHING_THS):
+            status = with_sleep(status, is_off(await self._optional("status")))
+        if status.uptime_s is not None and self._uptime_s is not None and status.uptime_s < self._uptime_s:
+            self._identity_at = float("-inf")
+        self._uptime_s = status.uptime_s
+        await self._refresh()
+        if self._writes_allowed:
+            await self._write.keep_ready()
+            if self._write.not_ready is not None:
+                status = replace(status, errors=(*status.errors, self._write.not_ready))
+        identity = Identity(status.model, status.firmware, status.mac, status.serial)
+        known = self._identity.over(identity)
+        errors = tuple(dict.fromkeys((*status.errors, *self._errors)))
+        return replace(
+            status, model=known.model, firmware=known.firmware, mac=known.mac, serial=known.serial, errors=errors
+        )
+
+    async def _refresh(self) -> None:
+        """Read what seldom changes, when it has grown old."""
+        if self._mono() - self._identity_at > self._timeouts.identity_max_age_s:
+            found = {name: answer for name in SLOW_COMMANDS if (answer := await self._optional(name)) is not None}
+            self._identity = identity_from(found).over(self._identity)
+            self._identity_at = self._mono()
+        if self._mono() - self._errors_at > ERRORS_MAX_AGE_S:
+            answer = await self._optional("get_error_code")
+            self._errors = errors_from({"get_error_code": answer}) if answer is not None else ()
+            self._errors_at = self._mono()
+
+    async def _optional(self, command: str) -> dict[str, Any] | None:
+        try:
+            answer = await self._rpc.command(command)
+        except DriverError:
+            return None
+        return answer if error_of(answer) is None else None
+
+    async def _state(self) -> dict[str, Any]:
+        answer = await self._rpc.command("status")
+        refuse_errors(answer, self._rpc.name, "status")
+        return answer
+
+    # --- sleep and wake ------------------------------------------------------------------------------------------
+
+    async def prior_state(self) -> str:
+        """Whether it is off now, as compact JSON. See :class:`Sleeper`."""
+        return await self._sleep.prior_state()
+
+    async def sleep(self) -> WriteOutcome:
+        """Switch its hash boards off. Never raises; "acknowledged" means that it says itself that it is off."""
+        return await self._sleep.sleep()
+
+    async def wake(self, prior_state: str) -> WriteOutcome:
+        """Switch them on, unless they were off before. Never raises."""
+        return await self._sleep.wake(prior_state)
+
+    async def read_asleep(self) -> bool | None:
+        """See :class:`~drivers.asic.control.TwoStates`."""
+        off = is_off(await self._state())
+        if off is None:
+            rate = whatsminer_status({"summary": await self._rpc.command("summary")}).hashrate_ths
+            off = False if rate is not None and rate > HASHING_THS else None
+        return off
+
+    async def tell(self, asleep: bool) -> str:
+        """See :class:`~drivers.asic.control.TwoStates`."""
+        timeout_s = min(self._timeouts.write_s, WRITE_S)
+        if asleep:
+            # A string, not a truth value; with it the machine answers before it cuts its boards off.
+            return await self._write.tell("power_off", {"respbefore": "true"}, timeout_s=timeout_s)
+        return await self._write.tell("power_on", timeout_s=timeout_s)
+
+    # --- power limit ---------------------------------------------------------------------------------------------
+
+    async def power_range(self) -> PowerRange:
+        """The limit set; the machine does not say what it would accept. See :class:`PowerLimiter`."""
+        return await self._power.power_range()
+
+    async def prior_limit(self) -> str:
+        """The limit set, as compact JSON. See :class:`PowerLimiter`."""
+        return await self._power.prior_limit()
+
+    async def limit_power(self, limit_w: int) -> WriteOutcome:
+        """Set a limit; the machine restarts its mining program for it. Never raises."""
+        return await self._power.limit_power(limit_w)
+
+    async def restore_limit(self, prior: str) -> WriteOutcome:
+        """Put the prior limit back. Never raises."""
+        return await self._power.restore_limit(prior)
+
+    async def read_limit(self) -> LimitState:
+        """See :class:`~drivers.asic.power.Limited`."""
+        summary = await self._optional("summary")
+        limit_w = limit_from(summary, None)
+        if limit_w is None:
+            limit_w = limit_from(None, await self._state())
+        if limit_w is None:
+            raise BadAnswer(f"{self._rpc.name}: it tells no power limit; it must not be changed")
+        return LimitState(now_w=limit_w, settings={"power_limit_w": limit_w})
+
+    async def tell_limit(self, limit_w: int) -> str:
+        """See :class:`~drivers.asic.power.Limited`."""
+        parameters = {"power_limit": str(limit_w)}
+        return await self._write.tell("adjust_power_limit", parameters, timeout_s=min(self._timeouts.write_s, WRITE_S))
+
+    async def tell_settings(self, settings: Mapping[str, Setting]) -> str:
+        """See :class:`~drivers.asic.power.Limited`."""
+        limit_w = settings.get("power_limit_w")
+        if not isinstance(limit_w, int) or isinstance(limit_w, bool):
+            raise Refused(f"{self._rpc.name}: the prior limit holds no watts; nothing sent")
+        return await self.tell_limit(limit_w)
