@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "agent": CommandSpec("tizgin.commands.agent", "The on-site agent: check, enrol, run, act, tag, status."),
     "central": CommandSpec("tizgin.commands.central", "The collector: init, enrol, run, evidence bundles."),
     "simulate": CommandSpec("tizgin.commands.simulate", "A site's devices as real servers, from its site file."),
-    "profile": CommandSpec("tizgin.commands.profile", "Device profiles: list, show, test, decode, schema."),
+    "profile": CommandSpec("tizgin.commands.profile", "Device profiles: list, show, test, decode, schema, new."),
     "probe": CommandSpec("tizgin.commands.probe", "Ask one device who it is and what it says."),
     "scan": CommandSpec("tizgin.commands.scan", "Find the devices on a line or in a network."),
     "read": CommandSpec("tizgin.commands.read", "Read one device of the site file once."),

@@ -9,6 +9,7 @@ import structlog
 
 from drivers.errors import BadFrame, DriverError, NoConnection
 from drivers.modbus.clock import Clock
+from drivers.modbus.mbap import OutOfStep
 from drivers.modbus.pdu import SILENT_TARGET, describe_exception, exception_of
 from drivers.modbus.transport import Transport
 from drivers.modbus.url import LinkUrl
@@ -73,10 +74,13 @@ class Connection:
         """One question."""
         begun = self._now()
         try:
-            answer = (await self._transport.exchange(unit, pdu, wait_s)).answer
+            answer = await self._transport.exchange(unit, pdu, wait_s)
         except NoConnection as error:
             self._lost(str(error))
             return Heard(Quality.NO_CONNECTION, self._now() - begun, error=str(error), lost=True)
+        except OutOfStep as error:
+            self._lost(str(error))
+            return Heard(error.quality, self._now() - begun, error=str(error), lost=True)
         except DriverError as error:
             took_s = self._now() - begun
             # Noise that lasts as long as silence costs the link as much as silence.

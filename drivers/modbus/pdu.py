@@ -6,10 +6,16 @@ check sum, as evidence keeps them.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
+
 from drivers.errors import BadAnswer, BadFrame
 
 READ_FUNCTIONS = frozenset({1, 2, 3, 4})
 WRITE_SINGLE_COIL = 5
+WRITE_SINGLE_REGISTER = 6
+WRITE_COILS = 15
+WRITE_REGISTERS = 16
 COIL_ON, COIL_OFF = 0xFF00, 0x0000
 
 EXCEPTIONS = {
@@ -46,6 +52,44 @@ def write_coil_request(addr: int, value: int) -> bytes:
     return bytes((WRITE_SINGLE_COIL,)) + addr.to_bytes(2, "big") + value.to_bytes(2, "big")
 
 
+def write_register_request(addr: int, value: int) -> bytes:
+    """Function 6: one register.
+
+    Raises:
+        ValueError: an address or value the protocol does not have.
+    """
+    if not (0 <= addr <= 0xFFFF and 0 <= value <= 0xFFFF):
+        raise ValueError(f"write: address {addr}, value {value} is outside the protocol's bounds")
+    return bytes((WRITE_SINGLE_REGISTER,)) + addr.to_bytes(2, "big") + value.to_bytes(2, "big")
+
+
+def write_registers_request(addr: int, words: Sequence[int]) -> bytes:
+    """Function 16: registers in a row.
+
+    Raises:
+        ValueError: a count, address or value the protocol does not have.
+    """
+    if not 1 <= len(words) <= 123 or addr < 0 or addr + len(words) > 0x10000:
+        raise ValueError(f"write: address {addr}, count {len(words)} is outside the protocol's bounds")
+    if any(not 0 <= word <= 0xFFFF for word in words):
+        raise ValueError(f"write: address {addr}: a register holds 0 to 65535")
+    data = b"".join(word.to_bytes(2, "big") for word in words)
+    head = bytes((WRITE_REGISTERS,)) + addr.to_bytes(2, "big") + len(words).to_bytes(2, "big")
+    return head + bytes((len(data),)) + data
+
+
+def answer_length(request: bytes) -> int | None:
+    """Length of the answer that fits a request (both unit + PDU); ``None`` for a function that is not known here."""
+    function, count = request[1], int.from_bytes(request[4:6], "big")
+    if function in {1, 2}:
+        return 3 + (count + 7) // 8
+    if function in {3, 4}:
+        return 3 + 2 * count
+    if function in {WRITE_SINGLE_COIL, WRITE_SINGLE_REGISTER, WRITE_COILS, WRITE_REGISTERS}:
+        return 6
+    return None
+
+
 def exception_of(answer: bytes) -> int | None:
     """Exception code of an answer frame, if it is one."""
     return answer[2] if len(answer) >= 3 and answer[1] & 0x80 else None
@@ -64,7 +108,7 @@ def read_words(request: bytes, answer: bytes) -> tuple[int, ...]:
     """
     count = int.from_bytes(request[4:6], "big")
     data = _payload(request, answer, 2 * count)
-    return tuple(int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2))
+    return struct.unpack(f">{count}H", data)
 
 
 def read_bits(request: bytes, answer: bytes) -> tuple[bool, ...]:
@@ -95,12 +139,10 @@ def check_answer(request: bytes, answer: bytes) -> None:
     if len(answer) == 3 and answer[0] == request[0] and answer[1] == request[1] | 0x80:
         return
     function = request[1]
-    if function in {1, 2}:
-        read_bits(request, answer)
-    elif function in {3, 4}:
-        read_words(request, answer)
-    elif answer != request:
-        raise BadFrame(f"echo of the write is {answer.hex()}, expected {request.hex()}")
+    if function in READ_FUNCTIONS:
+        _payload(request, answer, (answer_length(request) or 3) - 3)
+    elif answer != request[:6]:  # functions 15 and 16 repeat address and count, 5 and 6 the whole request
+        raise BadFrame(f"echo of the write is {answer.hex()}, expected {request[:6].hex()}")
 
 
 def require_words(request: bytes, answer: bytes) -> tuple[int, ...]:

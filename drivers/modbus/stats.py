@@ -24,15 +24,25 @@ class LinkStats:
     timeouts: int = 0
     exceptions: int = 0
     bad_frames: int = 0
+    late_answers: int = 0
+    """Answers that came after their question was given up; thrown away."""
+    foreign_frames: int = 0
+    """Whole frames that answer nothing we asked: a second master, or a gateway that mixes up its callers."""
+    echoes: int = 0
+    """Our own questions given back by the line's adapter."""
+    noise_bytes: int = 0
+    second_master: bool = False
+    """Somebody else asks on this link."""
     connects: int = 0
     busy_s: float = 0.0
     probing_s: float = 0.0
     """Time spent waiting for units that did not answer."""
     since_s: float = 0.0
+    connections: int = 1
     connected: bool = False
     lateness_ms: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
 
     def busy_share(self, now_s: float) -> float:
-        """Share of the link's life in which a request was under way."""
-        life = now_s - self.since_s
+        """Share of the link's life in which a request was under way, all its connections together."""
+        life = (now_s - self.since_s) * self.connections
         return self.busy_s / life if life > 0 else 0.0

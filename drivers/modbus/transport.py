@@ -1,33 +1,32 @@
-"""One connection to one physical link, over pymodbus: one question at a time, the exact bytes of both frames.
+"""One connection to one physical link: one question at a time, the exact bytes of both frames.
 
-pymodbus does framing, check sums and transaction numbers. Its own retries, reconnection and answer decoding are off:
-the link above decides about time, and evidence wants the bytes as they came.
+Framing is our own (:mod:`mbap`, :mod:`rtu`), because evidence wants the bytes as they came and because late, foreign
+and damaged answers have to be told apart. pymodbus gives the serial port of the event loop and the check sum.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import ssl
+from collections.abc import Callable
 from typing import Protocol
 
-from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
-from pymodbus.exceptions import ConnectionException, ModbusException
-from pymodbus.framer import FramerType
-from pymodbus.pdu import ModbusPDU
+from pymodbus.transport.serialtransport import create_serial_connection
 
-from drivers.errors import BadFrame, NoAnswer, NoConnection
-from drivers.modbus.pdu import check_answer
+from drivers.errors import NoConnection
+from drivers.modbus.mbap import MbapReceiver
+from drivers.modbus.pdu import answer_length, check_answer
+from drivers.modbus.rtu import CRC_BYTES, RtuReceiver
+from drivers.modbus.stray import Stray
+from drivers.modbus.stream import Stream
+from drivers.modbus.tls import TlsFiles, context
 from drivers.modbus.url import LinkUrl
 
-_NEVER = 1 << 30
-"""pymodbus drops the connection after a few silent requests; silent units behind a gateway are no reason for that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """One question and its answer: unit address + PDU each."""
-
-    request: bytes
-    answer: bytes
+FAST_LINE_BAUD = 19200
+FAST_LINE_GUARD_S = 0.00175
+"""Above 19200 baud the standard fixes the silence between frames."""
+GUARD_CHARACTERS = 3.5
+TLS_HANDSHAKE_S = 5.0
 
 
 class Transport(Protocol):
@@ -46,8 +45,8 @@ class Transport(Protocol):
         """
         ...
 
-    async def exchange(self, unit: int, pdu: bytes, timeout_s: float) -> Exchange:
-        """Ask and wait.
+    async def exchange(self, unit: int, pdu: bytes, timeout_s: float) -> bytes:
+        """Ask and wait; the answer as unit + PDU.
 
         Raises:
             NoConnection: not connected, or lost while waiting.
@@ -61,168 +60,127 @@ class Transport(Protocol):
         ...
 
 
-class _Question(ModbusPDU):
-    """A request whose bytes are given."""
-
-    def __init__(self, unit: int, pdu: bytes) -> None:
-        super().__init__(dev_id=unit)
-        self.function_code = pdu[0]
-        self._data = pdu[1:]
-
-    def encode(self) -> bytes:
-        return self._data
-
-    def __str__(self) -> str:
-        return "question"  # pymodbus formats every frame for a debug log that is off; keep that cheap
+def character_s(url: LinkUrl) -> float:
+    """Time of one character on a serial line; 0 where the line is not ours to know."""
+    if url.scheme != "rtu":
+        return 0.0
+    return (9 + (url.parity != "N") + url.stop_bits) / url.baud
 
 
-class _Answer(ModbusPDU):
-    """An answer whose bytes are kept."""
-
-    raw: bytes = b""
-
-    def decode(self, data: bytes) -> None:
-        self.raw = bytes(data)
-
-    def __str__(self) -> str:
-        return "answer"
+def default_guard_s(url: LinkUrl) -> float:
+    """Silence between frames: 3.5 characters, 1.75 ms on fast lines; 0 where the other end keeps it (gateways)."""
+    if url.scheme != "rtu":
+        return 0.0
+    return FAST_LINE_GUARD_S if url.baud > FAST_LINE_BAUD else GUARD_CHARACTERS * character_s(url)
 
 
-class _ReadCoils(_Answer):
-    function_code = 1
-    rtu_byte_count_pos = 2
-
-
-class _ReadDiscrete(_ReadCoils):
-    function_code = 2
-
-
-class _ReadHolding(_ReadCoils):
-    function_code = 3
-
-
-class _ReadInput(_ReadCoils):
-    function_code = 4
-
-
-class _WriteCoil(_Answer):
-    function_code = 5
-    rtu_frame_size = 8
-
-
-_ANSWERS = (_ReadCoils, _ReadDiscrete, _ReadHolding, _ReadInput, _WriteCoil)
+def _no_stray(stray: Stray) -> None:
+    """Nobody counts."""
 
 
 class ModbusTransport:
-    """Modbus TCP, RTU on a serial line, or RTU frames over TCP."""
+    """Modbus TCP, the same in TLS, RTU on a serial line, or RTU frames over TCP."""
 
-    def __init__(self, url: LinkUrl) -> None:
+    def __init__(
+        self,
+        url: LinkUrl,
+        *,
+        guard_s: float | None = None,
+        tls: TlsFiles | None = None,
+        on_stray: Callable[[Stray], None] = _no_stray,
+    ) -> None:
+        """``guard_s``: silence before each question (RTU); ``None``: what the standard asks for.
+
+        Raises:
+            ValueError: TLS on a serial line.
+        """
+        if tls is not None and url.scheme == "rtu":
+            raise ValueError(f"{url}: tls: seen on a serial line, expected on modbus:// or rtutcp:// alone")
         self.url = url
-        self._client: AsyncModbusTcpClient | AsyncModbusSerialClient | None = None
-        self._heard = False
-        self._lost = False
+        self.guard_s = default_guard_s(url) if guard_s is None else guard_s
+        self._tls = tls
+        self._on_stray = on_stray
+        self._stream: Stream | None = None
+        self._character_s = character_s(url)
+        # What a line's adapter does (echo, late answers) outlives a connection; the numbers of TCP do not.
+        self._line = RtuReceiver(on_stray) if url.rtu_framing else None
 
     @property
     def connected(self) -> bool:
         """True while the connection stands."""
-        return self._client is not None and not self._lost and self._client.connected
+        return self._stream is not None and self._stream.up
 
     async def connect(self, timeout_s: float) -> None:
         """Connect anew.
 
         Raises:
-            NoConnection: nothing there, or the serial device cannot be opened.
+            NoConnection: nothing there, the serial device cannot be opened, or the certificate is not to be trusted.
         """
         self.close()
-        client = self._new_client(timeout_s)
-        client.set_max_no_responses(_NEVER)
-        for answer in _ANSWERS:
-            client.register(answer)
-        self._client, self._lost = client, False
+        loop = asyncio.get_running_loop()
+        if self._line is not None:
+            self._line.give_up()
+        stream = Stream(loop, self._line or MbapReceiver(self._on_stray), serial=self.url.scheme == "rtu")
+        bound_s = timeout_s if self._tls is None else max(timeout_s, TLS_HANDSHAKE_S)
         try:
-            reached = await client.connect()
-        except (OSError, ModbusException) as error:
-            self.close()
-            raise NoConnection(f"{self.url}: {error}") from error
-        if not reached:
-            self.close()
+            async with asyncio.timeout(bound_s):
+                await self._open(loop, stream)
+        except TimeoutError:
+            stream.close()
             raise NoConnection(
-                f"{self.url}: no connection within {timeout_s:g} s; is it powered, is the address right?"
+                f"{self.url}: no connection within {bound_s:g} s; is it powered, is the address right?"
+            ) from None
+        except ssl.SSLCertVerificationError as error:
+            stream.close()
+            raise NoConnection(
+                f"{self.url}: its certificate is not trusted ({error.verify_message}); check ca_file and server_name"
+            ) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            stream.close()
+            raise NoConnection(f"{self.url}: {error}") from error
+        except BaseException:
+            stream.close()
+            raise
+        self._stream = stream
+
+    async def _open(self, loop: asyncio.AbstractEventLoop, stream: Stream) -> None:
+        url = self.url
+        if url.scheme == "rtu":
+            await create_serial_connection(
+                loop,
+                lambda: stream,
+                url.path,
+                baudrate=url.baud,
+                bytesize=8,
+                parity=url.parity,
+                stopbits=url.stop_bits,
+                timeout=0,
             )
-
-    def _new_client(self, timeout_s: float) -> AsyncModbusTcpClient | AsyncModbusSerialClient:
-        if self.url.scheme == "rtu":
-            try:
-                return AsyncModbusSerialClient(
-                    self.url.path,
-                    baudrate=self.url.baud,
-                    parity=self.url.parity,
-                    stopbits=self.url.stop_bits,
-                    timeout=timeout_s,
-                    retries=0,
-                    reconnect_delay=0,
-                    trace_packet=self._trace,
-                    trace_connect=self._connection,
-                )
-            except RuntimeError as error:
-                raise NoConnection(f"{self.url}: serial lines need the package pyserial ({error})") from error
-        return AsyncModbusTcpClient(
-            self.url.host,
-            port=self.url.port,
-            framer=FramerType.RTU if self.url.rtu_framing else FramerType.SOCKET,
-            timeout=timeout_s,
-            retries=0,
-            reconnect_delay=0,
-            trace_packet=self._trace,
-            trace_connect=self._connection,
-        )
-
-    def _trace(self, sending: bool, data: bytes) -> bytes:
-        if not sending:
-            self._heard = True
-        return data
-
-    def _connection(self, up: bool) -> None:
-        if up or self._client is None:
+            await stream.made
             return
-        self._lost = True
-        waiting = self._client.ctx.response_future
-        if not waiting.done():  # do not sit out the time-out of a question that nobody can answer any more
-            waiting.set_exception(ConnectionException("connection lost"))
-            waiting.exception()
+        if self._tls is None:
+            await loop.create_connection(lambda: stream, url.host, url.port)
+            return
+        name = self._tls.server_name or url.host
+        await loop.create_connection(lambda: stream, url.host, url.port, ssl=context(self._tls), server_hostname=name)
 
-    async def exchange(self, unit: int, pdu: bytes, timeout_s: float) -> Exchange:
+    async def exchange(self, unit: int, pdu: bytes, timeout_s: float) -> bytes:
         """Ask and wait; see :class:`Transport`."""
-        client = self._client
-        if client is None or not self.connected:
+        stream = self._stream
+        if stream is None or not stream.up:
             raise NoConnection(f"{self.url}: not connected")
         request = bytes((unit,)) + pdu
-        client.ctx.comm_params.timeout_connect = timeout_s
-        self._heard = False
-        try:
-            answer = await client.ctx.execute(False, _Question(unit, pdu))
-        except ConnectionException as error:
-            raise NoConnection(f"{self.url}: {error}") from error
-        except ModbusException as error:
-            if not self.connected:
-                raise NoConnection(f"{self.url}: connection lost while unit {unit} was asked") from error
-            # On TCP what was heard can be a late answer to an earlier question: that is silence to this one.
-            if self._heard and self.url.rtu_framing:
-                raise BadFrame(f"unit {unit}: bytes came, but no whole answer within {timeout_s:g} s") from error
-            raise NoAnswer(f"unit {unit}: no answer within {timeout_s:g} s") from error
-        frame = _frame_of(answer)
-        check_answer(request, frame)
-        return Exchange(request, frame)
+        if self._line is not None:
+            await stream.quiet(self.guard_s)
+            # The time-out is the device's; what the bytes need on the line comes on top.
+            on_line = len(request) + (answer_length(request) or 0) + 2 * CRC_BYTES
+            timeout_s += on_line * self._character_s
+        answer = await stream.ask(request, timeout_s)
+        check_answer(request, answer)
+        return answer
 
     def close(self) -> None:
         """Close; harmless when closed."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-
-def _frame_of(answer: ModbusPDU) -> bytes:
-    if isinstance(answer, _Answer):
-        return bytes((answer.dev_id, answer.function_code)) + answer.raw
-    # pymodbus keeps exception answers as function and code, which is all they are.
-    return bytes((answer.dev_id, answer.function_code | 0x80, answer.exception_code))
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()

@@ -109,7 +109,8 @@ def show_outputs(path: Path, *, as_json: bool) -> int:
     return EXIT_OK
 
 
-def _hand(path: Path, name: str, raw: bytes) -> int:
+def hand(path: Path, name: str, raw: bytes) -> int:
+    """Put something into the running agent's inbox and print its answer. Returns the exit code."""
     try:
         good, text = asyncio.run(hand_in(_state_dir(path, read_site(path)), name, raw))
     except (AgentError, OSError) as error:
@@ -124,7 +125,7 @@ def hand_act(path: Path, file: Path) -> int:
         raw = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    return _hand(path, f"act-{secrets.token_hex(4)}", raw)
+    return hand(path, f"act-{secrets.token_hex(4)}", raw)
 
 
 def tag_object(path: Path, obj: str, who: str, reason: str, *, remove: bool) -> int:
@@ -135,4 +136,4 @@ def tag_object(path: Path, obj: str, who: str, reason: str, *, remove: bool) -> 
     if not remove and not reason:
         raise UserError("a tag needs --reason (permit number, work)", exit_code=2)
     order = {"ty": "untag" if remove else "tag", "object": obj, "who": who, "reason": reason}
-    return _hand(path, f"tag-{secrets.token_hex(4)}", json.dumps(order).encode())
+    return hand(path, f"tag-{secrets.token_hex(4)}", json.dumps(order).encode())

@@ -101,3 +101,79 @@ def tag(
     from tizgin.commands._agent_ask import tag_object
 
     return tag_object(config, obj, who, reason, remove=remove)
+
+
+@app.command(
+    epilog="Example: tizgin agent replace em-1 --serial 55512345 --closing-reading 12345.67 --reason 'act 17, burnt' "
+    "--person 'A. Serik' --config site.yaml"
+)
+def replace(
+    device: Annotated[str, typer.Argument(help="Device of the site file that was exchanged.")],
+    config: ConfigOption,
+    serial: Annotated[str, typer.Option("--serial", help="Serial number of the new device.")],
+    reason: Annotated[str, typer.Option("--reason", help="Act number and reason.")],
+    person: Annotated[str, typer.Option("--person", help="Name of who exchanged it.")],
+    closing: Annotated[
+        str | None, typer.Option("--closing-reading", help="Last reading of the old meter, kWh, as on its display.")
+    ] = None,
+    no_closing: Annotated[
+        str | None, typer.Option("--no-closing-reading", help="Why the old meter has no last reading.")
+    ] = None,
+    opening: Annotated[
+        str | None, typer.Option("--opening-reading", help="First reading of the new meter, kWh, as on its display.")
+    ] = None,
+    photo: Annotated[
+        Path | None,
+        typer.Option("--photo", help="Photograph of both displays; its SHA-256 is recorded.", dir_okay=False),
+    ] = None,
+) -> int:
+    """A device was exchanged: recorded as evidence, meters are bound anew, its outputs are unarmed."""
+    from tizgin.commands._agent_replace import Told, replace_device
+
+    return replace_device(config, Told(device, serial, person, reason, closing, no_closing, opening, photo))
+
+
+inventory = typer.Typer(no_args_is_help=True, help="Machines on site against the register list and accredited pools.")
+app.add_typer(inventory, name="inventory")
+
+
+@inventory.callback()
+def inventory_root() -> None:
+    """Machines on site against the register list and accredited pools."""
+
+
+@inventory.command(
+    "import",
+    epilog="Example: tizgin agent inventory import register.xlsx --accredited pools.yaml --config site.yaml",
+)
+def inventory_import(
+    config: ConfigOption,
+    file: Annotated[Path | None, typer.Argument(help="Register list, CSV or XLSX.", dir_okay=False)] = None,
+    accredited: Annotated[
+        Path | None, typer.Option("--accredited", help="List of accredited pools, YAML or CSV.", dir_okay=False)
+    ] = None,
+    sheet: Annotated[str | None, typer.Option("--sheet", help="Worksheet of an XLSX; the first by default.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Take in the register list, the list of accredited pools, or both. Exit 1 where a list is refused."""
+    from tizgin.commands._agent_inventory import import_lists
+
+    return import_lists(config, file, accredited, sheet, as_json=as_json)
+
+
+@inventory.command("check", epilog="Example: tizgin agent inventory check --fresh --json --config site.yaml")
+def inventory_check(
+    config: ConfigOption,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask every machine now, not what the agent saw.")] = False,
+    accredited: Annotated[
+        Path | None, typer.Option("--accredited", help="Judge pools by this list instead.", dir_okay=False)
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Write equipment by owner and model here.", dir_okay=False)
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Which machines are unregistered, missing, twice or moved, and for which pools they work. Exit 1 where any."""
+    from tizgin.commands._agent_inventory import check_site
+
+    return check_site(config, fresh=fresh, accredited=accredited, csv_file=csv, as_json=as_json)

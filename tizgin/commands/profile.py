@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +14,9 @@ from tizgin.errors import EXIT_PROBLEM, EXIT_WRONG_USE, UserError
 
 if TYPE_CHECKING:
     from drivers.profiles.loader import AnyProfile
-    from drivers.profiles.model import MeterProfile
+    from drivers.profiles.model import MeterProfile, RelayProfile
 
-app = typer.Typer(no_args_is_help=True, help="Device profiles: list, show, test, decode, schema.")
+app = typer.Typer(no_args_is_help=True, help="Device profiles: list, show, test, decode, schema, new.")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Profile id (see list) or a file.", show_default=False)]
@@ -46,30 +48,16 @@ def _meter(profile_id: str) -> MeterProfile:
 @app.command("list", epilog="Example: tizgin profile list --json")
 def list_profiles(as_json: JsonOption = False) -> None:
     """All device models this installation knows."""
-    from drivers.profiles.loader import load_profiles
-    from drivers.profiles.model import MeterProfile
+    from dataclasses import asdict
 
-    rows: list[dict[str, Any]] = []
-    for profile in load_profiles().values():
-        count = len(profile.points) if isinstance(profile, MeterProfile) else len(profile.outputs) + len(profile.inputs)
-        rows.append(_row(profile.id, profile.vendor, profile.model, profile.kind, profile.status, count))
-    rows += _pdu_rows()
-    rows.sort(key=lambda row: (row["kind"], row["id"]))
+    from drivers.profiles.catalogue import catalogue
+
+    rows = [asdict(entry) for entry in catalogue()]
     if as_json:
         _print_json(rows)
         return
     for row in rows:
         typer.echo(f"{row['kind']:8}{row['id']:28}{row['status']:12}{row['points']:>4}  {row['vendor']} {row['model']}")
-
-
-def _row(profile_id: str, vendor: str, model: str, kind: str, status: str, points: int) -> dict[str, Any]:
-    return {"id": profile_id, "vendor": vendor, "model": model, "kind": kind, "status": status, "points": points}
-
-
-def _pdu_rows() -> list[dict[str, Any]]:
-    from drivers.snmp.profile import load_pdu_profiles
-
-    return [_row(p.id, p.vendor, p.model, p.kind, p.status, len(p.points)) for p in load_pdu_profiles().values()]
 
 
 def _pdu(profile_id: str) -> dict[str, Any] | None:
@@ -79,27 +67,30 @@ def _pdu(profile_id: str) -> dict[str, Any] | None:
     return None if found is None else found.model_dump(mode="json", by_alias=True)
 
 
-@app.command(epilog="Example: tizgin profile show eastron-sdm630 --plan")
+@app.command(epilog="Example: tizgin profile show eastron-sdm630 --plan --points power_w,energy_import_wh")
 def show(
     profile_id: IdArgument,
-    with_plan: Annotated[bool, typer.Option("--plan", help="Also the requests that read all its points.")] = False,
+    with_plan: Annotated[bool, typer.Option("--plan", help="Also the requests that read its points, and why.")] = False,
+    points: Annotated[
+        str | None, typer.Option("--points", metavar="NAME,…", help="With --plan: these points alone, comma between.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """One device model: sources, limits, points or outputs."""
     from drivers.profiles.model import MeterProfile
-    from drivers.profiles.plan import plan
+    from tizgin.commands._profile_plan import plan_rows, print_plan
 
+    if points is not None and not with_plan:
+        raise UserError("--points: seen without --plan, which it is for", exit_code=EXIT_WRONG_USE)
     pdu = _pdu(profile_id)
     if pdu is not None:
         typer.echo(json.dumps(pdu, ensure_ascii=False, indent=None if as_json else 2))
         return
     profile = _load(profile_id)
     shown = profile.model_dump(mode="json", by_alias=True)
-    blocks = plan(profile, profile.point_ids) if with_plan and isinstance(profile, MeterProfile) else ()
+    plans = plan_rows(profile, points) if with_plan and isinstance(profile, MeterProfile) else []
     if with_plan:
-        shown["plan"] = [
-            {"fc": b.fc, "table": b.table, "addr": b.addr, "count": b.count, "points": list(b.points)} for b in blocks
-        ]
+        shown["plan"] = plans
     if as_json:
         _print_json(shown)
         return
@@ -109,17 +100,32 @@ def show(
     for note in profile.notes:
         typer.echo(f"  note    {note}")
     if isinstance(profile, MeterProfile):
-        for point in profile.points:
+        for point in profile.readable:
             where = f"{point.table} {point.addr}"
-            typer.echo(f"  {point.id:30}{where:16}{point.type:6} x {point.scale!s:8} {point.unit}")
+            typer.echo(f"  {point.id:30}{where:16}{point.type:6} x {point.scale!s:8} {point.unit:5} {point.poll}")
     else:
-        for output in profile.outputs:
-            pulse = "no timed pulse" if output.pulse is None else f"timed pulse at {output.pulse.addr}"
-            typer.echo(f"  {output.id:30}coil {output.addr:<11}{pulse}")
-        for binary in profile.inputs:
-            typer.echo(f"  {binary.id:30}{binary.table} {binary.addr}")
-    for block in blocks:
-        typer.echo(f"  read    function {block.fc}, {block.addr} + {block.count}: {', '.join(block.points)}")
+        for line in _relay_lines(profile):
+            typer.echo(line)
+    if with_plan:
+        print_plan(plans)
+
+
+def _relay_lines(profile: RelayProfile) -> Iterator[str]:
+    for output in profile.outputs:
+        if output.addr is None:
+            yield f"  {output.id:30}{'code ' + str(output.code):<16}the device ends its impulse itself"
+            continue
+        pulse = "no timed pulse" if output.pulse is None else f"timed pulse at {output.pulse.addr}"
+        yield f"  {output.id:30}{_place(output.table, output.addr, output.bit):<16}{pulse}"
+    for binary in profile.inputs:
+        kept = "latched" if binary.latched else "counted" if binary.counter is not None else ""
+        yield f"  {binary.id:30}{_place(binary.table, binary.addr, binary.bit):<16}{kept}".rstrip()
+    for setting in profile.settings:
+        yield f"  expect_{setting.id:23}{setting.table + ' ' + str(setting.addr):<16}{setting.expected}: {setting.says}"
+
+
+def _place(table: str, addr: int, bit: int | None) -> str:
+    return f"{table} {addr}" if bit is None else f"{table} {addr}.{bit}"
 
 
 @app.command(epilog='Example: tizgin profile decode eastron-sdm630 --table input --address 52 --hex "459a 2000"')
@@ -173,16 +179,26 @@ def schema(
     typer.echo(json.dumps(profile_schema(), ensure_ascii=False, indent=None if as_json else 2))
 
 
-@app.command("test", epilog="Example: tizgin profile test my_meter.yaml")
+@app.command("test", epilog="Example: tizgin profile test my_meter.yaml --url modbus://192.0.2.7:502/1")
 def check_profiles(
     profile_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids or files; none: all.")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", help="Also read a real meter with it: modbus://…, rtu://… or rtutcp://….")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int | None:
-    """Load profiles by all their rules and run their golden vectors. Exit 1 where one fails."""
+    """Load profiles by all their rules and run their golden vectors. Exit 1 where one fails.
+
+    With --url every point is also read from a meter, once; nothing is written.
+    """
     from drivers.errors import ProfileError
     from drivers.profiles.loader import DATA, FOLDERS, load_profile
     from drivers.profiles.model import MeterProfile
 
+    if url is not None and len(profile_ids or ()) != 1:
+        raise UserError(
+            f"--url: seen with {len(profile_ids or ())} profiles, expected exactly one", exit_code=EXIT_WRONG_USE
+        )
     targets: list[str | Path] = list(profile_ids or [])
     if not targets:
         targets = [path for folder in FOLDERS for path in sorted((DATA / folder).glob("*.yaml"))]
@@ -192,14 +208,58 @@ def check_profiles(
             profile = load_profile(target)
         except ProfileError as error:
             rows.append({"id": str(target), "ok": False, "vectors": 0, "problems": str(error).splitlines()})
-        else:
-            vectors = len(profile.tests) if isinstance(profile, MeterProfile) else 0
-            rows.append({"id": profile.id, "ok": True, "vectors": vectors, "problems": []})
+            continue
+        vectors = len(profile.tests) if isinstance(profile, MeterProfile) else 0
+        row: dict[str, Any] = {"id": profile.id, "ok": True, "vectors": vectors, "problems": []}
+        if url is not None:
+            row |= _on_device(_meter(str(target)), url)
+        rows.append(row)
     if as_json:
         _print_json(rows)
     else:
         for row in rows:
             typer.echo(f"{'ok  ' if row['ok'] else 'FAIL'} {row['id']}: {row['vectors']} golden vectors")
+            for name, point in row.get("points", {}).items():
+                value = "-" if point["value"] is None else str(point["value"])
+                typer.echo(f"     {name:30}{value:>20} {point['unit']:5} {point['quality']:10} {point['raw'] or ''}")
             for problem in row["problems"]:
                 typer.echo(f"     {problem}")
     return None if all(row["ok"] for row in rows) else EXIT_PROBLEM
+
+
+def _on_device(profile: MeterProfile, url: str) -> dict[str, Any]:
+    import asyncio
+    import sys
+
+    import structlog
+
+    from tizgin.commands._meter_reading import read_device
+
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        return asyncio.run(read_device(profile, url))
+    except ValueError as error:
+        raise UserError(f"--url: {error}", exit_code=EXIT_WRONG_USE) from error
+
+
+@app.command(epilog="Example: tizgin profile new my_meter.yaml")
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="Where to; its name becomes the id.")],
+) -> None:
+    """Write a commented meter profile to fill in. It loads as it is; an existing file is left alone."""
+    from tizgin.commands._profile_skeleton import skeleton
+
+    stem = file.stem.replace("_", "-")
+    if file.suffix != ".yaml" or re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", stem) is None:
+        raise UserError(
+            f"{file.name}: expected a name of small letters, digits and _ that ends in .yaml, as in my_meter.yaml",
+            exit_code=EXIT_WRONG_USE,
+        )
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(skeleton(stem))
+    except FileExistsError:
+        raise UserError(f"{file}: exists already and is left alone; give another name") from None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from error
+    typer.echo(f"{file}: fill it in, then: tizgin profile test {file}")
