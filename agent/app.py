@@ -244,6 +244,7 @@ class AgentApp:
         self.gates.load()
         outputs = {s: port for s, port in self.bench.switches.items() if self.gates.switches[s].control is not None}
         self.fleet = Fleet(site, self.graph, self.live, self.gates, self.journal, clock, self.bench.machines, outputs)
+        self.fleet.expect = self.bench.expect
         shedder = Shedder(self.fleet, self.journal, self.live, clock, site.agent.timing.sleep_concurrency)
         restorer = Restorer(site, self.fleet, self.gates, self.journal, self.live, shedder, clock)
         self.engine = Engine(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -241,6 +241,12 @@ class Bench:
         """Release what the workers do not own."""
         if self.snmp is not None:
             await self.snmp.aclose()
+
+    def expect(self, machines: Iterable[str]) -> None:
+        """These machines are about to answer again: their feeder closed, or they were woken."""
+        wanted = frozenset(machines)
+        for poller in self.pollers:
+            poller.expect(wanted)
 
     def take_miner(self, machine: str, status: MinerStatus | None, quality: Quality, error: str | None) -> None:
         """Result of a fleet poller."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
@@ -54,6 +54,8 @@ class Fleet:
     clock: Clock
     machines: dict[str, KnownMachine]
     switches: Mapping[str, Switch]
+    expect: Callable[[Iterable[str]], None] = lambda _machines: None
+    """Told which machines are about to answer again, so that they are asked soon."""
     _by_group: dict[str, list[KnownMachine]] = field(default_factory=dict)
     _meter_of: dict[str, str | None] = field(default_factory=dict)
 

@@ -159,7 +159,10 @@ class Restorer:
             f"{outcome.status} {outcome.detail}",
             drop=item.target if closed else None,
         )
-        if not closed:
+        if closed:
+            behind = self.fleet.machines_behind(item.target, self.fleet.positions())
+            self.fleet.expect([machine.id for machine in behind])
+        else:
             await self._failed(order, item, f"did not close, position {after.position}")
 
     async def _wake(self, order: LiveOrder, item: Held, delay_s: float) -> None:
@@ -173,6 +176,7 @@ class Restorer:
             await self.journal.outcome(order.id, n, "kept", "no prior state was read", drop=item.target)
             return
         outcome = await known.sleeper.wake(item.prior)
+        self.fleet.expect([item.target])
         if outcome.status is WriteStatus.ACKNOWLEDGED:
             await self.journal.outcome(order.id, n, outcome.status, outcome.detail, drop=item.target)
             return

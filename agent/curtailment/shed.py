@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -13,7 +14,8 @@ from agent.curtailment.fleet import Fleet
 from agent.curtailment.journal import Journal, LiveOrder
 from agent.errors import LedgerError
 from agent.live import LiveState
-from drivers.capabilities import Position, Switch, SwitchState, WriteStatus
+from drivers.asic.fanout import Command, FanOut
+from drivers.capabilities import Position, Switch, SwitchState, WriteOutcome, WriteStatus
 from drivers.errors import DriverError
 from wire.states import OrderState
 
@@ -33,10 +35,10 @@ class Shedder:
     live: LiveState
     clock: Clock
     concurrency: int
-    _slots: asyncio.Semaphore = field(init=False)
+    _fan_out: FanOut = field(init=False)
 
     def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(self.concurrency)
+        self._fan_out = FanOut(concurrency=self.concurrency, per_subnet=max(1, self.concurrency // 2))
 
     def since_ms(self, order: LiveOrder) -> int:
         """Milliseconds since the order entered the agent."""
@@ -50,39 +52,60 @@ class Shedder:
         took = (self.clock.mono_ns() - began_ns) // 1_000_000
         order.doc.readback_ms = max(order.doc.readback_ms or 0, took)
 
-    async def sleep(self, order: LiveOrder, machine: str, expected_w: int) -> None:
+    async def sleep_all(self, order: LiveOrder, expected: Mapping[str, int]) -> None:
+        """Put machines to sleep side by side; slow ones do not hold up the others.
+
+        Args:
+            order: why.
+            expected: machine → W that its sleep should bring.
+        """
+        commands = [
+            Command(machine, partial(self._sleep, order, machine, gain_w), self.fleet.machines[machine].group.id)
+            for machine, gain_w in expected.items()
+        ]
+        await self._fan_out.run(commands, stop=lambda: not self._may_shed(order))
+
+    @staticmethod
+    def _may_shed(order: LiveOrder) -> bool:
+        """False once it is released, superseded or cancelled: nothing further goes down under it."""
+        return order.state in SHEDDING and not order.doc.stop_shedding
+
+    async def _sleep(self, order: LiveOrder, machine: str, expected_w: int) -> WriteOutcome:
         """Put one machine to sleep: prior state, durable intent, write, outcome."""
         known = self.fleet.machines[machine]
         if known.sleeper is None:
-            return
-        async with self._slots:
-            order.doc.attempts[machine] = order.doc.attempts.get(machine, 0) + 1
-            held = self.journal.held.get(machine)
-            prior = held.prior if held is not None else None
-            if prior is None:
-                try:
-                    prior = await known.sleeper.prior_state()
-                except DriverError as error:
-                    log.warning("sleep_skipped", machine=machine, order=order.id, error=str(error))
-                    return
-            if order.state not in SHEDDING or order.doc.stop_shedding:
-                return  # released, superseded or cancelled while this step waited its turn
+            return self._not_told(f"{machine} cannot sleep")
+        order.doc.attempts[machine] = order.doc.attempts.get(machine, 0) + 1
+        held = self.journal.held.get(machine)
+        prior = held.prior if held is not None else None
+        if prior is None:
             try:
-                n = await self.journal.intend(order, "sleep", machine, expected_w, prior, urgent=False)
-            except LedgerError as error:
-                order.doc.attempts[machine] -= 1  # nothing was tried: it may be, once there is a journal again
-                log.error("no_journal_no_movement", target=machine, order=order.id, error=str(error))
-                return
-            self._first_output(order)
-            began = self.clock.mono_ns()
-            outcome = await known.sleeper.sleep()
-            if outcome.status is WriteStatus.ACKNOWLEDGED:
-                took = (self.clock.mono_ns() - began) // 1_000_000
-                best = order.doc.sleep_readback_ms
-                order.doc.sleep_readback_ms = took if best is None else min(best, took)
-            await self._outcome(order.id, n, outcome.status, outcome.detail)
-            if outcome.status is not WriteStatus.ACKNOWLEDGED:
-                log.warning("sleep_not_acknowledged", machine=machine, status=outcome.status, detail=outcome.detail)
+                prior = await known.sleeper.prior_state()
+            except DriverError as error:
+                log.warning("sleep_skipped", machine=machine, order=order.id, error=str(error))
+                return self._not_told(str(error))
+        if not self._may_shed(order):
+            return self._not_told("the order ended while this machine was asked")
+        try:
+            n = await self.journal.intend(order, "sleep", machine, expected_w, prior, urgent=False)
+        except LedgerError as error:
+            order.doc.attempts[machine] -= 1  # nothing was tried: it may be, once there is a journal again
+            log.error("no_journal_no_movement", target=machine, order=order.id, error=str(error))
+            return self._not_told(str(error))
+        self._first_output(order)
+        began = self.clock.mono_ns()
+        outcome = await known.sleeper.sleep()
+        if outcome.status is WriteStatus.ACKNOWLEDGED:
+            took = (self.clock.mono_ns() - began) // 1_000_000
+            best = order.doc.sleep_readback_ms
+            order.doc.sleep_readback_ms = took if best is None else min(best, took)
+        await self._outcome(order.id, n, outcome.status, outcome.detail)
+        if outcome.status is not WriteStatus.ACKNOWLEDGED:
+            log.warning("sleep_not_acknowledged", machine=machine, status=outcome.status, detail=outcome.detail)
+        return outcome
+
+    def _not_told(self, why: str) -> WriteOutcome:
+        return WriteOutcome(WriteStatus.REFUSED, self.clock.now_ms(), why)
 
     async def open(self, order: LiveOrder, switch: str, expected_w: int) -> None:
         """Open one switch and read its position back."""

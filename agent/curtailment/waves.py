@@ -54,13 +54,8 @@ class Waves:
             if not choice.targets and self._machines_paced(order):
                 return False
             if choice.targets:
-                self.shedder.launch(
-                    order,
-                    [
-                        lambda m=m, w=w: asyncio.create_task(self.shedder.sleep(order, m, w), name=f"sleep-{m}")  # type: ignore[misc]  # defaults bind the loop variables
-                        for m, w in choice.expected.items()
-                    ],
-                )
+                work = self.shedder.sleep_all(order, choice.expected)
+                self.shedder.launch(order, [lambda: asyncio.create_task(work, name=f"sleep-{order.id}")])
                 return True
         if not self._may_switch(order):
             return False

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.curtailment.journal import LiveOrder
+from drivers.asic.fanout import FanOut
 from tests.unit.agent_kit import BASE_W, MACHINE_W, SLEEP_W, Core, running_core, small_site
 from wire.orders import Escalation, Hold, Restore
 from wire.states import Flag, OrderState
@@ -326,7 +327,7 @@ async def test_a_release_while_it_still_sheds_is_not_lost(core: Core) -> None:
 
 
 async def test_steps_that_wait_their_turn_are_not_made_after_a_release(core: Core) -> None:
-    core.shedder._slots = asyncio.Semaphore(1)
+    core.shedder._fan_out = FanOut(concurrency=1, patience_s=60.0)
     order = await core.give("stop", restore=AT_ONCE)
     released = asyncio.Event()
 
