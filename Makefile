@@ -50,7 +50,7 @@ lint-only:
 
 lock: ## write requirements.lock anew from pyproject.toml (keeps versions; ARGS="--upgrade" raises them)
 	@test -x .venv-lock/bin/uv || { python3 -m venv .venv-lock && .venv-lock/bin/pip install --quiet uv; }
-	@.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+	@.venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --extra central --extra grid --extra dev --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --no-annotate $(ARGS) \
 		pyproject.toml --output-file requirements.lock
 

@@ -94,13 +94,14 @@ def report(
     floor: dict[str, Any],
     ratios: dict[str, Any],
     as_json: bool,
+    peers: dict[str, Any] | None = None,
 ) -> None:
-    """Print one result."""
+    """Print one result; a peer that was not measured is left out."""
     result = {
         "name": name,
         "machine": machine(folder),
         "ours": ours,
-        "peers": {},
+        "peers": peers or {},
         "floor": floor,
         "ratios": ratios,
     }

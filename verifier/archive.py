@@ -92,6 +92,10 @@ class Bundle:
         file.seek(offset)
         directory = file.read(size)
         entries = _read_directory(directory, count)
+        for entry in entries:
+            if entry.size > total:
+                # What is stored cannot be larger than the file that holds it: a bomb.
+                raise ArchiveLimit(f"{entry.name}: claims {entry.size} bytes in an archive of {total}")
         where = 0
         for entry in entries:
             header = _local(entry.name.encode(), entry.size, entry.crc)
@@ -179,7 +183,7 @@ def _read_directory(directory: bytes, count: int) -> list[Entry]:
         name = raw.decode("ascii", "replace")
         plain = name.isascii() and all(c.isalnum() or c in "._-/" for c in name)
         if not plain or not 0 < length <= MAX_NAME or ".." in name or name.startswith("/"):
-            raise ArchiveError(f"entry name {name[:80]!r} is not one of a bundle")
+            raise ArchiveLimit(f"entry name {name[:80]!r} is not one of a bundle")
         entries.append(Entry(name, offset + 30 + length, size, crc))
     if len({e.name for e in entries}) != len(entries):
         raise ArchiveError("two entries have one name")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from verifier.errors import InputLimit
+
 LARGEST = 2**53 - 1
 DEEPEST = 16
 KEY_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
@@ -18,7 +20,8 @@ def read_canonical(data: bytes, *, max_bytes: int) -> Object:
     """Decode an object and require that encoding it again gives the same bytes.
 
     Raises:
-        ValueError: not such bytes; hostile input (depth, huge numbers, size) included.
+        ValueError: not such bytes.
+        InputLimit: larger, deeper, or with longer numbers than any honest writer's.
     """
     value = read_json(data, max_bytes=max_bytes)
     if not isinstance(value, dict):
@@ -33,9 +36,10 @@ def read_json(data: bytes, *, max_bytes: int) -> Any:
 
     Raises:
         ValueError: not such JSON.
+        InputLimit: larger, deeper, or with longer numbers than any honest writer's.
     """
     if len(data) > max_bytes:
-        raise ValueError(f"{len(data)} bytes, at most {max_bytes} are expected")
+        raise InputLimit(f"{len(data)} bytes, at most {max_bytes} are expected")
     try:
         value = json.loads(
             data.decode("utf-8"),
@@ -45,7 +49,7 @@ def read_json(data: bytes, *, max_bytes: int) -> Any:
             object_pairs_hook=_object,
         )
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise InputLimit("JSON nested too deeply") from None
     _depth(value, 0)
     return value
 
@@ -61,7 +65,7 @@ def write_canonical(value: Object) -> bytes:
 
 def _depth(value: Any, depth: int) -> None:
     if depth > DEEPEST:
-        raise ValueError(f"nested deeper than {DEEPEST} levels")
+        raise InputLimit(f"JSON nested deeper than {DEEPEST} levels")
     if isinstance(value, dict):
         for item in value.values():
             _depth(item, depth + 1)
@@ -76,7 +80,7 @@ def _refuse(text: str) -> Any:
 
 def _integer(text: str) -> int:
     if len(text) > 17 or abs(int(text)) > LARGEST:
-        raise ValueError(f"integer {text[:24]!r} has more than 53 bits")
+        raise InputLimit(f"integer {text[:24]!r} has more than 53 bits")
     return int(text)
 
 

@@ -54,7 +54,15 @@ def _seconds(text: str) -> int:
     return int(seconds)
 
 
-def run(bundle: Path, trust: Path, period: str, site: str | None, json_to: str | None, head: Path | None = None) -> int:
+def run(
+    bundle: Path,
+    trust: Path,
+    period: str,
+    site: str | None,
+    json_to: str | None,
+    head: Path | None = None,
+    jobs: int = 1,
+) -> int:
     """Verify, print, return the exit code (0 to 4)."""
     try:
         span = parse_period(period)
@@ -62,7 +70,7 @@ def run(bundle: Path, trust: Path, period: str, site: str | None, json_to: str |
         sys.stderr.write(f"verify: {error}\n")
         return WRONG_USE
     try:
-        report = verify(bundle, trust_path=trust, period=span, site=site, head_path=head)
+        report = verify(bundle, trust_path=trust, period=span, site=site, head_path=head, jobs=jobs)
     except Exception as error:  # a fault of this program must never look like a verdict: Python's own code would be 1
         sys.stderr.write(f"verify: unexpected {type(error).__name__}: {error}\n")
         return CANNOT_VERIFY
@@ -88,5 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--period", required=True, help="A/B, ISO 8601 UTC or seconds since the epoch")
     parser.add_argument("--site", help="the site that the bundle must be of")
     parser.add_argument("--json", dest="json_to", metavar="FILE", help="report as JSON; - is standard output")
+    parser.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="processes, 1 to 64")
     given = parser.parse_args(arguments)
-    return run(given.bundle, given.trust, given.period, given.site, given.json_to, given.head)
+    return run(given.bundle, given.trust, given.period, given.site, given.json_to, given.head, given.jobs)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 from verifier.canonical import Object, read_canonical
-from verifier.errors import CommandError
+from verifier.errors import CommandError, InputLimit
 from verifier.keys import Envelope, Key, decode_base64, read_envelope
 from verifier.records import Record
 
@@ -57,7 +57,8 @@ class CommandStream:
                 why = self._judge(record, envelope, order)
             except CommandError:
                 raise
-            except ValueError as error:
+            except (ValueError, InputLimit) as error:
+                # What strangers sent is kept verbatim, hostile or not; it says nothing about the bundle.
                 why = f"it does not decode: {error}"
         # A first good copy is not made worse by a later bad one under the same id, which the site refuses.
         if self._orders.get(order_id, "") is not None:

@@ -24,6 +24,8 @@ class DecodeMap:
     order: str
     enc: str
     lsb: Fraction
+    roll: int | None = None
+    """Counts at which the register starts again from 0; ``None`` where the bind does not say."""
 
     def energy(self, bits: int) -> Fraction | None:
         """Exact value in the point's unit; ``None`` for bits that are no number.
@@ -34,6 +36,24 @@ class DecodeMap:
         value = _number(bits, self.enc, self.words)
         return None if value is None else value * self.lsb
 
+    def whole_wh(self, bits: int) -> int | None:
+        """Whole Wh, rounded down; ``None`` for bits that are no number.
+
+        Raises:
+            ValueError: bits that do not fit into the registers.
+        """
+        if self.enc[0] == "u" and type(bits) is int and 0 <= bits < 1 << 16 * self.words:
+            return bits * self.lsb.numerator // self.lsb.denominator
+        value = self.energy(bits)
+        return None if value is None else math.floor(value)
+
+    def quantum_wh(self, bits: int) -> Fraction:
+        """The least the register can move by at this value: a count, or the last place of a float."""
+        if self.enc[0] != "f":
+            return abs(self.lsb)
+        here, after = (_number(b, self.enc, self.words) for b in (bits, bits ^ 1))
+        return Fraction(0) if here is None or after is None else abs((after - here) * self.lsb)
+
 
 def read_map(doc: Any) -> DecodeMap:
     """A decode map out of a ``bind`` record.
@@ -43,7 +63,7 @@ def read_map(doc: Any) -> DecodeMap:
     """
     try:
         lsb = ratio(doc["lsb"])
-        found = DecodeMap(doc["fc"], doc["addr"], doc["words"], doc["order"], doc["enc"], lsb)
+        found = DecodeMap(doc["fc"], doc["addr"], doc["words"], doc["order"], doc["enc"], lsb, doc.get("roll"))
     except (KeyError, TypeError):
         raise ValueError("a decode map needs fc, addr, words, order, enc and lsb") from None
     whole = all(type(n) is int for n in (doc["fc"], doc["addr"], doc["words"]))
@@ -52,6 +72,8 @@ def read_map(doc: Any) -> DecodeMap:
     if found.order not in {"big", "little"} or not isinstance(found.enc, str):
         raise ValueError(f"a decode map has order {found.order!r} and encoding {found.enc!r}")
     _number(0, found.enc, found.words)
+    if found.roll is not None and (type(found.roll) is not int or found.roll < 2):
+        raise ValueError(f"a decode map rolls over at {found.roll!r}")
     return found
 
 
@@ -109,11 +131,12 @@ def energies_between(first: int, last: int, how: DecodeMap, *, rollover: bool) -
     Raises:
         ValueError: bits that do not fit into the registers.
     """
+    if not rollover:
+        whole = how.whole_wh(first), how.whole_wh(last)
+        return () if whole[0] is None or whole[1] is None else (whole[1] - whole[0],)
     before, after = how.energy(first), how.energy(last)
     if before is None or after is None:
         return ()
-    if not rollover:
-        return (math.floor(after) - math.floor(before),)
     return tuple(math.floor(after + span * how.lsb) - math.floor(before) for span in _spans(first, how))
 
 
@@ -121,6 +144,10 @@ def _spans(first: int, how: DecodeMap) -> tuple[int, ...]:
     value = _number(first, how.enc, how.words)
     if value is None:
         return ()
+    if how.roll is not None:
+        # Only a width that follows from the register's own form is believed, and only above a tenth of it.
+        own = how.roll == 10 ** (len(str(how.roll)) - 1) or (how.enc[0] == "u" and how.roll == 2 ** (16 * how.words))
+        return (how.roll,) if own and how.roll <= 10 * value < 10 * how.roll else ()
     decimal = 10 ** len(str(math.floor(abs(value))))
     if how.enc in {"bcd", "mod10k"}:
         return (decimal, 10 ** (4 * how.words))

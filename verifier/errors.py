@@ -50,11 +50,16 @@ class ArchiveError(VerifyError):
     code = "ARCHIVE"
 
 
-class ArchiveLimit(CannotVerify):
-    """2: the archive is larger than any honest one."""
+class InputLimit(CannotVerify):
+    """Input that no honest writer makes and that is made to exhaust a reader: the run ends there."""
+
+    code = "LIMIT"
+
+
+class ArchiveLimit(InputLimit):
+    """2: the archive is larger than any honest one, or claims to be."""
 
     check = 2
-    code = "LIMIT"
 
 
 class ManifestError(VerifyError):
@@ -126,6 +131,13 @@ class CalendarError(VerifyError):
     code = "SLOT"
 
 
+class EpochError(VerifyError):
+    """8: an epoch that names another end of the epoch before than the witnesses saw."""
+
+    check = 8
+    code = "EPOCH_BREAK"
+
+
 class ContinuityError(VerifyError):
     """9: a register reading that does not continue the one before."""
 
@@ -159,6 +171,20 @@ class BindError(VerifyError):
 
     check = 9
     code = "BIND"
+
+
+class QualityError(VerifyError):
+    """9: something in a stream that does not belong there, such as an estimate among readings."""
+
+    check = 9
+    code = "QUALITY"
+
+
+class ProfileError(VerifyError):
+    """9: the meter's own memory of a slot says something else."""
+
+    check = 9
+    code = "PROFILE"
 
 
 class PositionError(VerifyError):

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from verifier.errors import InputLimit
+
 P = 2**255 - 19
 D = -121665 * pow(121666, P - 2, P) % P
 SQRT_M1 = pow(2, (P - 1) // 4, P)
@@ -85,6 +87,10 @@ class Key:
     kid: str
     public: Ed25519PublicKey
 
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        """To another process as its bytes: the library's own key objects cannot travel."""
+        return _key, (self.raw,)
+
     def verifies(self, message: bytes, signature: bytes) -> bool:
         """True if this key signed the message."""
         try:
@@ -105,6 +111,10 @@ def load_key(text: object) -> Key:
         raise ValueError(f"{len(raw)} bytes, expected 32")
     if has_low_order(decode_point(raw)):
         raise ValueError("a point of low order")
+    return _key(raw)
+
+
+def _key(raw: bytes) -> Key:
     return Key(raw, hashlib.sha256(raw).hexdigest()[:16], Ed25519PublicKey.from_public_bytes(raw))
 
 
@@ -143,19 +153,22 @@ def read_envelope(data: bytes, kind: str, *, max_bytes: int, max_signatures: int
 
     Raises:
         ValueError: not an envelope of this kind.
+        InputLimit: more bytes, depth or signatures than any honest writer's.
     """
     if len(data) > 2 * max_bytes:
-        raise ValueError(f"{len(data)} bytes, at most {2 * max_bytes} are expected")
+        raise InputLimit(f"{len(data)} bytes, at most {2 * max_bytes} are expected")
     try:
         doc: object = json.loads(data.decode("utf-8"), object_pairs_hook=_no_twins)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise InputLimit("JSON nested too deeply") from None
     if not isinstance(doc, dict) or set(doc) != {"payloadType", "payload", "signatures"}:
         raise ValueError("expected an object of payloadType, payload and signatures")
     if doc["payloadType"] != kind:
         raise ValueError(f"payload type {str(doc['payloadType'])[:80]!r}, expected {kind!r}")
     entries = doc["signatures"]
-    if not isinstance(entries, list) or not 1 <= len(entries) <= max_signatures:
+    if isinstance(entries, list) and len(entries) > max_signatures:
+        raise InputLimit(f"{len(entries)} signatures, at most {max_signatures} are read")
+    if not isinstance(entries, list) or not entries:
         raise ValueError(f"expected 1 to {max_signatures} signatures")
     return Envelope(kind, decode_base64(doc["payload"], max_bytes), tuple(_signature(entry) for entry in entries))
 

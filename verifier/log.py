@@ -15,7 +15,7 @@ import hashlib
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -89,6 +89,34 @@ class EpochLog:
         """Leaves whose records are not in the bundle."""
         return self.size - sum(byte.bit_count() for byte in self._used)
 
+    def withheld_before(self, end_s: int) -> int:
+        """Of these, the ones that witnesses saw in time for a period that ends at ``end_s``."""
+        size = max((c.size for c in self.cosigned if c.at_s + SLACK_S <= end_s), default=0)
+        byte, bits = divmod(size, 8)
+        whole = sum(used.bit_count() for used in self._used[:byte])
+        return size - whole - (self._used[byte] & ((1 << bits) - 1)).bit_count()
+
+    def used(self) -> bytes:
+        """Which leaves have their records: one bit each, the lowest first."""
+        return bytes(self._used)
+
+    def use(self, seen: bytes) -> None:
+        """Take over what another process has seen of this log; streams do not share leaves."""
+        both = int.from_bytes(self._used, "little") | int.from_bytes(seen, "little")
+        self._used[:] = both.to_bytes(len(self._used), "little")
+
+    def witnessed_by(self, index: int) -> int | None:
+        """When the quorum had cosigned this leaf, POSIX seconds; ``None`` where it never did."""
+        place = bisect_right(self._sizes, index)
+        return self.cosigned[place].at_s if place < len(self.cosigned) else None
+
+    def root(self, size: int) -> bytes:
+        """The root of the first ``size`` leaves."""
+        edge: list[bytes] = []
+        for index in range(size):
+            _push(edge, self.leaves[index * HASH : index * HASH + HASH], index)
+        return _root(edge)
+
     def grade(self, index: int, anchor: object, at_ms: int, where: str) -> str:
         """``B`` where witnesses bracket the record closely enough, else ``C``.
 
@@ -146,85 +174,119 @@ def read_log(
     leaves = bundle.read(bundle.entries[names[0]], MAX_LEAVES * HASH)
     if len(leaves) % HASH:
         raise LeafError(f"{names[0]}: {len(leaves)} bytes are no whole number of hashes")
-    notes = list(_notes(bundle, bundle.entries[names[1]]))
-    signers = [NoteKey(origin, ED25519, k.key) for k in keys]
     cosigned: list[Cosigned] = []
-    for note in notes:
-        _signed(note, origin, signers, names[1])
+    wanted: dict[int, bytes] = {}
+    witnesses = _Witnesses(names[1])
+    checkpoints = largest = 0
+    for note in _notes(bundle, bundle.entries[names[1]]):
+        _signed(note, origin, keys, names[1])
         try:
-            at_s = policy.quorum_time(note.cosigned(policy.keys))
+            times = note.cosigned(policy.keys)
+            at_s = policy.quorum_time(times)
         except ValueError as error:
             raise CheckpointError(f"{names[1]}: size {note.size}: {error}") from None
+        witnesses.saw(note.size, times)
+        _want(wanted, note, epoch)
+        checkpoints, largest = checkpoints + 1, max(largest, note.size)
         if at_s is not None:
             cosigned.append(Cosigned(note.size, at_s, note.digest))
-    shown = [*notes, head] if head is not None and head.origin == origin else notes
-    if shown is not notes and head is not None:
-        _signed(head, origin, signers, "--head")
-    _roots(leaves, shown, epoch)
+    if head is not None and head.origin == origin:
+        _signed(head, origin, keys, "--head")
+        _want(wanted, head, epoch)
+    _roots(leaves, wanted, epoch)
+    witnesses.check()
     cosigned.sort(key=lambda c: (c.size, c.at_s))
     for one, two in pairwise(cosigned):
         if two.at_s < one.at_s - SLACK_S:
             raise CheckpointError(f"{names[1]}: size {two.size} was cosigned before size {one.size}")
-    largest = max((n.size for n in notes), default=0)
     if largest != len(leaves) // HASH:
         raise TruncatedError(f"{epoch}: {len(leaves) // HASH} leaves, the largest checkpoint has {largest}")
-    return EpochLog(epoch, slot_s, leaves, cosigned, len(notes))
+    return EpochLog(epoch, slot_s, leaves, cosigned, checkpoints)
 
 
-def _signed(note: Note, origin: str, signers: Sequence[NoteKey], where: str) -> None:
+@dataclass(slots=True)
+class _Witnesses:
+    """Each witness by itself: it cosigns a log only as it grows, so its times grow too."""
+
+    where: str
+    _seen: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def saw(self, size: int, times: Mapping[str, int]) -> None:
+        for name, at_s in times.items():
+            self._seen.setdefault(name, []).append((size, at_s))
+
+    def check(self) -> None:
+        for name, seen in self._seen.items():
+            for (size, at_s), (_, then_s) in pairwise(sorted(seen)):
+                if then_s < at_s - SLACK_S:
+                    raise CheckpointError(f"{self.where}: the time of {name} runs back after size {size}")
+
+
+def _signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> None:
+    # A checkpoint speaks about every leaf below its size, so its key has to be valid for the last of them.
+    signers = {k.key.kid: NoteKey(origin, ED25519, k.key) for k in keys if note.size == 0 or k.holds(note.size - 1)}
     try:
-        if note.origin != origin or not note.signed_by(signers):
-            raise CheckpointError(f"{where}: a checkpoint of {note.origin[:80]}, not signed by the log {origin}")
+        if note.origin != origin or not note.signed_by(list(signers.values())):
+            text = f"a checkpoint of {note.origin[:80]}, size {note.size}, not signed by a key that is valid there"
+            raise CheckpointError(f"{where}: {text}, expected the log {origin}")
     except ValueError as error:
         raise CheckpointError(f"{where}: size {note.size}: {error}") from None
 
 
-def _notes(bundle: Bundle, entry: Entry) -> list[Note]:
+def _want(wanted: dict[int, bytes], note: Note, epoch: str) -> None:
+    if wanted.setdefault(note.size, note.root) != note.root:
+        raise EquivocationError(f"{epoch}: the log signed two roots of size {note.size}: proof of two histories")
+
+
+def _notes(bundle: Bundle, entry: Entry) -> Iterator[Note]:
     data = bundle.read(entry, 2**30)
-    found: list[Note] = []
-    at = 0
+    at = count = 0
     while at < len(data):
         end = data.find(b"\n", at, at + 8)
         digits = data[at:end]
         if end < 0 or not digits.isdigit() or digits.startswith(b"0") or int(digits) > MAX_NOTE:
             raise ArchiveError(f"{entry.name}: no length before a note")
         raw = data[end + 1 : end + 1 + int(digits)]
-        at = end + 1 + int(digits)
-        if len(raw) != int(digits) or len(found) >= MAX_NOTES:
+        at, count = end + 1 + int(digits), count + 1
+        if len(raw) != int(digits) or count > MAX_NOTES:
             raise ArchiveError(f"{entry.name}: ends within a note, or has too many")
         try:
-            found.append(read_note(raw))
+            yield read_note(raw)
         except ValueError as error:
             raise CheckpointError(f"{entry.name}: {error}") from None
-    return found
 
 
-def _roots(leaves: bytes, notes: Sequence[Note], epoch: str) -> None:
+def _push(edge: list[bytes], node: bytes, index: int) -> None:
+    """One leaf more at the right edge of the tree: the roots of its complete subtrees, the largest first."""
+    sha = hashlib.sha256
+    while index & 1:
+        node = sha(b"\x01" + edge.pop() + node).digest()
+        index >>= 1
+    edge.append(node)
+
+
+def _root(edge: Sequence[bytes]) -> bytes:
+    if not edge:
+        return hashlib.sha256(b"").digest()
+    root = edge[-1]
+    for left in reversed(edge[:-1]):
+        root = hashlib.sha256(b"\x01" + left + root).digest()
+    return root
+
+
+def _roots(leaves: bytes, wanted: Mapping[int, bytes], epoch: str) -> None:
     """One pass over the leaves; at every checkpoint's size the root has to be the one that was signed."""
-    wanted: dict[int, bytes] = {}
-    for note in notes:
-        if wanted.setdefault(note.size, note.root) != note.root:
-            raise EquivocationError(f"{epoch}: the log signed two roots of size {note.size}: proof of two histories")
     count = len(leaves) // HASH
     beyond = [size for size in wanted if size > count]
     if beyond:
         raise TruncatedError(f"{epoch}: the log has {max(beyond)} records, the bundle tells of {count}")
     edge: list[bytes] = []
-    sha = hashlib.sha256
-    if wanted.get(0, sha(b"").digest()) != sha(b"").digest():
+    if wanted.get(0, _root(edge)) != _root(edge):
         raise LeafError(f"{epoch}: the root of the empty log")
     for index in range(count):
-        node, rest = leaves[index * HASH : index * HASH + HASH], index
-        while rest & 1:
-            node = sha(b"\x01" + edge.pop() + node).digest()
-            rest >>= 1
-        edge.append(node)
-        if index + 1 in wanted:
-            root = edge[-1]
-            for left in reversed(edge[:-1]):
-                root = sha(b"\x01" + left + root).digest()
-            if root != wanted[index + 1]:
-                raise LeafError(f"{epoch}: the root of {index + 1} leaves is not the one that was signed")
+        _push(edge, leaves[index * HASH : index * HASH + HASH], index)
+        if index + 1 in wanted and _root(edge) != wanted[index + 1]:
+            raise LeafError(f"{epoch}: the root of {index + 1} leaves is not the one that was signed")
 
 
 def places_of(bundle: Bundle, entry: Entry | None, where: str) -> Sequence[int] | None:

@@ -1,35 +1,40 @@
 """One metering point through the period: slots, registers, energy, grades.
 
 Grades of a slot: ``B`` read, and cosigned by the witnesses in time; ``C`` read, but cosigned late or by too few; ``Z``
-no energy and proven so, ``R`` energy known from the registers on both sides, ``M`` missing, ``X`` a check failed.
+no energy and proven so, ``R`` energy known from registers on both sides or from the meter's own profile, ``M`` missing,
+``X`` a check failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Any
 
 from verifier.canonical import Object
-from verifier.energy import DecodeMap, bits_from, energies_between, ratio, read_map, words_of
-from verifier.errors import (
-    BindError,
-    CalendarError,
-    ContinuityError,
-    DecodeError,
-    EnergyError,
-    RatioError,
-    VerifyError,
+from verifier.dark import IMPORT, Edge, Gap, dead_slots, read_gap
+from verifier.errors import BindError, CalendarError, ContinuityError, DecodeError, EnergyError, RatioError, VerifyError
+from verifier.profile import Profile
+from verifier.readings import (
+    EXPORT,
+    Bind,
+    Reading,
+    Registers,
+    between,
+    check_energy,
+    check_frames,
+    check_times,
+    opening_of,
+    read_bind,
+    registers_of,
+    window_ms,
 )
 from verifier.records import Record
 from verifier.register import Point
+from verifier.suspicion import Suspicion
 from verifier.switches import Switches
 
-IMPORT, EXPORT = "energy_import_wh", "energy_export_wh"
 GRADES = "BCZRMX"
 MAX_ERRORS = 50
-Registers = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +60,6 @@ class Totals:
     gaps: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Bind:
-    """The meter in service and how its registers are read."""
-
-    leaf: str
-    serial: str | None
-    ct: Fraction
-    vt: Fraction
-    maps: Mapping[str, DecodeMap]
-
-    def same_meter(self, other: Bind) -> bool:
-        """True where readings of one continue those of the other."""
-        return (self.serial, self.ct, self.vt, self.maps) == (other.serial, other.ct, other.vt, other.maps)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The closing reading of the last interval."""
-
-    t: int
-    rt: int
-    reg: Registers
-    bind: Bind
-
-
 @dataclass(slots=True)
 class MeteringPoint:
     """Walks the records of one metering point, epoch after epoch."""
@@ -90,23 +70,32 @@ class MeteringPoint:
     reported: Period
     registered: Point | None
     switches: Switches
+    limit_w: int | None = None
+    """Contracted power of the site, where the register has it."""
     errors: list[VerifyError] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
     asked_totals: Totals = field(default_factory=Totals)
     reported_totals: Totals = field(default_factory=Totals)
     first: Registers | None = None
     last: Registers | None = None
     serial: str | None = None
     _grades: bytearray = field(init=False)
+    _profile: Profile = field(init=False)
+    _suspicion: Suspicion = field(init=False)
+    _serials: list[tuple[str | None, bool, str]] = field(default_factory=list)
+    """Serial numbers as they were bound, whether a person's act led to it, and where."""
     _bind: Bind | None = None
     _bound_s: int | None = None
     _next_s: int | None = None
     _reading: Reading | None = None
-    _pending: list[tuple[int, str | None]] = field(default_factory=list)
-    """Gap slots since the last interval, with the switch that is said to have been open."""
+    _pending: list[Gap] = field(default_factory=list)
+    """Gap slots since the last interval."""
 
     def __post_init__(self) -> None:
         slots = (self.asked.end_s - self.asked.start_s) // self.slot_s
         self._grades = bytearray(b"?" * slots)
+        self._profile = Profile(self.asked.start_s, slots, self.slot_s)
+        self._suspicion = Suspicion(self.slot_s)
 
     @property
     def slots(self) -> int:
@@ -116,6 +105,11 @@ class MeteringPoint:
     def counts(self) -> dict[str, int]:
         """Slots per grade."""
         return {grade: self._grades.count(grade.encode()) for grade in GRADES if grade.encode() in self._grades}
+
+    def late(self, end_s: int) -> int:
+        """Slots that were read but not witnessed in time, but for the last ones before ``end_s``, which still may be."""
+        tail = (end_s - 2 * self.slot_s - 600 - self.asked.start_s) // self.slot_s
+        return self._grades[: max(0, tail)].count(b"C")
 
     def feed(self, records: Iterable[Record]) -> None:
         """All records of this point in one epoch. What is wrong goes to ``errors``.
@@ -133,6 +127,8 @@ class MeteringPoint:
                     self._take_interval(record)
                 elif record.ty == "gap":
                     self._take_gap(record)
+                elif record.ty == "archive":
+                    self._take_archive(record)
                 if record.fault is not None:
                     raise record.fault
             except VerifyError as error:
@@ -160,31 +156,57 @@ class MeteringPoint:
     def finish(self) -> None:
         """After the last epoch: slots that nothing was said about were not bound, so they are missing."""
         self._grades = self._grades.replace(b"?", b"M")
+        for error in self._profile.contradictions(self.id):
+            self._error(error)
+        for t0, wh in self._profile.told.items():
+            index = (t0 - self.asked.start_s) // self.slot_s
+            if 0 <= index < self.slots and self._grades[index] == ord("M"):
+                self._mark(t0, "R")
+                self.asked_totals.bridged_wh += wh
+        self.doubts.extend(self._suspicion.doubts(self.id))
+        self._judge_serials()
 
     # Records
 
     def _take_bind(self, record: Record) -> None:
-        doc = record.doc
-        maps = {str(point): read_map(how) for point, how in doc["pts"].items()}
-        if IMPORT not in maps:
-            raise BindError(f"{record.where}: {self.id} is bound without {IMPORT}")
-        bind = Bind(record.leaf, doc["sn"], ratio(doc["ct"]), ratio(doc["vt"]), maps)
+        bind = read_bind(record, self.id)
         if self._bound_s is None:
             self._bound_s = -(-record.at // (1000 * self.slot_s)) * self.slot_s
+        swapped = record.doc.get("swap") is not None
+        if not self._serials or self._serials[-1][0] != bind.serial or swapped:
+            self._serials.append((bind.serial, swapped, record.where))
         self._bind, self.serial = bind, bind.serial
-        if self._reading is not None and not bind.same_meter(self._reading.bind):
+        opening = opening_of(record, bind, self.slot_s)
+        if self._reading is not None and (swapped or not bind.same_meter(self._reading.bind)):
             self._settle("M")
             self._reading = None
-        if self.registered is None:
-            return
+        if self._reading is None:
+            self._reading = opening
         known = self.registered
-        if (bind.ct, bind.vt) != (known.ct, known.vt):
+        if known is not None and (bind.ct, bind.vt) != (known.ct, known.vt):
             raise RatioError(
                 f"{record.where}: {self.id} is bound with ratios {bind.ct} and {bind.vt}, "
                 f"the register has {known.ct} and {known.vt}"
             )
-        if known.serial is not None and bind.serial not in {None, known.serial}:
-            raise RatioError(f"{record.where}: serial number {bind.serial!r}, the register has {known.serial!r}")
+
+    def _judge_serials(self) -> None:
+        """The meter of the register is the one in service last; each earlier one was exchanged by a person's act."""
+        known = self.registered.serial if self.registered else None
+        for number, (serial, swapped, where) in enumerate(self._serials):
+            if number and not swapped:
+                was = self._serials[number - 1][0]
+                self._error(RatioError(f"{where}: meter {was!r} became {serial!r} and no person's act says why"))
+            elif number:
+                self.doubts.append(f"SERIAL {self.id}: meter {self._serials[number - 1][0]} was exchanged for {serial}")
+            last = number + 1 == len(self._serials)
+            if last and known is not None and serial not in {None, known}:
+                self._error(RatioError(f"{where}: serial number {serial!r}, the register has {known!r}"))
+
+    def _take_archive(self, record: Record) -> None:
+        doc, bind = record.doc, self._bind
+        if bind is None or doc["cfg"] != bind.leaf:
+            raise BindError(f"{record.where}: cfg is not the bind in force for {self.id}")
+        self._profile.archive(doc, self._next_s, bind.maps[IMPORT].quantum_wh(0), record.where)
 
     def _take_unbind(self, record: Record) -> None:
         self._owed(record.at // (1000 * self.slot_s) * self.slot_s)
@@ -198,8 +220,8 @@ class MeteringPoint:
             raise BindError(f"{record.where}: a gap needs a reason and a meter that was bound before")
         for totals, period in ((self.asked_totals, self.asked), (self.reported_totals, self.reported)):
             totals.gaps += period.holds(t0, t1)
-        switch = doc.get("sw") if doc["why"] == "DE_ENERGISED" else None
-        self._pending.append((t0, switch))
+        self._pending.append(read_gap(doc, self._bind.maps, window_ms(self.slot_s), record.where))
+        self._suspicion.gap(doc)
 
     def _take_interval(self, record: Record) -> None:
         doc = record.doc
@@ -210,13 +232,12 @@ class MeteringPoint:
         serial = bind.serial or (self.registered.serial if self.registered else None)
         if doc["sn"] is not None and serial is not None and doc["sn"] != serial:
             raise RatioError(f"{record.where}: serial number {doc['sn']!r} was read, expected {serial!r}")
-        opening, closing = self._registers(record, bind)
+        opening, closing = registers_of(record, bind)
         follows = self._reading is not None and self._reading.t == t0
-        self._check_frames(record, bind, opening, closing, follows=follows)
-        self._check_times(record, t0, t1)
-        rollover = "rollover" in doc["q"]
+        check_frames(record, bind, opening, closing, follows=follows)
+        check_times(record, t0, t1, self.slot_s)
         for name, stated in ((IMPORT, doc["wh"]), (EXPORT, doc["exp_wh"])):
-            self._check_energy(record, bind, name, opening, closing, stated, rollover=rollover)
+            check_energy(record, bind, name, opening, closing, stated, self.limit_w)
         if follows:
             self._check_continuity(record, opening)
         else:
@@ -229,6 +250,8 @@ class MeteringPoint:
                 if doc["exp_wh"] is not None:
                     totals.exp_wh = (totals.exp_wh or 0) + doc["exp_wh"]
         if self.asked.holds(t0, t1):
+            self._profile.read(t0, doc["wh"])
+            self._suspicion.interval(doc, closing[IMPORT], bind.maps[IMPORT])
             self.first, self.last = self.first or opening, closing
         self._reading = Reading(t1, doc["rt1"], closing, bind)
 
@@ -257,62 +280,6 @@ class MeteringPoint:
             self._settle("M")
             self._mark_range(missing.start_s, missing.end_s, "M")
 
-    def _registers(self, record: Record, bind: Bind) -> tuple[Registers, Registers]:
-        reg = record.doc["reg"]
-        if IMPORT not in reg:
-            raise EnergyError(f"{record.where}: no {IMPORT}")
-        for point, pair in reg.items():
-            if point not in bind.maps or not isinstance(pair, list) or [type(n) for n in pair] != [int, int]:
-                raise DecodeError(f"{record.where}: {point} has no decode map or is no pair of registers")
-        return {p: pair[0] for p, pair in reg.items()}, {p: pair[1] for p, pair in reg.items()}
-
-    def _check_frames(
-        self, record: Record, bind: Bind, opening: Registers, closing: Registers, *, follows: bool
-    ) -> None:
-        doc = record.doc
-        self._compare(record, bind, words_of(doc["raw"]), closing)
-        if "raw0" in doc:
-            self._compare(record, bind, words_of(doc["raw0"]), opening)
-        elif not follows:
-            raise DecodeError(f"{record.where}: no frames of the opening reading, and no interval before has them")
-
-    def _compare(self, record: Record, bind: Bind, words: dict[tuple[int, int], int], expected: Registers) -> None:
-        for point, bits in expected.items():
-            seen = bits_from(words, bind.maps[point])
-            if seen != bits:
-                raise DecodeError(f"{record.where}: {point} is {bits}, its raw frames say {seen}")
-
-    def _check_times(self, record: Record, t0: int, t1: int) -> None:
-        window = min(30_000, self.slot_s * 100)
-        for name, boundary in (("rt0", t0), ("rt1", t1)):
-            late = record.doc[name] - boundary * 1000
-            if not 0 <= late <= window:
-                raise CalendarError(f"{record.where}: {name} is {late} ms after its boundary, allowed: 0-{window}")
-
-    def _check_energy(
-        self,
-        record: Record,
-        bind: Bind,
-        point: str,
-        opening: Registers,
-        closing: Registers,
-        stated: Any,
-        *,
-        rollover: bool,
-    ) -> None:
-        if point not in opening:
-            if stated is not None:
-                raise EnergyError(f"{record.where}: {stated} Wh without registers of {point}")
-            return
-        how = bind.maps[point]
-        possible = energies_between(opening[point], closing[point], how, rollover=False)
-        if rollover and possible and possible[0] < 0:
-            possible = energies_between(opening[point], closing[point], how, rollover=True)
-        if type(stated) is not int or stated not in possible:
-            raise EnergyError(f"{record.where}: {point} states {stated} Wh, the registers say {list(possible)}")
-        if stated < 0:
-            raise EnergyError(f"{record.where}: {point} runs backwards by {-stated} Wh")
-
     def _check_continuity(self, record: Record, opening: Registers) -> None:
         before = self._reading
         if before is None:
@@ -332,35 +299,33 @@ class MeteringPoint:
             self._settle("M")
             return
         bridge: Registers = doc["bridge_reg"]
-        how = bind.maps[IMPORT]
-        if doc["bridge_wh"] not in self._bridge(bridge[IMPORT], opening[IMPORT], how, doc):
+        if doc["bridge_wh"] not in self._bridge(bridge[IMPORT], opening[IMPORT], doc, doc["bridge_rt"]):
             raise EnergyError(f"{record.where}: bridge_wh {doc['bridge_wh']} does not follow from the registers")
         if doc["bridge_rt"] > doc["rt0"]:
             raise ContinuityError(f"{record.where}: the bridge begins after it ends")
-        start, energy, still = doc["bridge_rt"] // 1000 // self.slot_s * self.slot_s, doc["bridge_wh"], False
+        start, energy = doc["bridge_rt"] // 1000 // self.slot_s * self.slot_s, doc["bridge_wh"]
+        dead: set[int] = set()
         if before is not None:
             moved = any(bridge[p] != before.reg[p] for p in bridge.keys() & before.reg.keys())
             if doc["bridge_rt"] < before.rt or (doc["bridge_rt"] == before.rt and moved):
                 raise ContinuityError(f"{record.where}: the bridge does not begin at the last reading before the gap")
             # From the interval's own closing reading, so that the sum over the period telescopes.
-            start, energy = before.t, min(self._bridge(before.reg[IMPORT], opening[IMPORT], how, doc), default=-1)
-            still = all(opening[p] == before.reg[p] for p in opening.keys() & before.reg.keys())
+            start, energy = before.t, min(self._bridge(before.reg[IMPORT], opening[IMPORT], doc, before.rt), default=-1)
+            ends = Edge(before.rt, before.reg), Edge(doc["rt0"], opening)
+            dead = dead_slots(self._pending, *ends, bind.maps, self.switches, self.slot_s)
         if energy < 0:
             raise EnergyError(f"{record.where}: the register ran backwards over the gap")
-        for slot_s, switch in self._pending:
-            dead = still and switch is not None and self.switches.open_through(switch, slot_s, slot_s + self.slot_s)
-            self._mark(slot_s, "Z" if dead else "R" if slot_s >= start else "M")
+        for gap in self._pending:
+            self._mark(gap.t0, "Z" if gap.t0 in dead else "R" if gap.t0 >= start else "M")
         self._pending.clear()
+        self._profile.bridged(start, t0, energy)
         for totals, period in ((self.asked_totals, self.asked), (self.reported_totals, self.reported)):
             if period.holds(t0, t0 + self.slot_s):
                 totals.bridged_wh += energy
 
-    @staticmethod
-    def _bridge(first: int, last: int, how: DecodeMap, doc: Object) -> tuple[int, ...]:
-        plain = energies_between(first, last, how, rollover=False)
-        if "rollover" in doc["q"] and plain and plain[0] < 0:
-            return energies_between(first, last, how, rollover=True)
-        return plain
+    def _bridge(self, first: int, last: int, doc: Object, from_ms: int) -> tuple[int, ...]:
+        how = self._bind.maps[IMPORT] if self._bind else None
+        return () if how is None else between(first, last, how, doc, (from_ms, doc["rt0"]), self.limit_w)
 
     # Grades
 
@@ -386,8 +351,8 @@ class MeteringPoint:
             self.errors.append(error)
 
     def _settle(self, grade: str) -> None:
-        for slot_s, _ in self._pending:
-            self._mark(slot_s, grade)
+        for gap in self._pending:
+            self._mark(gap.t0, grade)
         self._pending.clear()
 
     def _mark(self, t0: int, grade: str) -> None:

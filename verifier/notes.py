@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from verifier.errors import InputLimit
 from verifier.keys import Key, decode_base64, load_key
 
 ED25519, COSIGNATURE = 1, 4
@@ -92,9 +93,10 @@ def read_note(raw: bytes) -> Note:
 
     Raises:
         ValueError: it is none.
+        InputLimit: more bytes or signatures than any honest note has.
     """
     if len(raw) > MAX_NOTE:
-        raise ValueError(f"a note of {len(raw)} bytes")
+        raise InputLimit(f"a note of {len(raw)} bytes")
     whole = raw.decode("utf-8")
     if any(ord(c) < 0x20 and c != "\n" for c in whole):
         raise ValueError("control characters in a note")
@@ -106,8 +108,8 @@ def read_note(raw: bytes) -> Note:
     if len(root) != 32:
         raise ValueError("a root that is not 32 bytes")
     lines = tail.split("\n")[:-1]
-    if not 0 < len(lines) <= MAX_SIGNATURES:
-        raise ValueError(f"{len(lines)} signature lines")
+    if len(lines) > MAX_SIGNATURES:
+        raise InputLimit(f"a note with {len(lines)} signature lines, at most {MAX_SIGNATURES} are read")
     return Note(raw, head + "\n", words[0], int(words[1]), root, tuple(_line(line) for line in lines))
 
 

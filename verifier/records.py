@@ -7,7 +7,7 @@ of that stream: what follows it hangs on it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from verifier.archive import Bundle, Entry
@@ -17,6 +17,7 @@ from verifier.errors import (
     ChainError,
     LeafError,
     LineError,
+    QualityError,
     RecordKeyError,
     SequenceError,
     SignatureError,
@@ -31,26 +32,13 @@ RECORD_TYPE = "application/vnd.tizgin.record.v1+json"
 MAX_PAYLOAD = 65_536
 MAX_LINE = MAX_PAYLOAD + 256
 COMMON = frozenset({"v", "log", "st", "n", "p", "a", "ty", "at", "mono", "boot", "clk", "fw"})
-TYPES = frozenset(
-    {
-        "genesis",
-        "start",
-        "stop",
-        "bind",
-        "unbind",
-        "interval",
-        "gap",
-        "archive",
-        "clock",
-        "event",
-        "act",
-        "key_rotate",
-        "cmd_rx",
-        "cmd_ack",
-        "cmd_eff",
-        "balance",
-    }
-)
+TYPES = {
+    "site": frozenset({"genesis", "start", "stop", "clock", "event", "act", "key_rotate"}),
+    "mp": frozenset({"bind", "unbind", "interval", "gap", "archive"}),
+    "cmd": frozenset({"cmd_rx", "cmd_ack", "cmd_eff"}),
+    "bal": frozenset({"balance"}),
+}
+"""What each kind of stream may hold. Estimates have no place in any: a collector keeps its own elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +52,10 @@ class Record:
     """``B`` where witnesses bracket its time, else ``C``."""
     fault: VerifyError | None = None
     """What is wrong with its time or anchor."""
+    kid: str = ""
+    """The key that signed it."""
+    index: int | None = None
+    """Its place in the log; ``None`` where none is shown."""
 
     @property
     def ty(self) -> str:
@@ -100,6 +92,7 @@ def read_stream(
     keys: Sequence[LogKey],
     log: EpochLog | None = None,
     places: Sequence[int] | None = None,
+    revoked: Mapping[str, int] | None = None,
 ) -> Iterator[Record]:
     """The records of one stream, each verified before it is handed out.
 
@@ -110,14 +103,19 @@ def read_stream(
         keys: record keys of the epoch in the order in which they took over.
         log: the epoch's log, where the bundle has it.
         places: log index of each line.
+        revoked: keys that are no longer believed, and since when (ms).
 
     Raises:
-        LineError, RecordKeyError, SignatureError, SequenceError, ChainError, LeafError: the first line that breaks a
-            rule.
+        LineError, RecordKeyError, SignatureError, QualityError, SequenceError, ChainError, LeafError: the first line
+            that breaks a rule.
     """
     epoch, stream = stream_of(entry.name)
     origin = f"tizgin/{site}/{epoch}"
-    order = {entry.key.kid: number for number, entry in enumerate(keys)}
+    order: dict[str, int] = {}
+    for entry_of in keys:
+        order.setdefault(entry_of.key.kid, len(order))
+    ranges = [[k for k in keys if k.key.kid == kid] for kid in order]
+    types = TYPES[stream.partition(":")[0]]
     newest, number = 0, -1
     previous: str | None = None
     for number, line in enumerate(bundle.lines(entry, MAX_LINE)):
@@ -130,8 +128,10 @@ def read_stream(
         if order[kid] < newest:
             raise RecordKeyError(f"{where}: signed by {kid}, which a later key had replaced")
         newest = order[kid]
-        if not keys[newest].key.verifies(pae(RECORD_TYPE, payload), signature):
+        if not ranges[newest][0].key.verifies(pae(RECORD_TYPE, payload), signature):
             raise SignatureError(f"{where}: the signature does not verify")
+        if doc["ty"] not in types:
+            raise QualityError(f"{where}: a record of type {str(doc['ty'])[:40]!r} in stream {stream}")
         if doc["n"] != number:
             raise SequenceError(f"{where}: number {doc['n']}, expected {number}")
         if doc["p"] != previous:
@@ -139,25 +139,37 @@ def read_stream(
         leaf = hashlib.sha256(b"\x00" + payload).digest()
         previous = leaf.hex()
         if log is None or places is None:
-            yield Record(doc, previous, where)
+            _refuse_revoked(kid, revoked, None, where)
+            yield Record(doc, previous, where, kid=kid)
             continue
         if number >= len(places):
             raise LeafError(f"{where}: the stream has more lines than places in the log")
-        yield _placed(doc, leaf, where, log, places[number], keys[newest])
+        index = places[number]
+        if revoked and kid in revoked:
+            _refuse_revoked(kid, revoked, log.witnessed_by(index), where)
+        yield _placed(doc, leaf, where, log, index, ranges[newest])
     if places is not None and number + 1 != len(places):
         raise LeafError(f"{entry.name}: {len(places)} places in the log for {number + 1} lines")
 
 
-def _placed(doc: Object, leaf: bytes, where: str, log: EpochLog, index: int, key: LogKey) -> Record:
+def _refuse_revoked(kid: str, revoked: Mapping[str, int] | None, witnessed_s: int | None, where: str) -> None:
+    """What a revoked key signed is believed only where witnesses had seen it before."""
+    if revoked and kid in revoked and (witnessed_s is None or witnessed_s * 1000 > revoked[kid]):
+        raise RecordKeyError(f"{where}: signed by {kid}, revoked at {revoked[kid]} ms, and not witnessed before")
+
+
+def _placed(doc: Object, leaf: bytes, where: str, log: EpochLog, index: int, keys: Sequence[LogKey]) -> Record:
+    kid = keys[0].key.kid
     if index == NOWHERE:
-        return Record(doc, leaf.hex(), where)
+        return Record(doc, leaf.hex(), where, kid=kid)
     log.place(index, leaf, where)
-    if not key.holds(index):
-        raise RecordKeyError(f"{where}: signed by {key.key.kid} at index {index}, where it is not valid")
+    if not any(key.holds(index) for key in keys):
+        raise RecordKeyError(f"{where}: signed by {kid} at index {index}, where it is not valid")
     try:
-        return Record(doc, leaf.hex(), where, log.grade(index, doc["a"], doc["at"], where))
+        grade = log.grade(index, doc["a"], doc["at"], where)
     except (AnchorError, TimeEvidenceError) as error:
-        return Record(doc, leaf.hex(), where, "C", error)
+        return Record(doc, leaf.hex(), where, "C", error, kid, index)
+    return Record(doc, leaf.hex(), where, grade, None, kid, index)
 
 
 def _split(line: bytes, where: str) -> tuple[Object, bytes, str, bytes]:
@@ -176,6 +188,6 @@ def _split(line: bytes, where: str) -> tuple[Object, bytes, str, bytes]:
     if missing:
         raise LineError(f"{where}: no field {', '.join(sorted(missing))}")
     whole = all(type(doc[name]) is int and doc[name] >= 0 for name in ("n", "at", "mono"))
-    if doc["v"] != 1 or doc["ty"] not in TYPES or not whole or len(signature) != 64:
+    if doc["v"] != 1 or type(doc["ty"]) is not str or not whole or len(signature) != 64:
         raise LineError(f"{where}: version, type, number or time is not one of a record")
     return doc, payload, kid_text, signature

@@ -98,6 +98,9 @@ class Register:
     """Last log index of a closed epoch."""
     points: Mapping[str, Point]
     issuers: Mapping[str, Key] = field(default_factory=dict)
+    revoked: Mapping[str, int] = field(default_factory=dict)
+    """Key identifier → from when on nothing it signed is believed, ms."""
+    contracted_w: int | None = None
 
 
 def read_register(data: bytes, trust: Trust, site: str) -> Register:
@@ -155,4 +158,6 @@ def _site(doc: dict[str, Any], entry: dict[str, Any]) -> Register:
         ends=ends,
         points=points,
         issuers=by_kid([load_key(item["key"]) for item in doc.get("issuers", [])]),
+        revoked={str(item["kid"]): int(item["at"]) for item in doc.get("revoked", [])},
+        contracted_w=entry.get("contracted_w"),
     )

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from verifier.dark import IMPORT
 from verifier.errors import VerifyError
-from verifier.metering import IMPORT, MeteringPoint, Period
+from verifier.metering import MeteringPoint, Period
 from verifier.records import Record
 
 NAMES = {

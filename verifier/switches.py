@@ -44,3 +44,16 @@ class Switches:
         last = bisect_right(times, to_s * 1000)
         before = self._now[switch][first - 1] if first else self._was[switch]
         return before == "open" and all(now == "open" for now in self._now[switch][first:last])
+
+    def open_ms(self, switch: str, from_ms: int, to_ms: int) -> int:
+        """For how long of [from_ms, to_ms] signed events show the switch open."""
+        times = self._at.get(switch)
+        if not times or to_ms <= from_ms:
+            return 0
+        first, last = bisect_right(times, from_ms), bisect_right(times, to_ms)
+        position = self._now[switch][first - 1] if first else self._was[switch]
+        found, since = 0, from_ms
+        for at, now in zip(times[first:last], self._now[switch][first:last], strict=True):
+            found += at - since if position == "open" else 0
+            position, since = now, at
+        return found + (to_ms - since if position == "open" else 0)

@@ -7,16 +7,18 @@ stream is judged by itself, so that one broken meter does not hide what the othe
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from verifier.archive import Bundle, Entry
 from verifier.canonical import Object, read_canonical
 from verifier.commands import CommandStream
+from verifier.epochs import EpochWalk, judge_link
 from verifier.errors import (
     ArchiveError,
     CannotVerify,
     GenesisError,
+    InputLimit,
     LineError,
     ManifestError,
     RecordKeyError,
@@ -28,11 +30,13 @@ from verifier.errors import (
 )
 from verifier.keys import read_envelope
 from verifier.log import SLACK_S, EpochLog, places_of, read_log
-from verifier.metering import MeteringPoint, Period, Totals
+from verifier.metering import Period, Totals
 from verifier.notes import MAX_NOTE, Note, read_note
+from verifier.points import Case, Judged, judge_points
 from verifier.records import Record, read_stream, stream_of
 from verifier.register import Register, Trust, read_register, read_trust
-from verifier.report import PointReport, Report
+from verifier.report import Report
+from verifier.suspicion import judge_balance
 from verifier.switches import Switches
 
 MANIFEST_TYPE = "application/vnd.tizgin.manifest.v1+json"
@@ -44,7 +48,13 @@ Logs = dict[str, EpochLog]
 
 
 def verify(
-    path: Path, *, trust_path: Path, period: Period, site: str | None = None, head_path: Path | None = None
+    path: Path,
+    *,
+    trust_path: Path,
+    period: Period,
+    site: str | None = None,
+    head_path: Path | None = None,
+    jobs: int = 1,
 ) -> Report:
     """Judge one bundle. Never raises for what is in the files: everything is in the report.
 
@@ -54,6 +64,7 @@ def verify(
         period: the period to be shown, chosen by who asks. Without it a cut of the end could not be seen.
         site: the site to be shown; default: the one the manifest names.
         head_path: newest checkpoint of the log as a witness gave it: with it a cut of log and checkpoints is seen.
+        jobs: processes that judge the metering points. The report does not depend on it.
     """
     report = Report(path=path, period=period)
     try:
@@ -99,7 +110,7 @@ def verify(
             # 10 De-energised slots: the switch was open throughout and the registers did not move.
             # 11 Orders: every answer has its order, every order is what its record says.
             # 12 Time: every record's clock lies between the cosignatures before and after it.
-            points = _streams(bundle, register, period, made, report, head)
+            points = _streams(bundle, register, period, made, report, head, jobs)
 
             # 13 The totals in the bundle are those recomputed.
             _totals(bundle, made, register, points, report)
@@ -184,12 +195,16 @@ def _logs(bundle: Bundle, register: Register, epochs: Iterable[str], report: Rep
         origin = f"tizgin/{register.site}/{epoch}"
         try:
             log = read_log(bundle, epoch, origin, register.slot_s, register.logs[epoch], register.policy, head)
+        except InputLimit:
+            raise
         except VerifyError as error:
             report.errors.append(error)
             continue
         found[epoch] = log
         report.checkpoints += log.checkpoints
         report.cosigned += len(log.cosigned)
+        if not log.cosigned:
+            report.doubts.append(f"UNWITNESSED {epoch}: no checkpoint of its log was cosigned as the policy asks")
     if head is not None and head.origin not in {f"tizgin/{register.site}/{epoch}" for epoch in found}:
         report.errors.append(TruncatedError(f"--head is of {head.origin[:80]}, of which the bundle has no log"))
     report.judge(5, "log", f"{report.checkpoints} checkpoints, {report.cosigned} cosigned by the quorum")
@@ -197,8 +212,52 @@ def _logs(bundle: Bundle, register: Register, epochs: Iterable[str], report: Rep
 
 
 def _streams(
-    bundle: Bundle, register: Register, period: Period, made: Period, report: Report, head: Note | None
-) -> dict[str, MeteringPoint]:
+    bundle: Bundle, register: Register, period: Period, made: Period, report: Report, head: Note | None, jobs: int
+) -> dict[str, Judged]:
+    epochs = _epochs(bundle)
+    ordered = sorted(epochs, key=_epoch_number)
+    for epoch in ordered:
+        if epoch not in register.epochs:
+            raise RecordKeyError(f"epoch {epoch} is not in the register, so no key is valid in it")
+        if "site" not in epochs[epoch]:
+            raise GenesisError(f"epoch {epoch} has no stream 'site', so no genesis")
+    logs = _logs(bundle, register, ordered, report, head)
+    switches = Switches()
+    walks = {epoch: EpochWalk(epoch, register.epochs[epoch]) for epoch in ordered}
+    records = {
+        epoch: _site_streams(bundle, register, walks[epoch], epochs[epoch], switches, report, logs.get(epoch))
+        for epoch in ordered
+    }
+    ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
+    names = sorted(ids | set(register.points))
+    if not names:
+        raise CannotVerify("neither the register nor the bundle has a metering point")
+    known = {epoch: (tuple(log.cosigned), log.checkpoints) for epoch, log in logs.items()}
+    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known)
+    points: dict[str, Judged] = {}
+    for point in judge_points(case, bundle, logs, names, jobs):
+        points[point.id] = point
+        _take(point, report, register)
+        for epoch in ordered:
+            records[epoch] += point.records.get(epoch, 0)
+            walks[epoch].used |= point.kids.get(epoch, set())
+    report.records = sum(records.values())
+    report.errors.extend(switches.errors)
+    _epoch_ends(register, ordered, walks, logs, records, report)
+    _withheld(logs, made, report)
+    report.judge(6, "records", f"{report.records} lines, each signed by a key of its epoch")
+    report.judge(7, "streams", f"{sum(len(e) for e in epochs.values())} chains without holes")
+    report.judge(8, "calendar", f"{sum(p.report.slots for p in points.values())} slots of {len(points)} points")
+    report.judge(9, "registers", f"{sum(p.asked_intervals for p in points.values())} intervals recomputed")
+    dead = sum(p.report.grades.get("Z", 0) for p in points.values())
+    report.judge(10, "de-energised", f"{dead} slots proven")
+    report.judge(11, "orders", f"{report.orders} received, {report.answers} answers")
+    report.judge(12, "time", f"{report.cosigned} cosigned checkpoints, clocks within {SLACK_S} s of them")
+    return points
+
+
+def _epochs(bundle: Bundle) -> dict[str, dict[str, Entry]]:
+    """Streams by epoch; nothing else may be in the bundle."""
     epochs: dict[str, dict[str, Entry]] = {}
     for name, entry in bundle.entries.items():
         if name.endswith(".tzr"):
@@ -206,44 +265,53 @@ def _streams(
             epochs.setdefault(epoch, {})[stream] = entry
     expected = {f"log/{epoch}.{kind}" for epoch in epochs for kind in ("leaves", "notes")} | set(HEAD)
     for name in bundle.entries:
-        if (
-            not name.endswith(".tzr")
-            and name not in expected
-            and f"{name.removesuffix('.idx')}.tzr" not in bundle.entries
-        ):
+        beside = f"{name.removesuffix('.idx')}.tzr" in bundle.entries
+        if not name.endswith(".tzr") and name not in expected and not beside:
             raise ArchiveError(f"{name}: no file of a bundle")
-    switches = Switches()
-    ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
-    points = {
-        point: MeteringPoint(point, register.slot_s, period, made, register.points.get(point), switches)
-        for point in sorted(ids | set(register.points))
-    }
-    ordered = sorted(epochs, key=_epoch_number)
-    for epoch in ordered:
-        if epoch not in register.epochs:
-            raise RecordKeyError(f"epoch {epoch} is not in the register, so no key is valid in it")
-    logs = _logs(bundle, register, ordered, report, head)
-    for epoch in ordered:
-        log = logs.get(epoch)
-        _epoch(bundle, register, epoch, epochs[epoch], points, switches, report, log, last=epoch == ordered[-1])
-        report.withheld += log.withheld() if log is not None else 0
-    for point in points.values():
-        point.finish()
-        report.errors.extend(point.errors)
-        if point.id not in register.points:
-            report.doubts.append(f"{point.id} is not in the register: its ratios and serial number are unconfirmed")
-        report.points[point.id] = PointReport.of(point)
-    report.errors.extend(switches.errors)
-    if not points:
-        raise CannotVerify("neither the register nor the bundle has a metering point")
-    report.judge(6, "records", f"{report.records} lines, each signed by a key of its epoch")
-    report.judge(7, "streams", f"{sum(len(e) for e in epochs.values())} chains without holes")
-    report.judge(8, "calendar", f"{sum(p.slots for p in points.values())} slots of {len(points)} points")
-    report.judge(9, "registers", f"{sum(p.asked_totals.intervals for p in points.values())} intervals recomputed")
-    report.judge(10, "de-energised", f"{sum(p.counts().get('Z', 0) for p in points.values())} slots proven")
-    report.judge(11, "orders", f"{report.orders} received, {report.answers} answers")
-    report.judge(12, "time", f"{report.cosigned} cosigned checkpoints, clocks within {SLACK_S} s of them")
-    return points
+    return epochs
+
+
+def _take(point: Judged, report: Report, register: Register) -> None:
+    report.points[point.id] = point.report
+    report.errors.extend(point.errors)
+    report.doubts.extend(point.doubts)
+    if point.late:
+        report.doubts.append(f"LATE {point.id}: {point.late} slots were not witnessed in time")
+    if point.id not in register.points:
+        report.doubts.append(f"{point.id} is not in the register: its ratios and serial number are unconfirmed")
+
+
+def _epoch_ends(
+    register: Register,
+    ordered: Sequence[str],
+    walks: Mapping[str, EpochWalk],
+    logs: Logs,
+    records: Mapping[str, int],
+    report: Report,
+) -> None:
+    """Changes of keys, ends of epochs, and what each new epoch says about the one before."""
+    for number, epoch in enumerate(ordered):
+        try:
+            walks[epoch].check_keys()
+        except VerifyError as error:
+            report.errors.append(error)
+        end = register.ends[epoch]
+        if end is not None and records[epoch] > end + 1:
+            text = f"epoch {epoch} ended at index {end}, the bundle has {records[epoch]} records"
+            report.errors.append(RecordKeyError(text))
+        if number:
+            before = ordered[number - 1]
+            error, doubt = judge_link(walks[epoch], before, logs, records[before])
+            report.errors.extend([] if error is None else [error])
+            report.doubts.extend([] if doubt is None else [doubt])
+
+
+def _withheld(logs: Logs, made: Period, report: Report) -> None:
+    for epoch, log in logs.items():
+        report.withheld += log.withheld()
+        lacking = log.withheld_before(made.end_s)
+        if lacking:
+            report.doubts.append(f"WITHHELD {epoch}: {lacking} records made before the period's end are not here")
 
 
 def _epoch_number(epoch: str) -> tuple[int, str]:
@@ -253,55 +321,53 @@ def _epoch_number(epoch: str) -> tuple[int, str]:
     return int(number), epoch
 
 
-def _epoch(
+def _site_streams(
     bundle: Bundle,
     register: Register,
-    epoch: str,
+    walk: EpochWalk,
     streams: Mapping[str, Entry],
-    points: Mapping[str, MeteringPoint],
     switches: Switches,
     report: Report,
     log: EpochLog | None,
-    *,
-    last: bool,
-) -> None:
-    keys, before = register.epochs[epoch], report.records
-    if "site" not in streams:
-        raise GenesisError(f"epoch {epoch} has no stream 'site', so no genesis")
+) -> int:
+    """Every stream of an epoch that is not a metering point's; how many records they have."""
+    epoch, before = walk.epoch, report.records
     commands = CommandStream(register.site, epoch, register.issuers)
     # Positions of switches and the genesis stand in 'site', so it is read before the meters.
     for stream in sorted(streams, key=lambda name: (name != "site", name)):
+        if stream.startswith("mp:"):
+            continue
         entry = streams[stream]
         index = bundle.entries.get(f"{entry.name.removesuffix('.tzr')}.idx")
-        places = places_of(bundle, index, entry.name) if log is not None else None
-        counted = report.counted(
-            read_stream(bundle, entry, site=register.site, keys=keys, log=log, places=places),
-            faults=not stream.startswith("mp:"),
-        )
-        point = points[stream[3:]] if stream.startswith("mp:") else None
         try:
+            places = places_of(bundle, index, entry.name) if log is not None else None
+            lines = read_stream(
+                bundle, entry, site=register.site, keys=walk.keys, log=log, places=places, revoked=register.revoked
+            )
+            counted = report.counted(_noting(lines, walk), faults=True)
             if stream == "site":
-                switches.feed(_with_genesis(counted, register, epoch))
+                switches.feed(walk.watch(_with_genesis(counted, register, epoch)))
             elif stream == "cmd":
                 commands.feed(counted)
-            elif point is not None:
-                point.feed(counted)
             else:
-                for _ in counted:
-                    pass
+                for record in counted:
+                    doubt = judge_balance(record.doc, record.where)
+                    report.doubts.extend([] if doubt is None else [doubt])
+        except InputLimit:
+            raise
         except VerifyError as error:
             report.errors.append(error)
-            if point is not None:
-                point.broken()
-    for point in points.values():
-        point.end_epoch(last=last)
     report.errors.extend(commands.errors)
     report.doubts.extend(commands.doubts)
     report.orders += commands.orders
     report.answers += commands.answers
-    end = register.ends[epoch]
-    if end is not None and report.records - before > end + 1:
-        raise RecordKeyError(f"epoch {epoch} ended at index {end}, the bundle has {report.records - before} records")
+    return report.records - before
+
+
+def _noting(records: Iterator[Record], walk: EpochWalk) -> Iterator[Record]:
+    for record in records:
+        walk.used.add(record.kid)
+        yield record
 
 
 def _with_genesis(records: Iterator[Record], register: Register, epoch: str) -> Iterator[Record]:
@@ -324,9 +390,7 @@ def _with_genesis(records: Iterator[Record], register: Register, epoch: str) -> 
         raise GenesisError(f"epoch {epoch}: the stream 'site' is empty")
 
 
-def _totals(
-    bundle: Bundle, made: Period, register: Register, points: Mapping[str, MeteringPoint], report: Report
-) -> None:
+def _totals(bundle: Bundle, made: Period, register: Register, points: Mapping[str, Judged], report: Report) -> None:
     try:
         doc = read_canonical(bundle.read(bundle.entries["report.json"], MAX_REPORT), max_bytes=MAX_REPORT)
         stated = {str(entry["id"]): entry for entry in doc["points"].values()}

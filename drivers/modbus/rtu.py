@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from math import inf
 
 from pymodbus.framer import FramerRTU
 
@@ -92,11 +93,13 @@ class RtuReceiver:
         self.broken = False
         """What came begins like the answer, but is short or damaged."""
         self._unanswered: dict[int, deque[float]] = {}
-        """By unit: when questions were heard that are not ours, or not ours alone, and whose answers were not."""
+        """By unit that others ask too: until when answers to questions may come that are not the open one."""
         self._doubtful = False
         """Somebody else asked the same unit after us: no answer can be told to be ours."""
-        self._refused = False
-        """An answer to the open question's unit came and was not believed."""
+        self._asked_by_others: dict[int, float] = {}
+        """By unit: when somebody else last asked it."""
+        self.late_s = 1.0
+        """How much later than its time-out an answer to us may come; set by the owner too."""
         self.now = 0.0
         """Seconds; set by the owner before bytes are handed in."""
         self.others_wait = False
@@ -109,7 +112,7 @@ class RtuReceiver:
         length = answer_length(request)
         self._answer_bytes = None if length is None else length + CRC_BYTES
         self._echo_taken, self.held, self.broken = False, None, False
-        self._doubtful = self._refused = False
+        self._doubtful = False
         return self._request
 
     def feed(self, data: bytes) -> bytes | None:
@@ -138,9 +141,9 @@ class RtuReceiver:
         request, self._request = self._request, b""
         self._given_up.append((request[0], request[1], self._answer_bytes))
         shared = self._unanswered.get(request[0])
-        if shared is not None and not self._doubtful and not self._refused:
+        if shared is not None and not self._doubtful:
             # On a unit that others ask too, our own question that was given up is one more whose answer may come.
-            shared.append(self.now)
+            shared.append(self.now + self.late_s)
         return self.purge() or self._doubtful
 
     def purge(self) -> bool:
@@ -194,10 +197,10 @@ class RtuReceiver:
         frame = self._buffer[at : at + length - CRC_BYTES]
         before, self._buffer = self._buffer[:at], self._buffer[at + length :]
         self._discard(before)
-        if self._answers_other(frame[0]) or self._doubtful:
+        just_asked = self.now - self._asked_by_others.get(frame[0], -inf) <= self.late_s
+        if self._answers_other(frame[0]) or self._doubtful or just_asked:
             # Another master has asked the same unit. What it asked before us is answered before us; once it asks after
             # us, either answer may be ours, and the two can look alike: then none is believed.
-            self._refused = True
             self._on_stray(Stray(StrayKind.FOREIGN, frame))
             return self._find() if self._buffer else None
         if frame == self._request[:-CRC_BYTES] and self.echo is not False and not self._echo_taken:
@@ -241,17 +244,18 @@ class RtuReceiver:
         if not asks:
             self._answers_other(unit)
             return
+        self._asked_by_others[unit] = self.now
         waiting = self._unanswered.setdefault(unit, deque(maxlen=REMEMBERED))
         if self._request and unit == self._request[0] and not self._doubtful:
             self._doubtful = True
-            waiting.append(self.now)  # ours is one of those whose answers are to come
-        waiting.append(self.now)
+            waiting.append(self.now + ANSWERED_WITHIN_S)  # ours is one of those whose answers are to come
+        waiting.append(self.now + ANSWERED_WITHIN_S)
 
     def _answers_other(self, unit: int) -> bool:
         """A unit answered: to the oldest question that is remembered of it, if there is one."""
         waiting = self._unanswered.get(unit)
         while waiting:
-            if self.now - waiting.popleft() <= ANSWERED_WITHIN_S:
+            if self.now <= waiting.popleft():
                 return True
         return False
 

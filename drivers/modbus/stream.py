@@ -95,15 +95,18 @@ class Stream(asyncio.Protocol):
         if self._pipe is None:
             raise NoConnection("not connected")
         self._waiting = waiting = self._loop.create_future()
+        self._note_time(timeout_s)
         self._limit = self._loop.time() + timeout_s
         self._set_deadline(self._limit)
         self._pipe.write(self._receiver.question(request))
         try:
             frame: bytes = await waiting
         except asyncio.CancelledError:
+            self._note_time(timeout_s)
             self._receiver.give_up()
             raise
         except NoAnswer:
+            self._note_time(timeout_s)
             if self._receiver.give_up():
                 raise BadFrame(f"unit {request[0]}: bytes came, but no whole answer within {timeout_s:g} s") from None
             raise NoAnswer(f"unit {request[0]}: no answer within {timeout_s:g} s") from None
@@ -139,6 +142,10 @@ class Stream(asyncio.Protocol):
         if pipe is not None:
             pipe.abort()
         self._fail(NoConnection("connection closed"))
+
+    def _note_time(self, timeout_s: float) -> None:
+        if self._rtu is not None:
+            self._rtu.now, self._rtu.late_s = self._loop.time(), timeout_s
 
     # -- time --------------------------------------------------------------------------------------------------------
 

@@ -136,15 +136,62 @@ def test_probes_are_short_only_where_that_does_no_harm() -> None:
     for _ in range(10):
         sched.answered(2, 0.0, 0.01, 0.0)
     new = job(1)
-    assert sched.timeout_for(new) == pytest.approx(0.1)
-    assert sched.timeout_for(job(1, Klass.CONTROL)) == 0.5
-    assert sched.timeout_for(job(2)) == 0.5
+    assert sched.timeout_for(new, 0.0) == pytest.approx(0.1)
+    assert sched.timeout_for(job(1, Klass.CONTROL), 0.0) == 0.5
+    assert sched.timeout_for(job(2), 0.0) == 0.5
     sched.health(1).silent = 7
-    assert sched.timeout_for(new) == 0.5  # now and then the whole time-out, for units that are slow and not dead
+    assert sched.timeout_for(new, 0.0) == 0.5  # now and then the whole time-out, for units that are slow and not dead
     sched.health(1).silent = 0
     sched.silent(1, 1.0, 0.1, short=True)
-    sched.silent(2, 1.6, 0.5, short=False)  # a good unit failed right after: a gateway was still busy
-    assert sched.timeout_for(job(3)) == 0.5
+    sched.silent(2, 1.6, 0.5, short=False)  # a good unit failed right after …
+    assert sched.timeout_for(job(3), 1.6) == pytest.approx(0.1)
+    sched.answered(2, 2.0, 0.01, 0.0)  # … and is well: a gateway was still busy
+    assert sched.timeout_for(job(3), 2.0) == 0.5
+
+
+def test_two_units_that_die_together_do_not_end_short_probes() -> None:
+    sched = proven(scheduler(short_probes=True), *range(1, 13))
+    sched.silent(1, 1.0, 0.1, short=True)
+    sched.silent(2, 1.1, 0.1, short=True)
+    sched.silent(2, 2.0, 0.5, short=False)
+    sched.answered(2, 60.0, 0.003, 0.0)  # came back a minute later, which says nothing about gateways
+    assert sched.timeout_for(job(99), 60.0) == pytest.approx(0.1)
+
+
+def test_after_one_unit_fell_silent_polls_of_the_others_wait_less_for_a_while() -> None:
+    sched = proven(scheduler(short_probes=True), *range(1, 13))
+    assert sched.timeout_for(job(2), 0.0) == 0.5
+    sched.silent(1, 5.0, 0.5, short=False)
+    assert sched.timeout_for(job(2), 5.1) == pytest.approx(0.1)
+    assert sched.timeout_for(job(2, Klass.BOUNDARY), 5.1) == 0.5
+    assert sched.timeout_for(job(2, Klass.CONTROL), 5.1) == 0.5
+    sched.silent(2, 5.2, 0.1, short=True)
+    assert sched.timeout_for(job(2), 5.3) == 0.5  # the second time at full length
+    assert sched.timeout_for(job(3), 16.0) == 0.5
+
+
+def test_a_late_answer_tells_a_slow_unit_from_a_dead_one() -> None:
+    sched = proven(scheduler(short_probes=True), *range(1, 13))
+    for _ in range(4):
+        sched.silent(20, 5.0, 0.1, short=True)
+    assert sched.timeout_for(job(20), 6.0) == pytest.approx(0.1)
+    assert not sched.may_poll(20, 6.0)
+    sched.late(20)
+    assert sched.timeout_for(job(20), 6.0) == 0.5
+    assert sched.may_poll(20, 6.0)
+
+
+def test_a_busy_unit_is_passed_over_and_does_not_wake_the_worker() -> None:
+    sched = proven(scheduler(), 1, 2)
+    first, second = job(1, deadline=1), job(2, deadline=2)
+    sched.add(first)
+    sched.add(second)
+    sched.health(1).busy = True
+    assert sched.pick(0.0) is second
+    assert sched.pick(0.0) is None
+    assert sched.next_wake(0.0) is None
+    sched.health(1).busy = False
+    assert sched.pick(0.0) is first
 
 
 def test_a_unit_that_needs_quiet_is_passed_over_and_not_waited_for() -> None:

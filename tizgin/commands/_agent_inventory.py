@@ -132,7 +132,10 @@ def check_site(path: Path, *, fresh: bool, accredited: Path | None, csv_file: Pa
             _put(book, row)
     report = report_of(book, look, watch, now_ms, has_register=known is not None, has_list=pools is not None)
     if csv_file is not None:
-        csv_file.write_text(papers.to_csv(papers.equipment(book)), encoding="utf-8-sig")
+        try:
+            csv_file.write_text(papers.to_csv(papers.equipment(book)), encoding="utf-8-sig")
+        except OSError as error:
+            raise UserError(f"{csv_file}: cannot be written: {error.strerror}") from None
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
     else:
@@ -242,7 +245,7 @@ def _switch(found: SwitchSummary) -> dict[str, Any]:
         "machines": found.machines,
         "first_seen_ms": found.first_seen_ms,
         "last_seen_old_ms": found.last_seen_old_ms,
-        "notice_due": found.notice_due.isoformat(),
+        "notice_due": None if found.notice_due is None else found.notice_due.isoformat(),
         "verdicts": [[key, verdict] for key, verdict in found.verdicts],
     }
 
@@ -285,7 +288,7 @@ def _print_report(report: Mapping[str, Any]) -> None:
         "Pool switches",
         ("group", "from", "to", "machines", "first seen", "notice due by"),
         [
-            (x["group"], x["was"], x["now"], x["machines"], _when(x["first_seen_ms"]), x["notice_due"])
+            (x["group"], x["was"], x["now"], x["machines"], _when(x["first_seen_ms"]), x["notice_due"] or "?")
             for x in report["switches"]
         ],
     )
