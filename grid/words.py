@@ -6,11 +6,13 @@ the dispatcher's own installation, and a test holds that no field of an order ca
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 from grid.texts import Texts
 from wire.orders import Order
+from wire.powers import Declaration, peek
 from wire.registry import KeysDocument
 
 KAZAKHSTAN = timezone(timedelta(hours=5))
@@ -170,6 +172,27 @@ def _escalation(order: Order, t: Texts) -> str:
     return t("without effect at the meter after {seconds} s: open switches", seconds=order.escalation.after_s)
 
 
+def _power(text: str | None, t: Texts) -> str | None:
+    """A declaration or mandate that comes with an order: what it allows, who signed it, and the digest of all of it."""
+    if text is None:
+        return None
+    digest = f"SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
+    found = peek(text)
+    if found is None:
+        return t("cannot be read; {digest}", digest=digest)
+    power, kids = found
+    most = power.cap_w if isinstance(power, Declaration) else power.max_cut_w
+    return t(
+        "{id}: up to {power} per site in {zones}, until {time}, signed by {kids}; {digest}",
+        id=power.id,
+        power=kilowatt(most, t),
+        zones=", ".join(power.zones),
+        time=local_time(power.valid_to),
+        kids=", ".join(kids),
+        digest=digest,
+    )
+
+
 def describe(order: Order, texts: Texts, *, site_name: str | None = None, signers: str | None = None) -> Rows:
     """Label and value of every field of an order, in the order in which a dispatcher speaks.
 
@@ -213,6 +236,8 @@ def describe(order: Order, texts: Texts, *, site_name: str | None = None, signer
         (t("Given by"), order.basis.given_by),
         (t("Reason"), order.basis.text),
         (t("Emergency"), order.basis.emergency_id),
+        (t("Emergency declaration"), _power(order.declaration, t)),
+        (t("Mandate"), _power(order.mandate, t)),
         (t("Attachment SHA-256"), order.basis.attachment_sha256),
     )
     rows += [(label, value) for label, value in optional if value is not None]

@@ -85,6 +85,18 @@ def sign_power(power: Declaration | Mandate, keys: Sequence[SigningKey]) -> byte
     return seal(kind, power.encode(), *keys).encode()
 
 
+def peek(text: str) -> tuple[Declaration | Mandate, tuple[str, ...]] | None:
+    """A power and its signers' keys as they stand there, unchecked: to be shown, never to be gone by."""
+    for kind, model in ((DECLARATION_TYPE, Declaration), (MANDATE_TYPE, Mandate)):
+        try:
+            raw = unb64(text, max_bytes=MAX_POWER_TEXT)
+            envelope = open_envelope(raw, expected_type=kind, max_bytes=MAX_POWER_BYTES)
+            return model.model_validate_json(envelope.payload), tuple(kid for kid, _ in envelope.signatures)
+        except (ValidationError, WireError):
+            continue
+    return None
+
+
 def open_declaration(text: str, register: KeysDocument, *, zone: str | None, at_ms: int) -> Declaration:
     """A declaration out of an order's field, checked against the register.
 
