@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.acquisition import Bench
+from agent.checkpoints import Checkpointer
 from agent.clock import Clock
 from agent.curtailment.engine import Engine
 from agent.curtailment.reception import Reception
@@ -17,6 +18,7 @@ from agent.telemetry import mining_w
 from agent.uplink.uplink import Uplink
 from config.devices import Device, MinerGroup
 from config.site import Site
+from drivers.modbus.relay.safety import SafeStatus
 from wire.messages import Inventory, InventoryDevice, Live
 
 
@@ -35,6 +37,7 @@ class Reports:
     uplink: Uplink
     groups: dict[str, MinerGroup]
     clock: Clock
+    checkpointer: Checkpointer
 
     def _serial(self, device: Device) -> str | None:
         seen = self.values.reading(device.id, "serial_number").value
@@ -82,6 +85,14 @@ class Reports:
             found.add("orphaned")
         if self.engine.gates.saon_lock:
             found.add("saon_lock")
+        if self.checkpointer.counters.split:
+            found.add("log_split")
+        for name, link in self.bench.links.items():
+            if link.stats.second_master:
+                found.add(f"second_master:{name}")
+        for name, relay in self.bench.relays.items():
+            if relay.safe_state().status is SafeStatus.WRONG:
+                found.add(f"safe_state:{name}")
         for meter in self.bench.meters:
             if (
                 meter in self.values.samples

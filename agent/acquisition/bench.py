@@ -33,6 +33,9 @@ from config.site import Site
 from drivers.asic.credentials import Credentials, load_credentials
 from drivers.asic.fleet import FleetPoller
 from drivers.asic.fleet import Machine as PolledMachine
+from drivers.asic.foreign.process import ForeignProcess
+from drivers.asic.foreign.reader import FAMILY as FOREIGN
+from drivers.asic.foreign.reader import ForeignMiner
 from drivers.asic.identify import driver_for
 from drivers.asic.timing import Timeouts
 from drivers.cancellation import cancel_was_lost
@@ -54,6 +57,8 @@ __all__ = ["Bench", "MeterPort", "build"]
 log = structlog.get_logger()
 
 SWITCH_PERIOD_S = 1.0
+FOREIGN_DEADLINE_S = 7.0
+"""Under the poller's own deadline: the child's answer, or its silence, comes first."""
 SETTINGS_PERIOD_S = 60.0
 SETTINGS_RETRY_S = 5.0
 """Wrong or unread settings are looked at more often: somebody is probably at work on them."""
@@ -88,6 +93,8 @@ class Bench:
     machines: dict[str, KnownMachine] = field(default_factory=dict)
     pollers: list[FleetPoller] = field(default_factory=list)
     profile_versions: dict[str, str] = field(default_factory=dict)
+    foreign: ForeignProcess = field(default_factory=ForeignProcess)
+    """Reads machines that no driver here knows (``family: pyasic``); its child starts when it is first needed."""
     snmp: SnmpSession | None = None
     on_foreign_write: Callable[[str, str, bool, bool], None] = lambda *_: None
     on_miner: Callable[[str], None] = lambda _machine: None
@@ -241,6 +248,7 @@ class Bench:
         """Release what the workers do not own."""
         if self.snmp is not None:
             await self.snmp.aclose()
+        await self.foreign.aclose()
 
     def expect(self, machines: Iterable[str]) -> None:
         """These machines are about to answer again: their feeder closed, or they were woken."""
@@ -293,8 +301,11 @@ def build(
         secrets = load_credentials(
             {n: c for n, c in site.credentials.items() if n in {g.credentials for g in site.miners}}, base=base
         )
+        fleets: dict[float, list[PolledMachine]] = {}
         for group in site.miners:
-            _miners(bench, group, secrets.get(group.credentials or ""))
+            fleets.setdefault(group.period_s, []).extend(_miners(bench, group, secrets.get(group.credentials or "")))
+        # One poller for all machines of a period: it shares connections fairly between the groups.
+        bench.pollers.extend(FleetPoller(m, period_s=p, on_status=bench.take_miner) for p, m in fleets.items())
     except (ProfileError, ValueError, KeyError) as error:
         raise AgentError(f"site file: {error}") from error
     return bench
@@ -328,9 +339,15 @@ def _pdu(bench: Bench, device: Device, base: Path) -> None:
     bench.pdus[device.id] = pdu_of(bench.site, device, profile, address, bench.snmp, base)
 
 
-def _miners(bench: Bench, group: MinerGroup, credentials: Credentials | None) -> None:
+def _miners(bench: Bench, group: MinerGroup, credentials: Credentials | None) -> list[PolledMachine]:
+    """The machines of a group, each with its driver; those that may be put to sleep are known to the planner."""
     polled: list[PolledMachine] = []
     for at in machines(group):
+        if group.family == FOREIGN:
+            bench.machines[at.id] = KnownMachine(at.id, group, None)
+            reader = ForeignMiner(bench.foreign, at.rpc_host, deadline_s=FOREIGN_DEADLINE_S)
+            polled.append(PolledMachine(at.id, reader, subnet=group.id))
+            continue
         driver = driver_for(
             group.family,
             at.rpc_host,
@@ -344,4 +361,4 @@ def _miners(bench: Bench, group: MinerGroup, credentials: Credentials | None) ->
         can = isinstance(driver, Sleeper) and group.writes_allowed
         bench.machines[at.id] = KnownMachine(at.id, group, driver if can and isinstance(driver, Sleeper) else None)
         polled.append(PolledMachine(at.id, driver, subnet=group.id))
-    bench.pollers.append(FleetPoller(polled, period_s=group.period_s, on_status=bench.take_miner))
+    return polled

@@ -27,6 +27,8 @@ FAST_LINE_GUARD_S = 0.00175
 """Above 19200 baud the standard fixes the silence between frames."""
 GUARD_CHARACTERS = 3.5
 TLS_HANDSHAKE_S = 5.0
+LISTEN_S = 0.5
+"""How long a serial line is listened to after it was opened, at most."""
 
 
 class Transport(Protocol):
@@ -142,6 +144,10 @@ class ModbusTransport:
             stream.close()
             raise
         self._stream = stream
+        if self.url.scheme == "rtu":
+            # Whoever else asks on this line is heard before our first question: the answer to a question that was asked
+            # before we listened could not be told from ours.
+            await asyncio.sleep(min(timeout_s, LISTEN_S))
 
     async def _open(self, loop: asyncio.AbstractEventLoop, stream: Stream) -> None:
         url = self.url
