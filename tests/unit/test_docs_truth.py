@@ -17,13 +17,20 @@ import config.central
 import config.devices
 import config.nodes
 import config.site
+from drivers.asic.identify import AUTO, FAMILIES
+from drivers.profiles.catalogue import catalogue
 from grid.registrar.register import build
 from tizgin.cli import COMMANDS, available, load
-from wire import acts, messages, names, orders, points, quality, record_types, records, registry, states
+from wire import acts, dsse, messages, names, orders, points, powers, quality, record_types, records, registry, states
 from wire.keys import SigningKey
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = (
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "drivers" / "README.md",
+    ROOT / "drivers" / "profiles" / "README.md",
+)
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -53,10 +60,24 @@ def test_protocol_names_every_name_of_the_contract() -> None:
 
 
 def test_protocol_names_every_field_of_the_contract() -> None:
-    wanted = fields_of(messages, orders, registry, acts)
+    wanted = fields_of(messages, orders, registry, acts, powers)
     for _, shape in inspect.getmembers(record_types, inspect.isclass):
         wanted |= set(getattr(shape, "__annotations__", {}))
     assert lacking(text_of("docs/protocol.md"), wanted) == []
+
+
+def test_protocol_names_every_kind_of_signed_document() -> None:
+    kinds = {value for name, value in vars(dsse).items() if name.endswith("_TYPE")}
+    assert {kind for kind in kinds if f"`{kind}`" not in text_of("docs/protocol.md")} == set()
+
+
+def test_protocol_names_every_event_the_agent_records() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "agent").rglob("*.py")]
+    written = {name for source in sources for name in re.findall(r'"ev": "(\w+)"', source)}
+    rows = re.findall(r"^  \| (`[^|]+`) \|", text_of("docs/protocol.md"), re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    assert written
+    assert written - told == set()
 
 
 def test_protocol_gives_each_quality_its_code() -> None:
@@ -86,6 +107,45 @@ def test_protocol_shows_the_published_phases() -> None:
 def test_configuration_names_every_field_a_person_can_write() -> None:
     wanted = fields_of(config.site, config.nodes, config.devices, config.central)
     assert lacking(text_of("docs/configuration.md"), wanted) == []
+
+
+def test_configuration_has_every_firmware_family_where_it_belongs() -> None:
+    section = text_of("docs/configuration.md").partition("| `family` | agent |")[2].partition("\n\n")[0]
+    told = {name: what for names_, what in re.findall(r"^\| (.+?) \| (.+?) \|$", section, re.MULTILINE)
+            for name in re.findall(r"`([\w-]+)`", names_)}  # fmt: skip
+    assert told.keys() == {family.name for family in FAMILIES}
+    assert AUTO not in told
+    for family in FAMILIES:
+        assert ("sleep" in told[family.name]) == family.sleeps, family.name
+        assert ("power limit" in told[family.name]) == family.limits_power, family.name
+
+
+def test_readme_counts_what_there_is() -> None:
+    kinds = [entry.kind for entry in catalogue()]
+    text = " ".join(text_of("README.md").split())
+    described = sum(1 for entry in catalogue() if entry.id.startswith("sunspec-"))
+    for said in (
+        f"| {kinds.count('meter') - described} models, and any that describes itself by SunSpec |",
+        f"| relay and I/O modules | {kinds.count('relay')} profiles |",
+        f"| breakers by their own electronics | {kinds.count('breaker')} profile |",
+        f"| {kinds.count('pdu')} profiles | SNMP v1, v2c, v3 |",
+        f"| {len(FAMILIES)} firmware families; {sum(f.sleeps for f in FAMILIES)} of them can be put to sleep",
+    ):
+        assert said in text, said
+    assert not [entry.id for entry in catalogue() if entry.status == "verified"]
+
+
+def test_operations_lists_every_command() -> None:
+    table = text_of("docs/operations.md")
+    lacking_: list[str] = []
+    for name, entry in available(COMMANDS).items():
+        rows = re.findall(rf"^\| `tizgin {name}` \|.*$", table, re.MULTILINE)
+        command = load(name, entry)
+        subs = set(getattr(command, "commands", {}))
+        if not rows:
+            lacking_.append(name)
+        lacking_ += [f"{name} {sub}" for sub in sorted(subs) if rows and not re.search(rf"`{sub}[ `]", rows[0])]
+    assert lacking_ == []
 
 
 def command_lines() -> Iterator[Any]:
