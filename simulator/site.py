@@ -24,12 +24,13 @@ from drivers.profiles.model import MeterProfile, RelayProfile
 from drivers.snmp.credentials import Community, User, credentials_from_text
 from drivers.snmp.profile import load_pdu_profile
 from simulator.adapters import PlantMachine, PlantPdu
-from simulator.devices.asic import AsicServer, LuxosMiner, StockAntminer
+from simulator.devices.asic import AsicServer, StockAntminer
 from simulator.devices.meter import MeterUnit
 from simulator.devices.modbus import ModbusTcpServer, Unit
 from simulator.devices.relay import RelayUnit
 from simulator.devices.snmp_pdu import SnmpPduAgent
 from simulator.faults import Faults, Parameter
+from simulator.fleet.kinds import KINDS
 from simulator.latencies import load_latencies
 from simulator.loopback import Endpoint, SimulationError, host_port, refuse_foreign_addresses
 from simulator.plant import Plant
@@ -81,7 +82,7 @@ class SimulatedSite:
         for group in site.miners:
             if _server_family(group) is None:
                 raise SimulationError(
-                    f"miners {group.id}: saw family {group.family!r}, expected antminer-stock or luxos: "
+                    f"miners {group.id}: saw family {group.family!r}, expected one of {', '.join(KINDS)}: "
                     "the simulator speaks no other machine's protocol"
                 )
         self.plant = Plant(
@@ -274,15 +275,16 @@ class SimulatedSite:
 
     async def _start_machine(self, group: MinerGroup, number: int, address: MachineAddress) -> None:
         model = PlantMachine(self.plant, self.plant.machines[address.id], group, number)
+        family = _server_family(group)
+        answer_s = self.plant.latencies.family(group.family).answer_s.value
         server: AsicServer
-        if _server_family(group) == "luxos":
-            server = LuxosMiner(model, time_scale=self.time_scale)
-        else:
+        if family == "antminer-stock":
             user, password = self._log_in(group)
-            answer_s = self.plant.latencies.family(group.family).answer_s.value
             server = StockAntminer(
                 model, user=user, password=password, write_answer_s=answer_s, time_scale=self.time_scale
             )
+        else:  # with the maker's own log-in
+            server = KINDS[family or ""].make(model, self.time_scale, answer_s)
         rpc_port = 0 if self._ephemeral else address.rpc_port
         http_port = 0 if self._ephemeral else address.http_port or 0
         try:
@@ -355,10 +357,11 @@ class SimulatedSite:
 
 
 def _server_family(group: MinerGroup) -> str | None:
+    """The family whose server speaks for a group; ``None`` where there is none."""
     name = group.family.lower().replace("_", "-")
-    if name == "luxos":
-        return "luxos"
-    return "antminer-stock" if name in {"antminer-stock", "bitmain-stock", "antminer"} else None
+    if name in {"bitmain-stock", "antminer"}:
+        return "antminer-stock"
+    return name if name in KINDS else None
 
 
 def _taken(what: str, host: str, port: int, error: OSError) -> str:
