@@ -19,7 +19,7 @@ from agent.clock import Clock
 from agent.errors import LedgerError
 from agent.ledger import Ledger, Txn
 from agent.uplink.link import NotConnected
-from wire.checkpoints import Checkpoint, cosigned_at, log_key, open_checkpoint
+from wire.checkpoints import Checkpoint, cosigned_at, log_key, open_checkpoint, parse_checkpoint
 from wire.errors import BadNote
 from wire.keys import SigningKey, b64
 from wire.messages import CheckpointMessage, Cosign, SizeProof, Want
@@ -182,9 +182,10 @@ class Checkpointer:
         """A witness spoke: check its lines against the register, and what it shows of this log against the log."""
         if said.epoch != self.ledger.epoch:
             return
-        for text in (said.latest, said.previous):
-            if text is not None:
-                await self._compare(text.encode())
+        if said.latest is not None:
+            await self._compare(said.latest.encode())
+        if said.previous is not None:
+            await self._link(said.previous)
         self._greeted.set()
         if said.lines is not None and said.of_size is not None:
             await self._cosigned(said.of_size, said.lines)
@@ -240,6 +241,23 @@ class Checkpointer:
             return
         size, _ = await self.ledger.head()
         await self.split(f"this log signed {shown.size} records with root {shown.root.hex()}; here are {size}")
+
+    async def _link(self, text: str) -> None:
+        """Say in this epoch where the one before ended, once: a new ledger cannot hide that there was an older one."""
+        if await self.ledger.read("SELECT 1 FROM meta WHERE key = 'epoch_link'"):
+            return
+        try:
+            before = parse_checkpoint(parse_note(text.encode()).text)
+        except BadNote:
+            return
+        prefix, _, epoch = before.origin.rpartition("/")
+        if f"{prefix}/{self.ledger.epoch}" != self.origin or epoch == self.ledger.epoch or not before.size:
+            return
+        # A claim of central's until the bundle's own log shows it; a wrong one is found by the verifier.
+        detail = {"epoch": epoch, "size": before.size, "root": before.root.hex(), "note": text}
+        txn = Txn().set_meta("epoch_link", epoch)
+        txn.record("site", "event", {"ev": "epoch_link", "obj": before.origin, "detail": detail})
+        await self.ledger.commit(txn)
 
     async def split(self, text: str) -> None:
         """This ledger is not the whole history of its log: sign no more checkpoints, say so once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -95,6 +96,33 @@ async def test_a_ledger_put_back_to_an_older_day_refuses_to_go_on(kit: SiteKit) 
     with pytest.raises(LedgerError, match="not what its own log has signed"):
         await kit.start_agent()
     kit.agent_task = None
+
+
+async def test_a_new_ledger_says_where_the_one_before_ended(kit: SiteKit) -> None:
+    app = kit.app
+    assert app is not None
+    await until(lambda: app.checkpointer.counters.cosigned_size > 0, 40, "a cosigned checkpoint")
+    before = app.ledger.epoch
+    await kit.stop_agent()
+    held = (await rows(kit, sa.select(witnessed)))[0]
+    folder = kit.site_dir / kit.site.agent.state_dir
+    for name in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
+        (folder / name).unlink(missing_ok=True)
+    await kit.start_agent()
+    app = kit.app
+    assert app is not None
+    assert app.ledger.epoch != before
+
+    async def links() -> list[Any]:
+        found = await app.ledger.read("SELECT payload FROM record WHERE stream='site' AND ty='event'")
+        docs = [json.loads(bytes(payload)) for (payload,) in found]
+        return [doc["detail"] for doc in docs if doc["ev"] == "epoch_link"]
+
+    deadline = asyncio.get_running_loop().time() + 20
+    while not (told := await links()):
+        assert asyncio.get_running_loop().time() < deadline, "the new epoch names the old one"
+        await asyncio.sleep(0.1)
+    assert [(d["epoch"], d["size"], d["root"]) for d in told] == [(before, held.size, bytes(held.root).hex())]
 
 
 async def test_a_second_history_is_refused_and_kept_as_proof(kit: SiteKit) -> None:
