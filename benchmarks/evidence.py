@@ -1,9 +1,12 @@
 """Evidence: how fast records become durable at the site, and how fast the offline verifier judges a bundle of them.
 
 ``append_per_s``: interval records through the agent's ledger (signed, chained, group commit, ``synchronous=FULL``), as
-many commits waiting at a time as a slot's end brings. ``verify_per_s``: records of a bundle that central's own code
-built, judged by the verifier from the zip to the last total, in one process. The floor is a bare Ed25519 verification
-of as many bytes, which no verifier of single signatures can do without.
+many commits waiting at a time as a slot's end brings. ``proof_ms``: an inclusion proof out of the ledger's log, made
+and checked. ``verify_per_s``: records of a witnessed bundle that central's own code built, judged by the verifier's own
+command from its start to the last total; ``verify_jobs2_per_s`` the same with two processes; ``rss_mb`` the largest
+resident memory of such a process, and ``rss_year_mb`` what follows for a year of 50 meters (1.75 million records) from
+the memory at two sizes. The floor is a bare Ed25519 verification of as many bytes, which no verifier of single
+signatures can do without.
 """
 
 from __future__ import annotations
@@ -11,24 +14,28 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from agent.clock import SystemClock
 from agent.ledger import Ledger, Txn
-from benchmarks.common import log_file, parser, percentile, report, rss_mb
+from benchmarks.common import log_file, parser, percentile, report
 from central import bundle as central_bundle
 from central.store import schema
-from verifier.metering import Period
-from verifier.verify import verify
 from wire.canonical import Json
+from wire.checkpoints import Checkpoint, anchor_of, cosign
 from wire.dsse import RECORD_TYPE, pae
 from wire.keys import SigningKey
+from wire.merkle import Frontier, check_inclusion
+from wire.names import origin
+from wire.notes import COSIGNATURE, Note, NoteKey
 from wire.records import RecordLine
 from wire.registry import Epoch, KeysDocument, RegisteredPoint, RegisteredSite, sign_keys
 
@@ -37,6 +44,8 @@ START_S = 1_790_000_100 // SLOT_S * SLOT_S
 POINT = "energy_import_wh"
 MAP = {"fc": 4, "addr": 100, "words": 2, "order": "big", "enc": "u32", "lsb": {"num": 1, "den": 1}}
 STEP_WH = 12_345
+YEAR_RECORDS = 1_752_000
+"""Fifty meters, a slot every 15 minutes."""
 
 
 def _frames(bits: int) -> list[list[str]]:
@@ -64,8 +73,8 @@ def interval(slot: int, config: str) -> Json:
     return fields | ({"raw0": _frames(before)} if slot == 0 else {})
 
 
-async def append_per_s(folder: Path, total: int, waiting: int) -> float:
-    """Interval records per second through the ledger, ``waiting`` commits open at a time.
+async def append_per_s(folder: Path, total: int, waiting: int) -> tuple[float, float]:
+    """Interval records per second through the ledger, ``waiting`` commits open at a time; and ms of a proof.
 
     Raises:
         RuntimeError: the ledger does not hold them all.
@@ -85,32 +94,51 @@ async def append_per_s(folder: Path, total: int, waiting: int) -> float:
         await asyncio.gather(*(produce() for _ in range(waiting)))
         took_s = time.perf_counter() - began
         rows = await ledger.read("SELECT count(*) FROM record")
+        proof_ms = await _proof_ms(ledger, total)
     finally:
         await ledger.close()
     if rows[0][0] != total:
         raise RuntimeError(f"the ledger holds {rows[0][0]} records, {total} were committed")
-    return total / took_s
+    return total / took_s, proof_ms
+
+
+async def _proof_ms(ledger: Ledger, total: int) -> float:
+    """Median of 200 inclusion proofs, each made by the ledger and checked."""
+    leaves = Frontier()
+    hashes: list[bytes] = []
+    for first in range(0, total, 10_000):
+        hashes += await ledger.leaves(first, min(10_000, total - first))
+    leaves.extend(hashes)
+    root, took = leaves.root(), []
+    for idx in random.Random(1).choices(range(1, total + 1), k=200):
+        began = time.perf_counter()
+        check_inclusion(hashes[idx - 1], idx - 1, total, await ledger.inclusion(idx, total), root)
+        took.append(time.perf_counter() - began)
+    return percentile(took, 0.5) * 1000
 
 
 class _Evidence:
-    """Signed streams of a site as central would have stored them."""
+    """Signed streams of a site as central would have stored them; its log is cosigned after each slot."""
 
     def __init__(self, points: int, slots: int) -> None:
         self.rec, self.log, self.registrar, self.collector = (SigningKey.generate() for _ in range(4))
+        self.witnesses = {"so": SigningKey.generate(), "col": SigningKey.generate()}
         self.points, self.slots = points, slots
         self.lines: list[tuple[str, int, RecordLine]] = []
         self._previous: dict[str, str] = {}
         self._numbers: dict[str, int] = {}
+        self._tree = Frontier()
+        self._anchor: Json | None = None
 
     def _add(self, stream: str, ty: str, at_s: float, fields: Json) -> str:
         n = self._numbers.get(stream, 0)
         payload: Json = {
             "v": 1,
-            "log": f"tizgin/{SITE}/{EPOCH}",
+            "log": origin(SITE, EPOCH),
             "st": stream,
             "n": n,
             "p": self._previous.get(stream),
-            "a": None,
+            "a": self._anchor,
             "ty": ty,
             "at": int(at_s * 1000),
             "mono": int((at_s - START_S + 1000) * 1e9),
@@ -120,11 +148,22 @@ class _Evidence:
         }
         line = RecordLine.sign(payload | fields, self.rec)
         self.lines.append((stream, n, line))
+        self._tree.append(line.hash)
         self._numbers[stream], self._previous[stream] = n + 1, line.hash.hex()
         return line.hash.hex()
 
+    def _checkpoint(self, at_s: int) -> None:
+        """A checkpoint, cosigned by all; the site keeps it as a record and anchors what follows to it."""
+        note = Checkpoint(origin(SITE, EPOCH), self._tree.size, self._tree.root()).sign(self.log)
+        lines = [cosign(note.text, name, key, at_s) for name, key in self.witnesses.items()]
+        raw = Note(note.text, (*note.signatures, *lines)).encode()
+        size = self._tree.size
+        fields: Json = {"ev": "cosigned", "obj": origin(SITE, EPOCH), "detail": {"size": size, "note": raw.decode()}}
+        self._add("site", "event", at_s + 1, fields)
+        self._anchor = dict(anchor_of(raw, size))
+
     def make(self) -> None:
-        """Genesis, and for each point a bind and every slot."""
+        """Genesis, for each point a bind, then every slot of all points and a checkpoint."""
         genesis: Json = {
             "site": SITE,
             "slot_s": SLOT_S,
@@ -137,8 +176,8 @@ class _Evidence:
         }
         self._add("site", "genesis", START_S - 60, genesis)
         one = {"num": 1, "den": 1}
+        bound: list[str] = []
         for number in range(self.points):
-            stream = f"mp:M{number}"
             bind: Json = {
                 "device": f"em-{number}",
                 "profile": "benchmark",
@@ -154,9 +193,12 @@ class _Evidence:
                 "seals": [],
                 "pts": {POINT: MAP},
             }
-            leaf = self._add(stream, "bind", START_S - 30, bind)
-            for slot in range(self.slots):
-                self._add(stream, "interval", START_S + (slot + 1) * SLOT_S + 0.4, interval(slot, leaf))
+            bound.append(self._add(f"mp:M{number}", "bind", START_S - 30, bind))
+        for slot in range(self.slots):
+            end_s = START_S + (slot + 1) * SLOT_S
+            for number in range(self.points):
+                self._add(f"mp:M{number}", "interval", end_s + 0.4, interval(slot, bound[number]))
+            self._checkpoint(end_s + 40)
 
     def register(self) -> bytes:
         """The registrar's word about the site."""
@@ -166,6 +208,7 @@ class _Evidence:
             issued_at=START_S * 1000,
             persons=(),
             issuers=(),
+            policy=self._policy(),
             sites=(
                 RegisteredSite(
                     id=SITE,
@@ -179,6 +222,12 @@ class _Evidence:
             ),
         )
         return sign_keys(document, self.registrar)
+
+    def _policy(self) -> str:
+        witnesses = [
+            f"witness {name} {NoteKey(name, COSIGNATURE, key.public.raw).text}" for name, key in self.witnesses.items()
+        ]
+        return "\n".join([*witnesses, f"group all all {' '.join(self.witnesses)}", "quorum all", ""])
 
     def bundle(self) -> bytes:
         """A bundle of everything, built by central's own code from its own tables."""
@@ -202,8 +251,12 @@ class _Evidence:
                     "received_at": doc["at"],
                 }
             )
+        leaves = [
+            {"site": SITE, "epoch": EPOCH, "idx": i, "hash": line.hash} for i, (_, _, line) in enumerate(self.lines)
+        ]
         with engine.begin() as connection:
             connection.execute(sa.insert(schema.records), rows)
+            connection.execute(sa.insert(schema.leaves), leaves)
             connection.execute(
                 sa.insert(schema.registers), [{"version": 1, "envelope": self.register(), "received_at": 1}]
             )
@@ -220,8 +273,18 @@ class _Evidence:
         return made.data
 
 
-def verify_per_s(folder: Path, points: int, slots: int, runs: int) -> tuple[float, int]:
-    """Records per second of the whole verification (median of the runs), and how many bytes a signature covers.
+class Verified(NamedTuple):
+    """One bundle, verified in a process of its own: median seconds with one and with two jobs, and memory."""
+
+    records: int
+    payload_bytes: int
+    alone_s: float
+    jobs2_s: float
+    rss_mb: float
+
+
+def verified(folder: Path, points: int, slots: int, runs: int) -> Verified:
+    """Verify a witnessed bundle with the verifier's own command.
 
     Raises:
         RuntimeError: the verifier was not content: then its speed means nothing.
@@ -232,17 +295,40 @@ def verify_per_s(folder: Path, points: int, slots: int, runs: int) -> tuple[floa
     path.write_bytes(made.bundle())
     keys = {"registrar": [made.registrar.public.text], "collector": [made.collector.public.text]}
     trust.write_text(json.dumps({"v": 1, **keys}), encoding="utf-8")
-    period = Period(START_S, START_S + slots * SLOT_S)
-    took: list[float] = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        judged = verify(path, trust_path=trust, period=period)
-        took.append(time.perf_counter() - began)
-        if judged.errors:
-            raise RuntimeError(f"the verifier found {len(judged.errors)} errors; first: {judged.errors[0]}")
-        if judged.exit != 0:
-            raise RuntimeError(f"the verifier ended with {judged.exit}, expected 0")
-    return len(made.lines) / percentile(took, 0.5), len(made.lines[-1][2].payload)
+    words = [str(path), "--trust", str(trust), "--period", f"{START_S}/{START_S + slots * SLOT_S}"]
+    alone = [_run(words, folder) for _ in range(runs)]
+    two = [_run([*words, "--jobs", "2"], folder) for _ in range(runs)]
+    return Verified(
+        len(made.lines),
+        len(made.lines[-2][2].payload),
+        percentile([seconds for seconds, _ in alone], 0.5),
+        percentile([seconds for seconds, _ in two], 0.5),
+        max(memory for _, memory in (*alone, *two)),
+    )
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from verifier.cli import main
+memory = Path(sys.argv.pop(1))
+status = main()
+own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+memory.write_text(str(max(int(own.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)))
+sys.exit(status)
+"""
+"""Memory is that of the program alone (``VmHWM``): a resource usage would begin with that of who started it."""
+
+
+def _run(words: list[str], folder: Path) -> tuple[float, float]:
+    """Seconds and MB of one run; with several processes, of the largest of them."""
+    memory = folder / "memory"
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(memory), *words], capture_output=True, check=False)
+    took = time.perf_counter() - began
+    if done.returncode != 0:
+        raise RuntimeError(f"the verifier was not content: {done.stdout[-600:]!r} {done.stderr[-600:]!r}")
+    return took, int(memory.read_text(encoding="utf-8")) / 1024
 
 
 def ed25519_verify_per_s(payload_bytes: int, count: int) -> float:
@@ -260,13 +346,15 @@ def main() -> int:
     """Command line."""
     options = parser(str(__doc__).partition("\n")[0]).parse_args()
     total, waiting = (10_000, 1000) if options.quick else (100_000, 1000)
-    points, slots, runs = (10, 1000, 3) if options.quick else (40, 2880, 3)
+    points, slots, runs = (50, 240, 3) if options.quick else (50, 2400, 3)
     with tempfile.TemporaryDirectory(prefix="bench-evidence-", dir=options.folder) as name:
         folder = Path(name)
         with log_file(folder / "agent.log"):
-            appended = asyncio.run(append_per_s(folder, total, waiting))
-        verified, payload_bytes = verify_per_s(folder, points, slots, runs)
-        bare = percentile([ed25519_verify_per_s(payload_bytes, 2000) for _ in range(5)], 0.5)
+            appended, proof_ms = asyncio.run(append_per_s(folder, total, waiting))
+        small = verified(folder, points, slots // 4, 1)
+        found = verified(folder, points, slots, runs)
+        bare = percentile([ed25519_verify_per_s(found.payload_bytes, 2000) for _ in range(5)], 0.5)
+        growth = max(0.0, (found.rss_mb - small.rss_mb) / (found.records - small.records))
         report(
             "evidence",
             folder=folder,
@@ -274,12 +362,20 @@ def main() -> int:
                 "append_per_s": round(appended),
                 "records_appended": total,
                 "commits_waiting": waiting,
-                "verify_per_s": round(verified),
-                "records_verified": 1 + points * (slots + 1),
-                "rss_mb": rss_mb(),
+                "proof_ms": round(proof_ms, 3),
+                "verify_per_s": round(found.records / found.alone_s),
+                "verify_jobs2_per_s": round(found.records / found.jobs2_s),
+                "records_verified": found.records,
+                "year_s": round(YEAR_RECORDS * found.alone_s / found.records),
+                "year_jobs2_s": round(YEAR_RECORDS * found.jobs2_s / found.records),
+                "rss_mb": round(found.rss_mb, 1),
+                "rss_year_mb": round(found.rss_mb + growth * (YEAR_RECORDS - found.records)),
             },
             floor={"ed25519_verify_per_s": round(bare)},
-            ratios={"verify_to_floor": round(verified / bare, 3)},
+            ratios={
+                "verify_to_floor": round(found.records / found.alone_s / bare, 3),
+                "jobs2_to_alone": round(found.alone_s / found.jobs2_s, 3),
+            },
             as_json=options.json,
         )
     return 0

@@ -91,11 +91,7 @@ class Bundle:
             raise ArchiveError("the directory is not directly before the end of the archive")
         file.seek(offset)
         directory = file.read(size)
-        entries = _read_directory(directory, count)
-        for entry in entries:
-            if entry.size > total:
-                # What is stored cannot be larger than the file that holds it: a bomb.
-                raise ArchiveLimit(f"{entry.name}: claims {entry.size} bytes in an archive of {total}")
+        entries = _read_directory(directory, count, total)
         where = 0
         for entry in entries:
             header = _local(entry.name.encode(), entry.size, entry.crc)
@@ -133,7 +129,11 @@ class Bundle:
         """
         if entry.size > max_bytes:
             raise ArchiveLimit(f"{entry.name}: {entry.size} bytes, at most {max_bytes} are expected")
-        return b"".join(self._chunks(entry))
+        self._file.seek(entry.offset)
+        data = self._file.read(entry.size)
+        if len(data) != entry.size:
+            raise ArchiveError(f"{entry.name}: the archive ends within it")
+        return data
 
     def lines(self, entry: Entry, max_line: int) -> Iterator[bytes]:
         """The lines of an entry without their LF; the last must have one too.
@@ -170,20 +170,25 @@ class Bundle:
             yield chunk
 
 
-def _read_directory(directory: bytes, count: int) -> list[Entry]:
+def _read_directory(directory: bytes, count: int, total: int) -> list[Entry]:
     entries: list[Entry] = []
     at = 0
     for _ in range(count):
-        if len(directory) < at + 46:
-            raise ArchiveError("the directory ends too early")
-        crc, size, _, length = struct.unpack_from("<IIIH", directory, at + 16)
+        if len(directory) < at + 46 or directory[at : at + 4] != b"PK\x01\x02":
+            raise ArchiveError("the directory ends too early, or holds something else than entries")
+        crc, size, unpacked, length = struct.unpack_from("<IIIH", directory, at + 16)
         (offset,) = struct.unpack_from("<I", directory, at + 42)
         raw = directory[at + 46 : at + 46 + length]
         at += 46 + length
         name = raw.decode("ascii", "replace")
         plain = name.isascii() and all(c.isalnum() or c in "._-/" for c in name)
-        if not plain or not 0 < length <= MAX_NAME or ".." in name or name.startswith("/"):
-            raise ArchiveLimit(f"entry name {name[:80]!r} is not one of a bundle")
+        if ".." in name or name.startswith("/") or "\\" in name:
+            raise ArchiveLimit(f"entry name {name[:80]!r} leads out of the bundle")
+        if not plain or not 0 < length <= MAX_NAME:
+            raise ArchiveError(f"entry name {name[:80]!r} is not one of a bundle")
+        if max(size, unpacked) > total:
+            # What is stored cannot be larger than the file that holds it: a bomb.
+            raise ArchiveLimit(f"{name}: claims {max(size, unpacked)} bytes in an archive of {total}")
         entries.append(Entry(name, offset + 30 + length, size, crc))
     if len({e.name for e in entries}) != len(entries):
         raise ArchiveError("two entries have one name")

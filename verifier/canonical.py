@@ -13,6 +13,12 @@ from verifier.errors import InputLimit
 LARGEST = 2**53 - 1
 DEEPEST = 16
 KEY_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+USUAL = frozenset({
+    "v", "log", "st", "n", "p", "a", "ty", "at", "mono", "boot", "clk", "fw", "s", "h", "off_us", "src", "t0", "t1",
+    "rt0", "rt1", "reg", "cfg", "wh", "exp_wh", "sn", "mto", "q", "raw", "pi", "gap_ms",
+    "energy_import_wh", "energy_export_wh",
+})  # fmt: skip
+"""Keys of most records, looked up instead of looked at: that is a tenth of the time of a whole bundle."""
 Object = dict[str, Any]
 
 
@@ -41,16 +47,11 @@ def read_json(data: bytes, *, max_bytes: int) -> Any:
     if len(data) > max_bytes:
         raise InputLimit(f"{len(data)} bytes, at most {max_bytes} are expected")
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            parse_float=_refuse,
-            parse_constant=_refuse,
-            parse_int=_integer,
-            object_pairs_hook=_object,
-        )
+        value = DECODER.decode(data.decode("utf-8"))
     except RecursionError:
         raise InputLimit("JSON nested too deeply") from None
-    _depth(value, 0)
+    if data.count(b"[") + data.count(b"{") > DEEPEST:
+        _depth(value, 0)
     return value
 
 
@@ -60,7 +61,7 @@ def write_canonical(value: Object) -> bytes:
     Raises:
         ValueError: a string with half a surrogate pair.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return ENCODER.encode(value).encode("utf-8")
 
 
 def _depth(value: Any, depth: int) -> None:
@@ -79,6 +80,8 @@ def _refuse(text: str) -> Any:
 
 
 def _integer(text: str) -> int:
+    if len(text) <= 15:
+        return int(text)
     if len(text) > 17 or abs(int(text)) > LARGEST:
         raise InputLimit(f"integer {text[:24]!r} has more than 53 bits")
     return int(text)
@@ -89,6 +92,10 @@ def _object(pairs: list[tuple[str, Any]]) -> Object:
     if len(found) != len(pairs):
         raise ValueError("an object names a key twice")
     for key in found:
-        if not key or len(key) > 64 or not KEY_CHARACTERS.issuperset(key):
+        if key not in USUAL and (not key or len(key) > 64 or not KEY_CHARACTERS.issuperset(key)):
             raise ValueError(f"key {key[:40]!r}: expected a-z, 0-9 and _")
     return found
+
+
+DECODER = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse, parse_int=_integer, object_pairs_hook=_object)
+ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -181,6 +181,7 @@ def read_log(
     for note in _notes(bundle, bundle.entries[names[1]]):
         _signed(note, origin, keys, names[1])
         try:
+            _only_known(note, origin, keys, policy)
             times = note.cosigned(policy.keys)
             at_s = policy.quorum_time(times)
         except ValueError as error:
@@ -231,6 +232,14 @@ def _signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> None
             raise CheckpointError(f"{where}: {text}, expected the log {origin}")
     except ValueError as error:
         raise CheckpointError(f"{where}: size {note.size}: {error}") from None
+
+
+def _only_known(note: Note, origin: str, keys: Sequence[LogKey], policy: Policy) -> None:
+    """In a bundle no line may be there that nobody can check: there would be two bundles that say the same."""
+    known = {(k.name, k.key_id) for k in (*policy.keys, *(NoteKey(origin, ED25519, key.key) for key in keys))}
+    strange = sorted({name for name, key_id, _ in note.lines if (name, key_id) not in known})
+    if strange:
+        raise ValueError(f"signed by {', '.join(strange)[:80]}, neither the log nor a witness of the policy")
 
 
 def _want(wanted: dict[int, bytes], note: Note, epoch: str) -> None:

@@ -107,7 +107,7 @@ class MeteringPoint:
         return {grade: self._grades.count(grade.encode()) for grade in GRADES if grade.encode() in self._grades}
 
     def late(self, end_s: int) -> int:
-        """Slots that were read but not witnessed in time, but for the last ones before ``end_s``, which still may be."""
+        """Slots read but not witnessed in time, but for the last ones before ``end_s``, which still may be."""
         tail = (end_s - 2 * self.slot_s - 600 - self.asked.start_s) // self.slot_s
         return self._grades[: max(0, tail)].count(b"C")
 
@@ -192,14 +192,12 @@ class MeteringPoint:
     def _judge_serials(self) -> None:
         """The meter of the register is the one in service last; each earlier one was exchanged by a person's act."""
         known = self.registered.serial if self.registered else None
-        for number, (serial, swapped, where) in enumerate(self._serials):
-            if number and not swapped:
-                was = self._serials[number - 1][0]
-                self._error(RatioError(f"{where}: meter {was!r} became {serial!r} and no person's act says why"))
-            elif number:
-                self.doubts.append(f"SERIAL {self.id}: meter {self._serials[number - 1][0]} was exchanged for {serial}")
-            last = number + 1 == len(self._serials)
-            if last and known is not None and serial not in {None, known}:
+        for number, (serial, _, where) in enumerate(self._serials):
+            after = self._serials[number + 1] if number + 1 < len(self._serials) else None
+            if after is not None:
+                why = "by a person's act" if after[1] else "and nobody's act says why"
+                self.doubts.append(f"SERIAL {self.id}: meter {serial} was exchanged for {after[0]} {why}")
+            if known is not None and serial not in {None, known} and not (after is not None and after[1]):
                 self._error(RatioError(f"{where}: serial number {serial!r}, the register has {known!r}"))
 
     def _take_archive(self, record: Record) -> None:

@@ -19,6 +19,7 @@ ED25519, COSIGNATURE = 1, 4
 MAX_NOTE = 65_536
 MAX_SIGNATURES = 64
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
 _NAME = re.compile(r"[^\s+]{1,128}")
 
 
@@ -98,7 +99,7 @@ def read_note(raw: bytes) -> Note:
     if len(raw) > MAX_NOTE:
         raise InputLimit(f"a note of {len(raw)} bytes")
     whole = raw.decode("utf-8")
-    if any(ord(c) < 0x20 and c != "\n" for c in whole):
+    if _CONTROL.search(whole):
         raise ValueError("control characters in a note")
     head, gap, tail = whole.rpartition("\n\n")
     words = head.split("\n")

@@ -121,8 +121,7 @@ def read_stream(
     for number, line in enumerate(bundle.lines(entry, MAX_LINE)):
         where = f"{entry.name}:{number + 1}"
         doc, payload, kid, signature = _split(line, where)
-        if doc["log"] != origin or doc["st"] != stream:
-            raise LineError(f"{where}: a record of {str(doc['log'])[:80]}/{str(doc['st'])[:40]} in {origin}/{stream}")
+        _check_stream(doc, origin, stream, types, where)
         if kid not in order:
             raise RecordKeyError(f"{where}: signed by {kid}, not a record key of {epoch} in the register")
         if order[kid] < newest:
@@ -130,8 +129,6 @@ def read_stream(
         newest = order[kid]
         if not ranges[newest][0].key.verifies(pae(RECORD_TYPE, payload), signature):
             raise SignatureError(f"{where}: the signature does not verify")
-        if doc["ty"] not in types:
-            raise QualityError(f"{where}: a record of type {str(doc['ty'])[:40]!r} in stream {stream}")
         if doc["n"] != number:
             raise SequenceError(f"{where}: number {doc['n']}, expected {number}")
         if doc["p"] != previous:
@@ -152,6 +149,13 @@ def read_stream(
         raise LeafError(f"{entry.name}: {len(places)} places in the log for {number + 1} lines")
 
 
+def _check_stream(doc: Object, origin: str, stream: str, types: frozenset[str], where: str) -> None:
+    if doc["log"] != origin or doc["st"] != stream:
+        raise LineError(f"{where}: a record of {str(doc['log'])[:80]}/{str(doc['st'])[:40]} in {origin}/{stream}")
+    if doc["ty"] not in types:
+        raise QualityError(f"{where}: a record of type {str(doc['ty'])[:40]!r} in stream {stream}")
+
+
 def _refuse_revoked(kid: str, revoked: Mapping[str, int] | None, witnessed_s: int | None, where: str) -> None:
     """What a revoked key signed is believed only where witnesses had seen it before."""
     if revoked and kid in revoked and (witnessed_s is None or witnessed_s * 1000 > revoked[kid]):
@@ -163,7 +167,7 @@ def _placed(doc: Object, leaf: bytes, where: str, log: EpochLog, index: int, key
     if index == NOWHERE:
         return Record(doc, leaf.hex(), where, kid=kid)
     log.place(index, leaf, where)
-    if not any(key.holds(index) for key in keys):
+    if not keys[0].holds(index) and not any(key.holds(index) for key in keys[1:]):
         raise RecordKeyError(f"{where}: signed by {kid} at index {index}, where it is not valid")
     try:
         grade = log.grade(index, doc["a"], doc["at"], where)

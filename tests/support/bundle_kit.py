@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
 import struct
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from verifier.metering import Period
 from verifier.report import Report
+from verifier.verify import verify
 from wire import canonical
 from wire.checkpoints import Checkpoint, anchor_of, cosign
-from wire.dsse import KEYS_TYPE, MANIFEST_TYPE, ORDER_TYPE, seal
+from wire.dsse import KEYS_TYPE, MANIFEST_TYPE, ORDER_TYPE, RECORD_TYPE, pae, seal
 from wire.energy import interval_wh
 from wire.keys import SigningKey, b64
 from wire.merkle import Frontier
@@ -21,6 +26,7 @@ from wire.notes import COSIGNATURE, Note, NoteKey
 from wire.records import RecordLine
 
 SITE, EPOCH, SLOT = "ekb-01", "e1-0a1b2c3d", 900
+LATER_EPOCH = "e2-4e5f6a7b"
 START = 1_790_000_100 // SLOT * SLOT
 SLOTS = 12
 IMPORT = "energy_import_wh"
@@ -65,11 +71,23 @@ class Site:
     """Name → key; with any, the site has a log that they cosign after each slot."""
     streams: dict[str, list[Doc]] = field(default_factory=dict)
     register: Doc = field(default_factory=dict)
+    epoch: str = EPOCH
+    anchored: bool = True
+    """False: records name no checkpoint, as somebody writes them who has none."""
+    rotated: tuple[int, SigningKey] | None = None
+    """After this time (ms) records are signed by this key."""
     first: int = START
     last: int = START + SLOTS * SLOT
 
     def add(self, stream: str, ty: str, at_s: float, fields: Doc) -> None:
-        common = {"v": 1, "log": f"tizgin/{SITE}/{EPOCH}", "st": stream, "a": None, "ty": ty, "at": int(at_s * 1000)}
+        common = {
+            "v": 1,
+            "log": f"tizgin/{SITE}/{self.epoch}",
+            "st": stream,
+            "a": None,
+            "ty": ty,
+            "at": int(at_s * 1000),
+        }
         more = {
             "mono": int((at_s - START + 100) * 1e9),
             "boot": "b0",
@@ -96,11 +114,13 @@ class Site:
                 self._checkpoints(done, doc["at"])
             before = done.lines[stream]
             body = {"n": n, "p": before[-1].hash.hex() if before else None} | doc
-            if self.witnesses and "a" in body and body["a"] is None:
+            if self.witnesses and self.anchored and "a" in body and body["a"] is None:
                 body["a"] = done.anchor
             if doc["ty"] == "interval" and doc.get("cfg") == "BIND":
                 body["cfg"] = binds.get(stream)
-            line = RecordLine.sign(body, key or self.rec)
+            newer = self.rotated is not None and doc["at"] > self.rotated[0]
+            own = self.rotated[1] if newer and self.rotated else self.rec
+            line = RecordLine.sign(body, key or own)
             if doc["ty"] == "bind":
                 binds[stream] = line.hash.hex()
             before.append(line)
@@ -123,7 +143,7 @@ class Site:
         """A checkpoint over these leaves, cosigned by the named witnesses (all by default)."""
         tree = Frontier()
         tree.extend(leaves)
-        note = Checkpoint(f"tizgin/{SITE}/{EPOCH}", tree.size, tree.root()).sign(self.log)
+        note = Checkpoint(f"tizgin/{SITE}/{self.epoch}", tree.size, tree.root()).sign(self.log)
         lines = [cosign(note.text, w, self.witnesses[w], at_s) for w in names or sorted(self.witnesses)]
         return Note(note.text, (*note.signatures, *lines)).encode()
 
@@ -152,16 +172,16 @@ class Site:
         report["points"] = {f"p{i:04d}": self.totals(s) for i, s in enumerate(points)}
         signed = self.signed()
         records = {
-            f"records/{EPOCH}/{stream.replace(':', '_')}.tzr": b"".join(
+            f"records/{self.epoch}/{stream.replace(':', '_')}.tzr": b"".join(
                 x.encode() + b"\n" for x in signed.lines[stream]
             )
             for stream in self.streams
         }
         if self.witnesses:
-            records[f"log/{EPOCH}.leaves"] = b"".join(signed.leaves)
-            records[f"log/{EPOCH}.notes"] = b"".join(b"%d\n" % len(note) + note for note in signed.notes)
+            records[f"log/{self.epoch}.leaves"] = b"".join(signed.leaves)
+            records[f"log/{self.epoch}.notes"] = b"".join(b"%d\n" % len(note) + note for note in signed.notes)
             for stream, places in signed.places.items():
-                name = f"records/{EPOCH}/{stream.replace(':', '_')}.idx"
+                name = f"records/{self.epoch}/{stream.replace(':', '_')}.idx"
                 records[name] = b"".join(struct.pack(">Q", place) for place in places)
         keys = seal(KEYS_TYPE, canonical.encode(self.register), self.reg).encode()
         return {"keys.json": keys, "report.json": canonical.encode(report)} | dict(sorted(records.items()))
@@ -229,12 +249,24 @@ def order_envelope(site: Site, order_id: str) -> tuple[bytes, str]:
 ORDER_ID = "01912345-0000-7000-8000-000000000001"
 
 
-def good_site(*, witnessed: bool = False) -> Site:
-    """Two metering points, twelve slots each, one order: intact and complete."""
-    site = Site()
-    if witnessed:
-        site.witnesses = {name: SigningKey.generate() for name in ("so", "col", "reg")}
-    site.register = {
+def good_site(
+    *,
+    witnessed: bool = False,
+    before: Site | None = None,
+    slots: range = range(SLOTS),
+    make_key: Callable[[], SigningKey] = SigningKey.generate,
+) -> Site:
+    """Two metering points, twelve slots each, one order: intact and complete.
+
+    With ``before`` a later epoch of the same site, which was installed again; ``slots`` are those it has.
+    """
+    site = Site(*(make_key() for _ in range(5)))
+    if before is not None:
+        site = Site(before.rec, before.log, before.reg, before.col, before.dispatcher, before.witnesses)
+        site.epoch, site.register = LATER_EPOCH, before.register
+    elif witnessed:
+        site.witnesses = {name: make_key() for name in ("so", "col", "reg")}
+    site.register = site.register or {
         "v": 1,
         "version": 3,
         "issued_at": START * 1000,
@@ -259,28 +291,92 @@ def good_site(*, witnessed: bool = False) -> Site:
     }
     if witnessed:
         site.register["policy"] = site.policy()
+    begun = START if before is None else START + slots.start * SLOT + 2
+    if before is not None:
+        first = site.register["sites"][0]["epochs"][0]
+        site.register["sites"][0]["epochs"].append(first | {"epoch": LATER_EPOCH})
     genesis = {"site": SITE, "slot_s": SLOT, "k_rec": site.rec.public.text, "k_log": site.log.public.text, "prev": None}
     genesis |= {"simulation": False, "contracted_w": 100_000_000, "emergency_w": 1_500_000}
-    site.add("site", "genesis", START - 60, genesis)
-    site.add("site", "start", START - 59, {"config_sha256": "00", "mode": "armed", "keys_version": 3})
+    site.add("site", "genesis", begun - 60, genesis)
+    site.add("site", "start", begun - 59, {"config_sha256": "00", "mode": "armed", "keys_version": 3})
     raw, digest = order_envelope(site, ORDER_ID)
-    site.add("cmd", "cmd_rx", START + 70, {"id": ORDER_ID, "digest": digest, "raw": b64(raw), "rx": 1})
-    ack = {"id": ORDER_ID, "state": "validated", "code": None, "text": "", "order_mode": "live"}
-    site.add("cmd", "cmd_ack", START + 70, ack | {"agent_mode": "armed", "kids": [site.dispatcher.kid], "seq": 1})
-    site.add("cmd", "cmd_eff", START + 80, {"id": ORDER_ID, "state": "holding", "flags": [], "power_w": 1})
+    if before is None:
+        _order(site, raw, digest)
     for point, step in (("mp:M1", 9.75), ("mp:M2", 3.3)):
         registers = [(f32(1000.1 + step * i), 70 + 7 * i) for i in range(SLOTS + 1)]
         bind = {"device": "d", "profile": "p", "sn": "A1", "role": "commercial", "owner": "grid", "boundary": True}
         bind |= {"node": "n", "inverted": False, "ct": {"num": 120, "den": 1}, "vt": {"num": 1, "den": 1}}
         bind |= {"ratio_applied_in": "agent", "seals": [], "pts": {IMPORT: MAP, "energy_export_wh": EXPORT_MAP}}
-        site.add(point, "bind", START + 0.3, bind)
-        for slot in range(SLOTS):
-            site.add(point, "interval", START + (slot + 1) * SLOT + 0.4, interval(slot, registers, opening=slot == 0))
+        site.add(point, "bind", begun + 0.3, bind)
+        for slot in slots:
+            opening = slot == slots.start
+            site.add(point, "interval", START + (slot + 1) * SLOT + 0.4, interval(slot, registers, opening=opening))
     return site
+
+
+def _order(site: Site, raw: bytes, digest: str) -> None:
+    site.add("cmd", "cmd_rx", START + 70, {"id": ORDER_ID, "digest": digest, "raw": b64(raw), "rx": 1})
+    ack = {"id": ORDER_ID, "state": "validated", "code": None, "text": "", "order_mode": "live"}
+    site.add("cmd", "cmd_ack", START + 70, ack | {"agent_mode": "armed", "kids": [site.dispatcher.kid], "seq": 1})
+    site.add("cmd", "cmd_eff", START + 80, {"id": ORDER_ID, "state": "holding", "flags": [], "power_w": 1})
 
 
 def codes(report: Report) -> set[str]:
     return {error.code for error in report.errors}
+
+
+def doubts(report: Report) -> set[str]:
+    """First words of what a reader should ask about."""
+    return {doubt.split()[0] for doubt in report.doubts}
+
+
+def judged(folder: Path, site: Site, files: dict[str, bytes] | None = None, **more: Any) -> Report:
+    """Write the bundle (of these files, or ``data`` as it is) and verify it."""
+    data, head = more.get("data"), more.get("head")
+    (folder / "b.zip").write_bytes(site.pack(files) if data is None else data)
+    (folder / "trust.json").write_bytes(more.get("trust") or site.trust())
+    if head is not None:
+        (folder / "head.note").write_bytes(head)
+    return verify(
+        folder / "b.zip",
+        trust_path=folder / "trust.json",
+        period=more.get("period") or Period(site.first, site.last),
+        head_path=folder / "head.note" if head is not None else None,
+        jobs=more.get("jobs", 1),
+    )
+
+
+def ordered(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Files in the order that a bundle has."""
+    head = {name: files[name] for name in ("keys.json", "report.json")}
+    return head | {name: files[name] for name in sorted(files.keys() - head.keys())}
+
+
+def framed(notes: list[bytes]) -> bytes:
+    """Notes as a bundle has them."""
+    return b"".join(b"%d\n" % len(note) + note for note in notes)
+
+
+def joined(first: Site, second: Site) -> dict[str, bytes]:
+    """Files of a bundle with two epochs of one site."""
+    one, two = first.files(), second.files()
+    report = json.loads(one["report.json"])
+    for entry, later in zip(report["points"].values(), json.loads(two["report.json"])["points"].values(), strict=True):
+        for name in ("wh", "exp_wh", "intervals", "gaps"):
+            entry[name] += later[name]
+    return ordered(one | two | {"report.json": canonical.encode(report)})
+
+
+def signed_line(site: Site, payload: bytes) -> bytes:
+    """A line of any payload, signed by the site's own key."""
+    return b"TZR1|" + payload + f"|{site.rec.kid}|{b64(site.rec.sign(pae(RECORD_TYPE, payload)))}\n".encode()
+
+
+def fresh(template: Site) -> Site:
+    """A copy whose records and register may be changed."""
+    again = copy.copy(template)
+    again.streams, again.register = copy.deepcopy(template.streams), copy.deepcopy(template.register)
+    return again
 
 
 def gap(site: Site, stream: str, slots: range, why: str = "TIMEOUT", **more: Any) -> None:

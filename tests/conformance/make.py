@@ -1,0 +1,134 @@
+"""Writes the bundles of this folder anew: ``python tests/conformance/make.py``.
+
+Everything follows from fixed seeds, so that the bytes are always the same. The keys are for these files alone; their
+seeds are public and they must never sign anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "tests" / "support")]
+
+from bundle_kit import EPOCH, SLOT, START, Site, framed, gap, good_site, joined, ordered, signed_line  # noqa: E402 - path
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402 - path set above
+
+from verifier.metering import Period  # noqa: E402 - path set above
+from verifier.verify import verify  # noqa: E402 - path set above
+from wire.keys import SigningKey  # noqa: E402 - path set above
+
+SLOTS = 4
+M1, NOTES = f"records/{EPOCH}/mp_M1.tzr", f"log/{EPOCH}.notes"
+Files = dict[str, bytes]
+
+
+class Case(NamedTuple):
+    """A bundle, what it is asked, and perhaps a head from a witness."""
+
+    data: bytes
+    trust: bytes
+    period: Period
+    head: bytes | None = None
+
+
+def seeded() -> Callable[[], SigningKey]:
+    """Keys in a fixed order: the seed of the i-th is SHA-256 of its public name."""
+    numbers = itertools.count()
+
+    def make() -> SigningKey:
+        seed = hashlib.sha256(f"tizgin conformance key {next(numbers)}".encode()).digest()
+        return SigningKey(Ed25519PrivateKey.from_private_bytes(seed))
+
+    return make
+
+
+def fresh(slots: range = range(SLOTS)) -> Site:
+    """A witnessed site of four slots; the same each time."""
+    site = good_site(witnessed=True, slots=slots, make_key=seeded())
+    site.last = START + SLOTS * SLOT
+    return site
+
+
+def case(site: Site, files: Files | None = None, head: bytes | None = None) -> Case:
+    """The bundle of a site, of these files where given."""
+    return Case(site.pack(files), site.trust(), Period(site.first, site.last), head)
+
+
+def whole() -> Case:
+    return case(fresh())
+
+
+def bridged() -> Case:
+    site = fresh()
+    gap(site, "mp:M1", range(1, 3))
+    return case(site)
+
+
+def wrong_energy() -> Case:
+    site = fresh()
+    site.streams["mp:M2"][2]["wh"] += 1
+    return case(site)
+
+
+def edited() -> Case:
+    site = fresh()
+    files = site.files()
+    return case(site, ordered(files | {M1: files[M1].replace(b'"mto":12', b'"mto":13', 1)}))
+
+
+def forked() -> Case:
+    site = fresh()
+    head = site.signed().notes[2]
+    site.streams["site"][1]["mode"] = "monitor"
+    return case(site, head=head)
+
+
+def unwitnessed() -> Case:
+    site = fresh()
+    site.anchored = False
+    notes = [note.rsplit("\u2014 so".encode(), 1)[0] for note in site.signed().notes]
+    return case(site, ordered(site.files() | {NOTES: framed(notes)}))
+
+
+def installed_again() -> Case:
+    first = fresh(range(2))
+    second = good_site(before=first, slots=range(2, SLOTS))
+    second.last = first.last
+    return case(first, joined(first, second))
+
+
+def deep() -> Case:
+    site = fresh()
+    files = site.files()
+    line = signed_line(site, b'{"a":' + b"[" * 100 + b"]" * 100 + b"}")
+    return case(site, ordered(files | {M1: files[M1] + line}))
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    made.__name__: made for made in (whole, bridged, wrong_energy, edited, forked, unwitnessed, installed_again, deep)
+}
+
+
+def write(folder: Path, name: str) -> None:
+    """The files of one case: bundle, trust file, head, and what the verifier says of them."""
+    made = CASES[name]()
+    (folder / f"{name}.zip").write_bytes(made.data)
+    (folder / f"{name}.trust.json").write_bytes(made.trust)
+    head = folder / f"{name}.head" if made.head is not None else None
+    if head is not None and made.head is not None:
+        head.write_bytes(made.head)
+    report = verify(
+        folder / f"{name}.zip", trust_path=folder / f"{name}.trust.json", period=made.period, head_path=head
+    )
+    (folder / f"{name}.report.json").write_text(report.to_json() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for each in CASES:
+        write(HERE, each)
