@@ -15,6 +15,7 @@ import structlog
 from agent.acquisition import Bench, build
 from agent.checkpoints import Checkpointer
 from agent.clock import STEP_MS, Clock, Step, StepWatch, SystemClock, TrustedTime
+from agent.commissioning.commissioner import Commissioner
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
@@ -27,6 +28,7 @@ from agent.events import Events
 from agent.health import HealthServer
 from agent.identity import Keys, check_tls, load_keys
 from agent.inbox import Inbox
+from agent.inventory.watch import InventoryWatch
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
 from agent.metering.closer import SlotCloser
@@ -148,6 +150,7 @@ class AgentApp:
             self.uplink,
             self.batcher.groups,
             self.clock,
+            self.checkpointer,
         )
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
@@ -160,6 +163,7 @@ class AgentApp:
             await asyncio.gather(*links, return_exceptions=True)
         await self.closer.prepare()
         self.exchange.load()
+        await self.commissioner.recover()
         high_water = int(self.ledger.meta("high_water") or 0)
         if self.clock.now_ms() < high_water - STEP_MS:
             self._clock_stepped(Step(high_water, self.clock.now_ms()))
@@ -171,18 +175,20 @@ class AgentApp:
         self._opened.set()
         try:
             async with asyncio.TaskGroup() as tasks:
-                self.bench.start(tasks, self.engine.busy)
+                self.bench.start(tasks, lambda: self.engine.busy() or self.commissioner.busy())
                 for name, work in (
                     ("engine", self.engine.run()),
                     ("slots", self.closer.run()),
                     ("batches", self.batcher.run()),
                     ("uplink-watch", self._watch(uplink)),
                     ("inbox", self.inbox.run()),
+                    ("commissioning", self.commissioner.run()),
                     ("live", self._publish_live()),
                     ("progress", self._publish_progress()),
                     ("housekeeping", self._housekeeping()),
                     ("clock-watch", self._watch_clock()),
                     ("checkpoints", self.checkpointer.run()),
+                    ("inventory", self.inventory.run()),
                 ):
                     tasks.create_task(work, name=name)
                 log.info("agent_started", site=self.site.site.id, epoch=self.ledger.epoch, mode=self.gates.mode)
@@ -226,7 +232,7 @@ class AgentApp:
             snmp=snmp,
             learned=LearnedFile(self._state_dir / "learned.json"),
         )
-        self.bench.on_miner = lambda machine: self.batcher.take_miner(machine, self.live.miners[machine])
+        self.bench.on_miner = self._miner_read
         self.trusted = TrustedTime(clock, int(self.ledger.meta("high_water") or 0))
         self.register = Register(site.site.id, self._registrar, self.ledger, self.trusted)
         self.register.load()
@@ -279,8 +285,25 @@ class AgentApp:
         self.events = Events(site, self.ledger, self.live, self.gates, self.engine, self.closer, self.batcher)
         self.events.listen()
         self.events.hear(self.bench)
+        self.inventory = InventoryWatch(site, self._state_dir, clock, self.events.record)
+        self.bench.on_foreign_write = self._foreign_write
         self.exchange = Exchange(site, self.ledger, self.gates, self.closer)
-        self.inbox = Inbox(self._state_dir, self.gates, lambda: self.register.document, self.exchange.take)
+        self.commissioner = Commissioner(
+            site,
+            self._state_dir,
+            self.ledger,
+            self.gates,
+            self.fleet,
+            shedder,
+            self.graph,
+            self.live,
+            clock,
+            self.bench,
+            self.closer.states,
+        )
+        self.inbox = Inbox(
+            self._state_dir, self.gates, lambda: self.register.document, self.exchange.take, self.commissioner.take
+        )
         self.checkpointer = Checkpointer(
             site.site.id,
             self.ledger,
@@ -375,6 +398,10 @@ class AgentApp:
         entry = self.register.entry
         return entry.emergency_w if entry else round(self.site.site.reservation.emergency_kw * 1000)
 
+    def _foreign_write(self, device: str, output: str, was: bool, now: bool) -> None:
+        self.events.foreign_write(device, output, was, now)
+        self.commissioner.foreign_write(device, output, was, now)
+
     def _silence_s(self) -> float:
         """Seconds since central last spoke to us."""
         return (self.clock.mono_ns() - self.uplink.last_commit_ns) / 1e9
@@ -382,6 +409,11 @@ class AgentApp:
     async def _take_order(self, raw: bytes, retained: bool) -> None:
         await self._opened.wait()
         await self.reception.take(raw, retained)
+
+    def _miner_read(self, machine: str) -> None:
+        seen = self.live.miners[machine]
+        self.batcher.take_miner(machine, seen)
+        self.inventory.take(machine, seen.status, seen.at_ms)
 
     # clock -------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
-"""What people hand to a running agent: signed acts, tags and exchanges of devices, as files in ``<state>/inbox``.
+"""What people hand to a running agent: signed acts, tags, exchanges of devices, requests to prove an output.
 
-A file ``x.json`` is taken once and answered by ``x.result`` beside it. Files arrive by rename, so that half-written
-ones are never read.
+They are files in ``<state>/inbox``. A file ``x.json`` is taken once and answered by ``x.result`` beside it. Files
+arrive by rename, so that half-written ones are never read.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ class Inbox:
         gates: Gates,
         keys: Callable[[], KeysDocument | None],
         replaced: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
+        commission: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
     ) -> None:
         self._replaced = replaced
+        self._commission = commission
         self._dir = state_dir / "inbox"
         self._gates = gates
         self._keys = keys
@@ -89,6 +91,8 @@ class Inbox:
             return f"the tag at {doc['object']} is taken off"
         if isinstance(doc, dict) and doc.get("ty") == "replace" and self._replaced is not None:
             return await self._replaced(doc)
+        if isinstance(doc, dict) and doc.get("ty") == "commission" and self._commission is not None:
+            return await self._commission(doc)
         act = await self._gates.take_act(raw, self._keys())
         return f"{act.ty} act {act.id} is in force; mode is {self._gates.mode}"
 

@@ -133,6 +133,54 @@ def replace(
     return replace_device(config, Told(device, serial, person, reason, closing, no_closing, opening, photo))
 
 
+@app.command(
+    epilog="Example: tizgin agent commission KM1 KM2 --person 'D. Kim' --person 'B. Akhmetova' --out protocol.json "
+    "--config site.yaml"
+)
+def commission(
+    config: ConfigOption,
+    outputs: Annotated[list[str] | None, typer.Argument(metavar="OUTPUT...", help="Outputs to prove.")] = None,
+    person: Annotated[list[str] | None, typer.Option("--person", help="Person on site; at least two.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: for scripts.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would happen.")] = False,
+    live_load: Annotated[bool, typer.Option("--live-load", help="Put nothing to sleep; cut what runs.")] = False,
+    awake: Annotated[int, typer.Option("--awake", help="Leave so many machines running.", min=0)] = 0,
+    retest: Annotated[bool, typer.Option("--retest", help="Also while the agent is armed.")] = False,
+    without: Annotated[list[str] | None, typer.Option("--without", help="Metering point not judged.")] = None,
+    display: Annotated[
+        list[str] | None, typer.Option("--display", help="POINT=kWh as read on the meter's display.")
+    ] = None,
+    patience_s: Annotated[int, typer.Option(help="How long a person is waited for.", min=1, max=86_400)] = 3600,
+    return_s: Annotated[int, typer.Option(help="How long machines may take to boot.", min=1, max=86_400)] = 900,
+    note: Annotated[str, typer.Option("--note", help="For the record: permit, clamp, weather.")] = "",
+    give_back: Annotated[bool, typer.Option("--give-back", help="Wake what a broken-off test left asleep.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the protocol of what passed here.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Prove outputs on the plant, one at a time, with the running agent. Exit 1 where one does not pass."""
+    from tizgin.commands import _agent_commission as body
+
+    if give_back:
+        return body.give_back(config, tuple(person or ()), as_json=as_json)
+    asked = body.Asked(
+        tuple(outputs or ()),
+        tuple(person or ()),
+        yes,
+        plan,
+        live_load,
+        awake,
+        retest,
+        tuple(without or ()),
+        tuple(display or ()),
+        patience_s,
+        return_s,
+        note,
+        out,
+        as_json,
+    )
+    return body.commission(config, asked)
+
+
 inventory = typer.Typer(no_args_is_help=True, help="Machines on site against the register list and accredited pools.")
 app.add_typer(inventory, name="inventory")
 

@@ -29,6 +29,7 @@ AGENT_STOP_S = 15.0
 DRAIN_S = 10.0
 BUNDLE_S = 60.0
 VERIFY_EXITS = (0, 1, 2, 3)
+WITNESSED_S = 30.0
 SLOT_MARGIN_S = 2.5
 """After a boundary: the reading may take a tenth of the slot, the record has to be on its way."""
 STAGE_PERMILLE, STAGE_DELAY_S = 500, 2
@@ -61,7 +62,8 @@ async def run(demo: Demo, report: Path) -> Outcome:
     """
     outcome = Outcome()
     await _orders(demo, outcome)
-    await _whole_slot(demo)
+    until_s = await _whole_slot(demo)
+    await _witnessed(demo, outcome)
     demo.say("stopping the agents; what they still have goes to central")
     for child in demo.agents.values():
         child.require_running("although nobody stopped it")
@@ -70,7 +72,7 @@ async def run(demo: Demo, report: Path) -> Outcome:
     left = await drained(demo, DRAIN_S)
     if left:
         outcome.problems.append(f"not drained within {DRAIN_S:g} s: {left}")
-    await _evidence(demo, report, outcome)
+    await _evidence(demo, report, outcome, until_s)
     if demo.central is not None:
         await demo.processes.stop(demo.central, within_s=AGENT_STOP_S)
     outcome.counted = await asyncio.to_thread(
@@ -153,11 +155,36 @@ async def _orders(demo: Demo, outcome: Outcome) -> None:
     outcome.problems += result["problems"]
 
 
-async def _whole_slot(demo: Demo) -> None:
-    """Wait until the slot in which the last order ended is closed and on its way."""
-    wait = SLOT_S - time.time() % SLOT_S + SLOT_MARGIN_S
+async def _whole_slot(demo: Demo) -> int:
+    """Wait until the slot in which the last order ended is closed and on its way; returns its end, epoch seconds."""
+    end_s = (int(time.time()) // SLOT_S + 1) * SLOT_S
+    wait = end_s - time.time() + SLOT_MARGIN_S
     demo.say(f"waiting {wait:.0f} s for the end of a slot")
     await asyncio.sleep(wait)
+    return end_s
+
+
+async def _witnessed(demo: Demo, outcome: Outcome) -> None:
+    """Wait until the quorum has cosigned a checkpoint over every slot that is recorded by now."""
+    wanted = {edge.site: await asyncio.to_thread(_slots_end, edge.ledger) for edge in edges(demo)}
+    deadline = time.monotonic() + WITNESSED_S
+    for edge in edges(demo):
+        while await asyncio.to_thread(_cosigned, edge.ledger) < wanted[edge.site]:
+            if time.monotonic() > deadline:
+                outcome.problems.append(f"{edge.site}: not cosigned within {WITNESSED_S:g} s")
+                return
+            await asyncio.sleep(0.2)
+
+
+def _slots_end(ledger: Path) -> int:
+    """Place in the log after the newest record of a slot."""
+    with closing(sqlite3.connect(f"{ledger.as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+        return int(db.execute("SELECT coalesce(max(idx), 0) FROM record WHERE ty IN ('interval', 'gap')").fetchone()[0])
+
+
+def _cosigned(ledger: Path) -> int:
+    with closing(sqlite3.connect(f"{ledger.as_uri()}?mode=ro", uri=True, timeout=5)) as db:
+        return int(db.execute("SELECT coalesce(max(size), 0) FROM cosigned").fetchone()[0])
 
 
 # drain ----------------------------------------------------------------------------------------------------------------
@@ -200,7 +227,7 @@ async def _counted(client: httpx.AsyncClient, url: str, site: str, names: Iterab
 # evidence -------------------------------------------------------------------------------------------------------------
 
 
-async def _evidence(demo: Demo, report: Path, outcome: Outcome) -> None:
+async def _evidence(demo: Demo, report: Path, outcome: Outcome, until_s: int) -> None:
     """A bundle per site over its whole slots, and the verifier on each."""
     trust = report.with_name(f"{report.stem}.trust.json")
     collector = await _collector_key(demo)
@@ -209,6 +236,7 @@ async def _evidence(demo: Demo, report: Path, outcome: Outcome) -> None:
 
     async def one(site: str) -> Verified:
         first, last = await asyncio.to_thread(whole_slots, demo.folder.central_data / "central.db", site)
+        last = min(last, until_s)
         bundle, period = report.with_name(f"{report.stem}.{site}.zip"), f"{first}/{last}"
         config = str(demo.folder.central_config)
         await demo.tizgin(
