@@ -19,13 +19,12 @@ from sqlalchemy.engine import Connection
 from central import logbook
 from central.errors import CentralError
 from central.paths import write_public
-from central.store.schema import records, registers
+from central.registers import stored_register
+from central.store.schema import records
 from wire import canonical
 from wire.dsse import MANIFEST_TYPE, seal
-from wire.errors import WireError
 from wire.keys import SigningKey, VerifyKey
 from wire.records import parse_line
-from wire.registry import RegisteredSite, open_keys
 
 DATE = (1980, 1, 1, 0, 0, 0)
 ATTRIBUTES = 0o100644 << 16
@@ -64,7 +63,7 @@ def build(
     Raises:
         CentralError: no register, a site it does not know, a period off the slot grid, or nothing stored.
     """
-    envelope, site = _register(connection, site_id, registrar)
+    envelope, site = stored_register(connection, site_id, registrar)
     if period.first_s >= period.last_s or period.first_s % site.slot_s or period.last_s % site.slot_s:
         raise CentralError(
             f"period {period.first_s}/{period.last_s}: expected begin before end, both on the grid of {site.slot_s} s"
@@ -104,20 +103,6 @@ def build(
     }
     signed = seal(MANIFEST_TYPE, canonical.encode(manifest), key).encode()
     return Bundle(_zip({"manifest.json": signed} | files), total, len(found), len(points))
-
-
-def _register(connection: Connection, site_id: str, registrar: dict[str, VerifyKey]) -> tuple[bytes, RegisteredSite]:
-    raw = connection.execute(sa.select(registers.c.envelope).order_by(registers.c.version.desc()).limit(1)).scalar()
-    if raw is None:
-        raise CentralError("no register is stored: put the registrar's keys.json to /api/v1/keys first")
-    try:
-        document, _ = open_keys(bytes(raw), registrar)
-    except WireError as error:
-        raise CentralError(f"the stored register: {error}; were registrar_keys changed?") from None
-    site = document.site(site_id)
-    if site is None:
-        raise CentralError(f"site {site_id!r} is not in register version {document.version}")
-    return bytes(raw), site
 
 
 def _streams(connection: Connection, site_id: str, period: Period) -> list[tuple[str, str, list[bytes]]]:

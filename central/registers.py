@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from central.errors import CentralError
 from central.store.database import Database
@@ -14,7 +15,7 @@ from central.store.schema import registers
 from wire.errors import BadKey, WireError
 from wire.keys import VerifyKey
 from wire.notes import NoteKey
-from wire.registry import KeysDocument, open_keys
+from wire.registry import KeysDocument, RegisteredSite, open_keys
 
 
 class OlderRegister(CentralError):
@@ -104,3 +105,33 @@ class RegisterBook:
                 if done == 0:
                     break
         return total
+
+
+def stored_site(connection: Connection, site_id: str, registrar: dict[str, VerifyKey]) -> RegisteredSite:
+    """What the newest stored register says of a site.
+
+    Raises:
+        CentralError: no register, or none that knows the site.
+    """
+    return stored_register(connection, site_id, registrar)[1]
+
+
+def stored_register(
+    connection: Connection, site_id: str, registrar: dict[str, VerifyKey]
+) -> tuple[bytes, RegisteredSite]:
+    """The newest stored register, byte for byte, and what it says of a site.
+
+    Raises:
+        CentralError: no register, or none that knows the site.
+    """
+    raw = connection.execute(sa.select(registers.c.envelope).order_by(registers.c.version.desc()).limit(1)).scalar()
+    if raw is None:
+        raise CentralError("no register is stored: put the registrar's keys.json to /api/v1/keys first")
+    try:
+        document, _ = open_keys(bytes(raw), registrar)
+    except WireError as error:
+        raise CentralError(f"the stored register: {error}; were registrar_keys changed?") from None
+    site = document.site(site_id)
+    if site is None:
+        raise CentralError(f"site {site_id!r} is not in register version {document.version}")
+    return bytes(raw), site

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from central import energy
 from central.api import views
 from central.api.problems import Problem, read_body
 from central.dispatch import OrderView, view
@@ -219,6 +220,30 @@ def _register_routes(router: APIRouter, service: CentralService) -> None:
         if service.registers.envelope is None:
             raise Problem(404, "no_register", "No register", "the registrar's register was not put here yet")
         return Response(service.registers.envelope, media_type="application/json")
+
+    @router.get("/sites/{site}/energy")
+    async def site_energy(
+        site: str,
+        first: Annotated[int, Query(alias="from", ge=0, le=2**40)],
+        last: Annotated[int, Query(alias="to", ge=0, le=2**40)],
+        by: Annotated[Literal["hour", "day", "month", "quarter"], Query()] = "day",
+    ) -> list[dict[str, Any]]:
+        """Energy of every metering point by period of Kazakhstan's time, from records whose signatures hold."""
+        _known(service, site)
+        document = service.registers.document
+        entry = document.site(site) if document else None
+        if entry is None:
+            raise Problem(404, "no_register", "Not registered", "slot lengths come from the registrar's register")
+
+        def read(connection: sa.Connection) -> list[dict[str, Any]]:
+            points = energy.points_of(connection, site)
+            sums = energy.energy(connection, site, points, entry.slot_s, first, last, by)
+            return [energy.as_dict(one) for one in sums]
+
+        try:
+            return await service.database.read(read)
+        except ValueError as error:
+            raise Problem(422, "period", "Not a period", str(error)) from None
 
     @router.get("/counts")
     async def counts(site: Annotated[str | None, Query(max_length=41)] = None) -> dict[str, Any]:

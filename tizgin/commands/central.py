@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from tizgin import __version__
 from tizgin.errors import EXIT_PROBLEM, EXIT_WRONG_USE, UserError
 
 if TYPE_CHECKING:
+    from central.energy import PointEnergy
     from config.central import Central
 
 app = typer.Typer(
@@ -22,6 +24,16 @@ app = typer.Typer(
     help="The collector: init, run, evidence bundles.",
     epilog="Example: tizgin central init --config central.yaml --registrar KEY",
 )
+
+
+class Unit(StrEnum):
+    """Periods of local time."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    QUARTER = "quarter"
+
 
 Config = Annotated[Path, typer.Option("--config", help="Settings of central.", show_default="central.yaml")]
 DEFAULT = Path("central.yaml")
@@ -232,6 +244,67 @@ def _moment(text: str) -> int:
     if when.tzinfo is None:
         raise UserError(f"period: {text!r} has no time zone; write {text}Z for UTC", exit_code=EXIT_WRONG_USE)
     return int(when.timestamp())
+
+
+@app.command(epilog="Example: tizgin central energy --site ekb-1 --by day --period 2026-11-01T00:00Z/2026-12-01T00:00Z")
+def energy(
+    site: Annotated[str, typer.Option(help="Site id.")],
+    period: Annotated[str, typer.Option(help="A/B: begin and end, ISO 8601 or epoch seconds.")],
+    by: Annotated[Unit, typer.Option(help="In Kazakhstan time.")] = Unit.DAY,
+    point: Annotated[list[str] | None, typer.Option(help="Metering point; all of them without.")] = None,
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> int:
+    """Energy of metering points by period, from records whose signatures hold. What is not known is left open."""
+    from central import energy as sums
+    from central.errors import CentralError
+    from central.paths import Paths
+    from central.registers import registrar_keys, stored_site
+    from central.store.database import make_engine
+
+    settings = _load(config)
+    paths = Paths.of(settings, config.resolve().parent)
+    first, last = _period(period)
+    if settings.database_url is None and not paths.database.exists():
+        raise UserError(f"{paths.database} is not there: run central first, or check data_dir in {config}")
+    engine = make_engine(settings.database_url or f"sqlite:///{paths.database}")
+    try:
+        with engine.connect() as connection:
+            entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
+            points = tuple(point or ()) or sums.points_of(connection, site)
+            found = sums.energy(connection, site, points, entry.slot_s, first, last, by.value)
+    except (CentralError, ValueError) as error:
+        raise UserError(str(error)) from None
+    finally:
+        engine.dispose()
+    if as_json:
+        typer.echo(json.dumps([sums.as_dict(one) for one in found]))
+    else:
+        _energy_table(found)
+    return 0 if all(s.complete for one in found for s in one.sums) else EXIT_PROBLEM
+
+
+def _energy_table(found: list[PointEnergy]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("point", "period", "import, kWh", "export, kWh", "bridged, kWh", "slots", "missing")
+    for one in found:
+        for s in one.sums:
+            table.add_row(
+                one.point,
+                s.period.name,
+                _kwh(s.import_wh),
+                _kwh(s.export_wh),
+                _kwh(s.bridged_wh),
+                str(s.slots),
+                str(len(s.missing)),
+            )
+    Console().print(table)
+
+
+def _kwh(wh: int | None) -> str:
+    return "not known" if wh is None else f"{wh / 1000:,.3f}".replace(",", " ")
 
 
 @app.command("witness-key", epilog="Example: tizgin central witness-key --config central.yaml")
