@@ -4,8 +4,8 @@
 
 PY := .venv/bin/python
 OURS := agent central config drivers grid simulator tizgin verifier wire
-# Three workers on two cores: most tests wait for real devices and brokers. A file's tests stay together on one.
-PYTEST := $(PY) -m pytest -n 3 --dist loadfile --durations=10
+# Four workers on two cores: most tests wait for real devices and brokers. A file's tests stay together on one.
+PYTEST := $(PY) -m pytest -n 4 --dist loadfile --durations=10
 ARGS ?=
 
 help: ## this list

@@ -27,6 +27,10 @@ from drivers.errors import BadAnswer, DriverError, NoAnswer, NoConnection
 
 log = structlog.get_logger(__name__)
 
+BURY_S = 5.0
+"""How long a killed child's pipe and exit are waited for."""
+READ_BYTES = 65_536
+
 CHILD = "drivers.asic.foreign.child"
 EXTRA = "pip install 'tizgin[pyasic]'"
 _ROOT = Path(__file__).parents[3]
@@ -332,4 +336,10 @@ async def _bury(child: _Child) -> None:
         await asyncio.gather(reader, return_exceptions=True)
     if child.process.stdin is not None:
         child.process.stdin.close()
-    await child.process.wait()
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(BURY_S):
+            # A child that flooded us has more in its pipe than the reader takes: as long as that is not read to its
+            # end, asyncio waits for the process for ever, dead as it is.
+            while child.process.stdout is not None and await child.process.stdout.read(READ_BYTES):
+                pass
+            await child.process.wait()
