@@ -213,9 +213,10 @@ class Engine:
             order.bad = 0
             await self.journal.move(order, S.HOLDING, proof, record=self.effect(order, S.HOLDING))
             return
-        if order.stable_ns:  # it did not last: АПВ, АВР or somebody closed it again
+        if order.stable_ns:  # it did not last
             order.stable_ns, order.doc.confirmed_ms = 0, None
-            await self._reassert(order)
+        # АПВ, АВР or somebody may close a switch again before the meter ever confirmed the opening.
+        await self._reassert(order)
         waited = (self.clock.mono_ns() - order.wave_ns) / 1e9
         opened = any(t in self.fleet.switches for t in order.doc.attempts)
         patience = timing.switch_confirm_s if opened else min(order.order.escalation.after_s, timing.sleep_confirm_s)
