@@ -56,6 +56,15 @@ async def until_hashing(machine: Any, hashing: bool, limit_s: float = 20.0) -> M
             await asyncio.sleep(0.02)
 
 
+async def until_drawing(fleet: SimulatedFleet, power_w: float, limit_s: float = 20.0) -> None:
+    """A machine says that it sleeps before its draw has come down."""
+    async with asyncio.timeout(limit_s):
+        while True:
+            if fleet.power_w() == pytest.approx(power_w):
+                return
+            await asyncio.sleep(0.02)
+
+
 async def test_ten_machines_share_two_ports_and_each_is_itself(fleet: SimulatedFleet) -> None:
     statuses = [await driver(fleet, number).status() for number in range(10)]
     assert [status.serial for status in statuses] == [f"FLEET{number:08d}" for number in range(10)]
@@ -77,10 +86,7 @@ async def test_one_machine_sleeps_and_wakes_and_the_others_do_not_notice(fleet: 
     assert outcome.status is WriteStatus.ACKNOWLEDGED, outcome.detail
     assert (await until_hashing(machine, False)).sleeping is True
     plate = fleet.machines[number].nameplate
-    asleep_w = pytest.approx(full_w - plate.power_w + plate.sleep_w)
-    async with asyncio.timeout(20):  # it says that it sleeps before its draw has come down
-        while fleet.power_w() != asleep_w:
-            await asyncio.sleep(0.02)
+    await until_drawing(fleet, full_w - plate.power_w + plate.sleep_w)
     assert (await driver(fleet, number + 1).status()).sleeping is False
     assert (await machine.wake(prior)).status is WriteStatus.ACKNOWLEDGED
     assert (await until_hashing(machine, True)).sleeping is False
