@@ -268,6 +268,7 @@ class AgentApp:
             self._silence_s,
             lambda: self.uplink.control.connected.is_set(),  # noqa: PLW0108 - the uplink exists only later
             self._queue_progress,
+            entry=lambda: self.register.entry,
         )
         groups = {g.id: g for g in site.miners}
         self.batcher = Batcher(

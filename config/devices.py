@@ -139,6 +139,8 @@ class MinerGroup(Model):
     credentials: Id | None = None
     writes_allowed: bool = False
     """The owner's word that the agent may put these machines to sleep."""
+    lowest_power_w: float | None = Field(default=None, gt=0, le=100_000)
+    """The owner's word that the agent may limit their power, and to what at the lowest. Also needs writes_allowed."""
     tenant: Id | None = None
     network: Id | None = None
     period_s: float = Field(default=30.0, gt=0, le=3600)

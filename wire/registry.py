@@ -96,6 +96,13 @@ class RegisteredPoint(_Doc):
     vt_den: Annotated[int, Field(ge=1)] = 1
 
 
+class Stage(_Doc):
+    """What a stage that is ordered by its number means at a site: a limit of what it draws."""
+
+    stage: Annotated[int, Field(ge=1, le=32)]
+    limit_w: Watt
+
+
 class RegisteredSite(_Doc):
     """A site in the asset register."""
 
@@ -107,6 +114,12 @@ class RegisteredSite(_Doc):
     technological_min: Annotated[int, Field(ge=0, le=1440)] = 0
     slot_s: Literal[10, 60, 300, 900, 1800, 3600]
     simulation: bool = False
+    operational_control: Annotated[str, Field(max_length=200)] | None = None
+    """Organisation that commands the site's switches (оперативное управление). Without it any issuer with the right
+    may."""
+    operational_jurisdiction: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=16)] = ()
+    """Organisations that may limit its load besides (оперативное ведение)."""
+    stages: Annotated[tuple[Stage, ...], Field(max_length=32)] = ()
     epochs: tuple[Epoch, ...] = ()
     points: tuple[RegisteredPoint, ...] = ()
 

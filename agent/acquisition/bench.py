@@ -39,7 +39,7 @@ from drivers.asic.foreign.reader import ForeignMiner
 from drivers.asic.identify import driver_for
 from drivers.asic.timing import Timeouts
 from drivers.cancellation import cancel_was_lost
-from drivers.capabilities import MinerStatus, Sleeper, Switch
+from drivers.capabilities import MinerStatus, PowerLimiter, Sleeper, Switch
 from drivers.errors import ProfileError
 from drivers.modbus.events import LinkEvent
 from drivers.modbus.learned import LearnedRanges
@@ -358,7 +358,9 @@ def _miners(bench: Bench, group: MinerGroup, credentials: Credentials | None) ->
             timeouts=Timeouts(),
             writes_allowed=group.writes_allowed,
         )
-        can = isinstance(driver, Sleeper) and group.writes_allowed
-        bench.machines[at.id] = KnownMachine(at.id, group, driver if can and isinstance(driver, Sleeper) else None)
+        sleeper = driver if isinstance(driver, Sleeper) and group.writes_allowed else None
+        limits = group.writes_allowed and group.lowest_power_w is not None
+        limiter = driver if limits and isinstance(driver, PowerLimiter) else None
+        bench.machines[at.id] = KnownMachine(at.id, group, sleeper, limiter)
         polled.append(PolledMachine(at.id, driver, subnet=group.id))
     return polled

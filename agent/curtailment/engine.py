@@ -21,6 +21,7 @@ from agent.curtailment.journal import Journal, LiveOrder
 from agent.curtailment.proof import Proof
 from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
+from agent.curtailment.targets import Targets
 from agent.curtailment.waves import Waves
 from agent.errors import LedgerError
 from agent.ledger import Ledger
@@ -28,6 +29,7 @@ from agent.live import LiveState
 from config.site import Site
 from drivers.capabilities import Position
 from wire.messages import Progress
+from wire.registry import RegisteredSite
 from wire.states import Flag, OrderState
 
 log = structlog.get_logger()
@@ -36,6 +38,8 @@ TICK_S = 0.2
 CREEP_SAMPLES = 3
 S = OrderState
 ACTING = frozenset({S.EXECUTING, S.VERIFYING, S.HOLDING, S.FAILED})
+MOVING = ACTING | {S.RESTORING}
+"""States in which a target that changes by itself is followed; in others it is set when the order begins."""
 
 
 @dataclass(slots=True)
@@ -59,13 +63,17 @@ class Engine:
     on_progress: Callable[[Progress], Awaitable[None]]
     check_clock: Callable[[], None] = lambda: None
     """Looks for a step of the wall clock before anything is done because of what it shows."""
+    entry: Callable[[], RegisteredSite | None] = lambda: None
+    """The site in the register, as far as there is one."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    targets: Targets = field(init=False)
     waves: Waves = field(init=False)
     proof: Proof = field(init=False)
     _told: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.waves = Waves(self.site, self.journal, self.gates, self.fleet, self.shedder, self.live)
+        self.targets = Targets(self.site, self.live, self.clock, self.entry, self.emergency_w)
+        self.waves = Waves(self.site, self.journal, self.gates, self.fleet, self.shedder, self.live, self.targets)
         self.proof = Proof(self.site, self.journal, self.gates, self.fleet, self.live, self.clock)
 
     def busy(self) -> bool:
@@ -161,6 +169,7 @@ class Engine:
         if order.doc.released_by is not None and order.state in ACTING:
             # A release and a move of ours were made durable in the other order: the release stands.
             await self.journal.move(order, S.RESTORING, f"released by {order.doc.released_by}")
+        await self._aim(order)
         match order.state:
             case S.VALIDATED | S.SCHEDULED:
                 await self._begin(order)
@@ -175,11 +184,40 @@ class Engine:
                 await self._hold(order)
             case S.FAILED:
                 await self._failed(order)
+            case S.RESTORING if order.doc.returning:
+                await self._return_part(order)
             case S.RESTORING | S.RESTORE_BLOCKED:
                 await self._restore(order)
             case _:
                 pass
         await self._tell(order)
+
+    async def _aim(self, order: LiveOrder) -> None:
+        """Follow what the order allows now: the hour of its schedule, the end of a process, the energy left."""
+        doc = order.doc
+        if doc.released_by is not None:
+            return
+        sure = self.clock.synchronised() and Flag.CLOCK_SUSPECT not in order.flags
+        now_ms = self.clock.now_ms()
+        target = self.targets.at(order.order, doc.before_w, order.received_ms, now_ms, sure=sure)
+        if target is not None and doc.target_w is not None and target != doc.target_w and order.state in MOVING:
+            text = f"target {doc.target_w / 1000:.1f} kW -> {target / 1000:.1f} kW"
+            auto = order.order.hold is not None and order.order.hold.restore_auto
+            doc.returning = text if target > doc.target_w and auto and sure else ""
+            doc.target_w, order.good, order.stable_ns = target, 0, 0
+            await self.journal.save(order, record=self.effect(order) | {"text": text})
+        was = doc.window
+        self.targets.account(order)
+        if (was is not None and doc.window is not was) or self._minute_over(order):
+            await self.journal.save(order)
+
+    def _minute_over(self, order: LiveOrder) -> bool:
+        """True once a minute for orders whose energy is counted: a restart must not lose more."""
+        now = self.clock.mono_ns()
+        if order.doc.window is None or now - order.saved_ns < 60_000_000_000:
+            return False
+        order.saved_ns = now
+        return True
 
     # shedding ------------------------------------------------------------------------------------------------------
 
@@ -223,7 +261,7 @@ class Engine:
         ramping = order.order.ramp_w_per_min is not None or order.order.max_step_w is not None
         if ramping and self.waves.sleep_left(order):
             patience = min(patience, 2.0)
-        if order.order.action == "stop" and not opened:
+        if self.waves.stops(order) and not opened:
             patience = min(patience, timing.cooldown_s)
         excess = self.waves.excess_w(order)
         settled = excess is not None and excess <= order.order.tolerance_w and self.proof.positions_agree(order)
@@ -239,6 +277,7 @@ class Engine:
 
     async def _hold(self, order: LiveOrder) -> None:
         self.proof.observe(order)
+        self.fleet.forgive(order.doc.attempts)
         if order.bad >= CREEP_SAMPLES or not self.proof.positions_agree(order):
             await self._reassert(order)
             if self.waves.next(order):
@@ -246,6 +285,9 @@ class Engine:
                 await self.journal.move(order, S.EXECUTING, "load crept above the limit")
                 return
         await self._tell_drift(order)
+        if order.doc.returning and self.clock.synchronised() and Flag.CLOCK_SUSPECT not in order.flags:
+            await self.journal.move(order, S.RESTORING, f"part may return: {order.doc.returning}"[:480])
+            return
         until = order.doc.hold_until
         hold = order.order.hold
         over = until is not None and hold is not None and hold.restore_auto and self.clock.now_ms() >= until
@@ -287,7 +329,7 @@ class Engine:
             tries = order.doc.attempts.get(held.target, 0)
             again = state.remote is not False and tries < self.fleet.max_attempts(held.target)
             if again and self.gates.unusable(held.target) is None:
-                await self.shedder.open(order, held.target, held.expected_w)
+                await self.shedder.open(order, held.target, held.expected_w, again=True)
 
     async def _failed(self, order: LiveOrder) -> None:
         self.proof.observe(order)
@@ -297,6 +339,28 @@ class Engine:
             await self.journal.move(order, S.EXECUTING, "more can be done now")
 
     # restoration ---------------------------------------------------------------------------------------------------
+
+    async def _return_part(self, order: LiveOrder) -> None:
+        """Give back what the order itself leaves room for; the limit is watched as if nothing came back."""
+        if order.tasks:
+            return
+        self.proof.observe(order)
+        if order.bad >= CREEP_SAMPLES:
+            order.doc.returning = ""
+            await self.journal.move(order, S.EXECUTING, "the load has come up to the limit")
+            return
+        order.block = self.restorer.blocked(order)
+        if order.block is not None or self.clock.mono_ns() < order.next_stage_ns:
+            return
+        if await self._next_stage(order):
+            return
+        if not self.restorer.coming_w() and self._room_was_read(order):
+            order.doc.returning = ""
+            await self.journal.move(order, S.EXECUTING, "what there was room for has returned")
+
+    def _room_was_read(self, order: LiveOrder) -> bool:
+        """True where the room for a return was judged by a reading from after the last stage."""
+        return self.live.power(order.doc.point).mono_ns > order.wave_ns
 
     async def _restore(self, order: LiveOrder) -> None:
         if order.tasks:
@@ -315,11 +379,14 @@ class Engine:
             return
         if order.state is S.RESTORE_BLOCKED:
             await self.journal.move(order, S.RESTORING, "nothing blocks the return any more")
-        if self.clock.mono_ns() < order.next_stage_ns:
-            return
+        if self.clock.mono_ns() >= order.next_stage_ns:
+            await self._next_stage(order)
+
+    async def _next_stage(self, order: LiveOrder) -> bool:
+        """Start the next stage of a return; false where nothing is ready or has room."""
         items, order.waiting = self.restorer.next_stage(order)
         if not items:
-            return
+            return False
         order.doc.stages += 1
         delay = float(order.order.restore.stage_delay_s)
         ramp = order.doc.max_w_per_min or order.order.restore.max_w_per_min
@@ -329,6 +396,7 @@ class Engine:
         task = asyncio.create_task(self.restorer.bring_back(order, items), name=f"restore-{order.id}")
         order.tasks.add(task)
         task.add_done_callback(lambda t: self._stage_done(order, t))
+        return True
 
     def _stage_done(self, order: LiveOrder, task: asyncio.Task[None]) -> None:
         order.tasks.discard(task)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +26,7 @@ from agent.curtailment import shed as shed_module
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet, KnownMachine
 from agent.curtailment.gates import Gates
-from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.journal import Journal, LiveOrder, limit_of
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
@@ -35,7 +36,16 @@ from agent.live import LiveState
 from config.check import check
 from config.graph import Graph
 from config.site import Site
-from drivers.capabilities import MinerStatus, Position, Reading, Sample, SwitchState, WriteOutcome, WriteStatus
+from drivers.capabilities import (
+    MinerStatus,
+    Position,
+    PowerRange,
+    Reading,
+    Sample,
+    SwitchState,
+    WriteOutcome,
+    WriteStatus,
+)
 from drivers.errors import NoAnswer
 from wire import canonical
 from wire.acts import CommissioningAct, ModeAct, OutputTest, encode_act
@@ -249,12 +259,32 @@ class PlayedMachine:
     refuses: bool = False
     mute: bool = False
     draw_w: int = MACHINE_W
+    limit_w: int = 10**6
+    lowest_w: int = 1500
+    """The lowest limit that its firmware takes."""
 
     @property
     def power_w(self) -> int:
         if not self.plant.switches[self.switch].closed:
             return 0
-        return SLEEP_W if self.asleep else self.draw_w
+        return SLEEP_W if self.asleep else min(self.draw_w, self.limit_w)
+
+    async def power_range(self) -> PowerRange:
+        return PowerRange(self.lowest_w, self.draw_w, None if self.limit_w == 10**6 else self.limit_w)
+
+    async def prior_limit(self) -> str:
+        return f'{{"limit_w":{self.limit_w}}}'
+
+    async def limit_power(self, limit_w: int) -> WriteOutcome:
+        self.plant.written("limit", limit_of(self.id))
+        assert limit_w >= self.lowest_w
+        self.limit_w = limit_w
+        return WriteOutcome(WriteStatus.ACKNOWLEDGED, self.plant.clock.now_ms())
+
+    async def restore_limit(self, prior: str) -> WriteOutcome:
+        self.plant.written("unlimit", limit_of(self.id))
+        self.limit_w = json.loads(prior)["limit_w"]
+        return WriteOutcome(WriteStatus.ACKNOWLEDGED, self.plant.clock.now_ms())
 
     async def prior_state(self) -> str:
         if self.mute:
@@ -412,7 +442,11 @@ class Core:
         self.gates = Gates(site, self.ledger, self.live, clock, check(site), lambda _profile: "1")
         self.gates.load()
         groups = {g.id: g for g in site.miners}
-        machines = {m.id: KnownMachine(m.id, groups[m.id.partition("/")[0]], m) for m in self.plant.machines.values()}
+        machines = {
+            m.id: KnownMachine(m.id, group, m, m if group.lowest_power_w is not None else None)
+            for m in self.plant.machines.values()
+            if (group := groups[m.id.partition("/")[0]])
+        }
         self.fleet = Fleet(
             site, Graph(site), self.live, self.gates, self.journal, clock, machines, dict(self.plant.switches)
         )
@@ -435,6 +469,7 @@ class Core:
             lambda: self.silence_s if self.online else 3600.0,
             lambda: self.online,
             self._note,
+            entry=lambda: self.keys.site(site.site.id) if self.keys else None,
             wake=self.wake,
         )
         self.reception = Reception(
