@@ -18,6 +18,7 @@ from agent.clock import Clock, TrustedTime
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.power_return import Change, PowerReturn
 from agent.curtailment.proof import Proof
 from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
@@ -36,6 +37,8 @@ log = structlog.get_logger()
 
 TICK_S = 0.2
 CREEP_SAMPLES = 3
+RETURN_PACE_S = 2.0
+"""Between waves while machines start after lost supply came back."""
 S = OrderState
 ACTING = frozenset({S.EXECUTING, S.VERIFYING, S.HOLDING, S.FAILED})
 MOVING = ACTING | {S.RESTORING}
@@ -67,13 +70,17 @@ class Engine:
     """The site in the register, as far as there is one."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     targets: Targets = field(init=False)
+    supply: PowerReturn = field(init=False)
     waves: Waves = field(init=False)
     proof: Proof = field(init=False)
     _told: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.targets = Targets(self.site, self.live, self.clock, self.entry, self.emergency_w)
-        self.waves = Waves(self.site, self.journal, self.gates, self.fleet, self.shedder, self.live, self.targets)
+        self.supply = PowerReturn(self.site, self.live, self.fleet, self.journal, self.clock)
+        self.waves = Waves(
+            self.site, self.journal, self.gates, self.fleet, self.shedder, self.live, self.targets, self.supply
+        )
         self.proof = Proof(self.site, self.journal, self.gates, self.fleet, self.live, self.clock)
 
     def busy(self) -> bool:
@@ -134,6 +141,7 @@ class Engine:
         """Carry orders until cancelled; then let running writes end."""
         try:
             while True:
+                await self._watch_supply()
                 for order in list(self.journal.live.values()):
                     try:
                         await self._advance(order)
@@ -152,6 +160,27 @@ class Engine:
                 await asyncio.wait(pending, timeout=2)
             for task in pending:
                 task.cancel()
+
+    async def _watch_supply(self) -> None:
+        """Supply that goes or comes is told under every order in force; what wakes with it is met at once."""
+        change = self.supply.look()
+        if change is None:
+            return
+        log.error("supply", change=change)
+        for order in [o for o in self.journal.live.values() if o.order.sheds and o.doc.released_by is None]:
+            if change is Change.LOST:
+                text = (
+                    f"supply lost; on its return up to {self.supply.on_return_w() / 1000:.0f} kW start by themselves, "
+                    f"for about {self.site.agent.timing.return_s:.0f} s"
+                )
+            else:
+                text = "supply is back: machines are put to sleep as they answer"
+                order.doc.attempts = {t: n for t, n in order.doc.attempts.items() if t in self.fleet.switches}
+            order.doc.text = text
+            try:
+                await self.journal.save(order, record=self.effect(order))
+            except LedgerError as error:
+                log.error("supply_not_recorded", order=order.id, error=str(error))
 
     def _flag(self, order: LiveOrder) -> None:
         """Flags that come from outside the order: the lease and САОН. They move nothing (``docs/protocol.md``)."""
@@ -261,6 +290,8 @@ class Engine:
         ramping = order.order.ramp_w_per_min is not None or order.order.max_step_w is not None
         if ramping and self.waves.sleep_left(order):
             patience = min(patience, 2.0)
+        if self.supply.awaited():
+            patience = min(patience, RETURN_PACE_S)
         if self.waves.stops(order) and not opened:
             patience = min(patience, timing.cooldown_s)
         excess = self.waves.excess_w(order)
@@ -278,11 +309,14 @@ class Engine:
     async def _hold(self, order: LiveOrder) -> None:
         self.proof.observe(order)
         self.fleet.forgive(order.doc.attempts)
-        if order.bad >= CREEP_SAMPLES or not self.proof.positions_agree(order):
+        excess = self.waves.excess_w(order) if self.supply.awaited() else None
+        comes = excess is not None and excess > order.order.tolerance_w
+        if order.bad >= CREEP_SAMPLES or comes or not self.proof.positions_agree(order):
             await self._reassert(order)
             if self.waves.next(order):
                 order.bad = 0
-                await self.journal.move(order, S.EXECUTING, "load crept above the limit")
+                why = "load returns with the supply" if comes else "load crept above the limit"
+                await self.journal.move(order, S.EXECUTING, why)
                 return
         await self._tell_drift(order)
         if order.doc.returning and self.clock.synchronised() and Flag.CLOCK_SUSPECT not in order.flags:

@@ -284,9 +284,14 @@ class Journal:
             now,
         )
         held, mono = None, self._clock.mono_ns()
-        if kind in HELD_KIND and target not in self.held:
+        before = self.held.get(target)
+        if kind in HELD_KIND and before is None:
             held = Held(target, HELD_KIND[kind], live.id, prior, expected_w, now, mono)
             txn.run("INSERT INTO held VALUES (?,?,?,?,?,?)", target, held.kind, live.id, prior, expected_w, now)
+        elif kind in HELD_KIND and before is not None:  # it had come back by itself: held anew, from now on
+            held = replace(before, since_ms=now, since_mono_ns=mono)
+            self._gave(txn, before)
+            txn.run("UPDATE held SET since_ms=? WHERE target=?", now, target)
         await self._ledger.commit(txn, urgent=urgent)
         if held is not None:
             self.held[target] = held
@@ -319,9 +324,11 @@ class Journal:
         """Add to a transaction: a target is held no longer; what its tenant gave by it is added up."""
         txn.run("DELETE FROM held WHERE target=?", target)
         held = self.held.get(target)
-        if held is None:
-            return
-        tenant = self.tenant_of(target.removeprefix(LIMIT)) or ""
+        if held is not None:
+            self._gave(txn, held)
+
+    def _gave(self, txn: Txn, held: Held) -> None:
+        tenant = self.tenant_of(held.target.removeprefix(LIMIT)) or ""
         gave_wh = held.expected_w * max(0, self.held_ms(held)) // 3_600_000
         self.shed_wh[tenant] = self.shed_wh.get(tenant, 0) + gave_wh
         txn.set_meta("shed_wh", json.dumps(self.shed_wh, sort_keys=True))

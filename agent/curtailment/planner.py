@@ -87,6 +87,7 @@ def choose_machines(
     target_w: int | None = None,
     everything: bool = False,
     budget_w: int | None = None,
+    largest_first: bool = False,
 ) -> Choice:
     """Machines to put to sleep for an excess.
 
@@ -96,11 +97,16 @@ def choose_machines(
         target_w: what may stay.
         everything: all of them (a stop).
         budget_w: most that may go in this step (ramp), or ``None``.
+        largest_first: speed counts, not efficiency: those that bring most go first.
     """
     wanted = wanted_w(excess_w, target_w)
     expected: dict[str, int] = {}
     total = 0
-    for machine in sorted(machines, key=lambda m: (-m.joule_per_th, m.tenant_shed_wh, -m.gain_w, m.id)):
+
+    def rank(m: Machine) -> tuple[float, float, int, str]:
+        return (0, 0, -m.gain_w, m.id) if largest_first else (-m.joule_per_th, m.tenant_shed_wh, -m.gain_w, m.id)
+
+    for machine in sorted(machines, key=rank):
         if machine.gain_w <= 0 or (not everything and total >= wanted):
             continue
         if budget_w is not None and total + machine.gain_w > budget_w:

@@ -10,6 +10,7 @@ from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder
 from agent.curtailment.planner import Choice, Output, choose_limits, choose_machines, choose_outputs
+from agent.curtailment.power_return import PowerReturn
 from agent.curtailment.shed import Shedder
 from agent.curtailment.targets import Targets
 from agent.curtailment.wear import urgent
@@ -28,11 +29,12 @@ class Waves:
     shedder: Shedder
     live: LiveState
     targets: Targets
+    ahead: PowerReturn
 
     def excess_w(self, order: LiveOrder) -> int | None:
-        """Power above the target, W; ``None`` where one of them is not known."""
+        """Power above the target, W, with what is still to come; ``None`` where one of them is not known."""
         power, aim = self.live.power(order.doc.point).value_w, order.aim_w
-        return None if power is None or aim is None else power - aim
+        return None if power is None or aim is None else power + self.ahead.ahead_w() - aim
 
     def next(self, order: LiveOrder) -> bool:
         """Start the next wave, of the mildest means that is left. False when there is nothing left to do."""
@@ -80,6 +82,7 @@ class Waves:
             target_w=order.aim_w,
             everything=everything,
             budget_w=self._budget_w(order),
+            largest_first=self.ahead.awaited(),
         )
         if not choice.targets:
             return False

@@ -263,11 +263,21 @@ class PlayedMachine:
     lowest_w: int = 1500
     """The lowest limit that its firmware takes."""
 
+    answers_at_ns: int = 0
+    full_at_ns: int = 0
+    """It starts: it answers from the first moment on and draws from the second."""
+
     @property
     def power_w(self) -> int:
-        if not self.plant.switches[self.switch].closed:
+        if self.plant.blackout or not self.plant.switches[self.switch].closed:
             return 0
-        return SLEEP_W if self.asleep else min(self.draw_w, self.limit_w)
+        starting = self.plant.clock.mono_ns() < self.full_at_ns
+        return SLEEP_W if self.asleep or starting else min(self.draw_w, self.limit_w)
+
+    @property
+    def answers(self) -> bool:
+        live = not self.plant.blackout and self.plant.switches[self.switch].closed
+        return live and self.plant.clock.mono_ns() >= self.answers_at_ns
 
     async def power_range(self) -> PowerRange:
         return PowerRange(self.lowest_w, self.draw_w, None if self.limit_w == 10**6 else self.limit_w)
@@ -316,6 +326,7 @@ class Plant:
     machines: dict[str, PlayedMachine] = field(default_factory=dict)
     switches: dict[str, PlayedSwitch] = field(default_factory=dict)
     meter_silent: bool = False
+    blackout: bool = False
     extra_w: int = 0
     writes: list[tuple[str, str]] = field(default_factory=list)
     undurable: list[tuple[str, str]] = field(default_factory=list)
@@ -360,14 +371,14 @@ class Plant:
         for name, switch in self.switches.items():
             live.put_switch(name, await switch.read())
         for machine in self.machines.values():
-            if self.switches[machine.switch].closed:
+            if machine.answers:
                 status = MinerStatus(
                     "played", sleeping=machine.asleep, power_w=float(machine.power_w), power_source="measured"
                 )
                 live.put_miner(machine.id, status, Quality.GOOD, None)
             else:
                 live.put_miner(machine.id, None, Quality.NO_CONNECTION, "dark")
-        if self.meter_silent:
+        if self.meter_silent or self.blackout:
             return
         for device, value in (("em-0", self.net_w), ("em-1", self.feeder_w("KM1")), ("em-2", self.feeder_w("KM2"))):
             live.put_sample(
