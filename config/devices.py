@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from config.base import Id, Kilowatt, Model, Seconds
+from config.nodes import Input
 
 
 class Network(Model):
@@ -147,6 +148,13 @@ class MinerGroup(Model):
     via: tuple[Id, ...] = ()
 
 
+class TemperaturePoint(Model):
+    """One temperature that a module measures."""
+
+    device: Id
+    point: str
+
+
 class CoolingLoop(Model):
     """Cooling that outlives and precedes the machines it cools."""
 
@@ -157,8 +165,10 @@ class CoolingLoop(Model):
     run_on_s: Seconds = 300.0
     min_temp_c: float | None = None
     max_off_min_below: float | None = None
-    flow_ok: Id | None = None
-    supply_temp: Id | None = None
+    flow_ok: Input | None = None
+    """Contact that is made while the medium flows: flow or differential pressure switch, pump's or fan's relay."""
+    supply_temp: TemperaturePoint | None = None
+    """What goes to the machines: water or oil after the heat exchanger, air in the cold aisle."""
 
 
 class Tenant(Model):
