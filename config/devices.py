@@ -163,6 +163,8 @@ class CoolingLoop(Model):
     members: tuple[Id, ...]
     """Load nodes of kind ``cooling``."""
     run_on_s: Seconds = 300.0
+    settle_s: Seconds = 60.0
+    """How long flow and temperature are good before a machine of the loop is woken."""
     min_temp_c: float | None = None
     max_off_min_below: float | None = None
     flow_ok: Input | None = None

@@ -419,6 +419,7 @@ class Engine:
     async def _next_stage(self, order: LiveOrder) -> bool:
         """Start the next stage of a return; false where nothing is ready or has room."""
         items, order.waiting = self.restorer.next_stage(order)
+        order.block = self.restorer.held_up.get(order.id)
         if not items:
             return False
         order.doc.stages += 1

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
+from agent.curtailment.cooling import Loops
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, limit_of
 from agent.curtailment.planner import Machine, Output, Throttle
@@ -17,6 +18,8 @@ from drivers.capabilities import MinerStatus, Position, PowerLimiter, Sleeper, S
 
 MAX_ATTEMPTS = 2
 STALE_PERIODS = 4.0
+MAX_SCHEMES = 64
+"""Switching schemes for which what goes dark is remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,14 @@ class KnownMachine:
     sleeper: Sleeper | None
     limiter: PowerLimiter | None = None
     """``None`` where its family cannot limit power, or the owner named no lowest limit (``lowest_power_w``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """What follows from one set of positions: what is live, and what goes dark with each switch."""
+
+    live: frozenset[str]
+    dark: dict[str, frozenset[str]] = field(default_factory=dict)
 
 
 def draw_w(status: MinerStatus, group: MinerGroup) -> int:
@@ -58,14 +69,19 @@ class Fleet:
     switches: Mapping[str, Switch]
     expect: Callable[[Iterable[str]], None] = lambda _machines: None
     """Told which machines are about to answer again, so that they are asked soon."""
+    loops: Loops = field(init=False)
     _by_group: dict[str, list[KnownMachine]] = field(default_factory=dict)
     _meter_of: dict[str, str | None] = field(default_factory=dict)
+    _schemes: dict[frozenset[str], Scheme] = field(default_factory=dict)
+    """By the switches that are open: the graph is walked once for each switching scheme."""
 
     def __post_init__(self) -> None:
         for machine in self.machines.values():
             self._by_group.setdefault(machine.group.id, []).append(machine)
         self._meter_of = {s: self._feeder_point(s) for s in self.switches}
         self.journal.tenant_of = self.tenant_of
+        self.loops = Loops(self.site, self.clock)
+        self.gates.darkens = self.darkens
 
     def shed_wh(self, tenant: str | None) -> int:
         """What a tenant gave under orders so far, Wh; the owner's own machines are a tenant without a name."""
@@ -141,15 +157,44 @@ class Fleet:
             found.append(Throttle(machine.id, draw_w(seen.status, machine.group), round(lowest)))
         return found
 
+    def dark(self, switch: str, positions: Mapping[str, bool]) -> frozenset[str]:
+        """What goes dark with a switch as positions are now; what is dark behind it already is in it too."""
+        known = self._scheme(positions)
+        if switch not in known.dark:
+            known.dark[switch] = self.graph.behind(switch, positions)
+        return known.dark[switch]
+
+    def energised(self, positions: Mapping[str, bool]) -> frozenset[str]:
+        """What is live as positions are now."""
+        return self._scheme(positions).live
+
+    def _scheme(self, positions: Mapping[str, bool]) -> Scheme:
+        key = frozenset(name for name, closed in positions.items() if not closed)
+        if key not in self._schemes:
+            if len(self._schemes) >= MAX_SCHEMES:
+                self._schemes.clear()
+            self._schemes[key] = Scheme(self.graph.energised(positions))
+        return self._schemes[key]
+
+    def darkens(self, switch: str) -> str | None:
+        """Why this switch must not open as the plant stands now, whoever orders it: it feeds what must not go dark."""
+        positions = self.positions()
+        dark = self.dark(switch, positions)
+        for name in sorted(dark & self.graph.loads.keys()):
+            load = self.graph.loads[name]
+            if load.kind == "protected" or load.emergency:
+                return f"it feeds {name}, which is never shed"
+        return self.loops.still_hot(dark, self.energised(positions))
+
     def machines_behind(self, switch: str, positions: Mapping[str, bool]) -> list[KnownMachine]:
         """Machines that an opening would cut off."""
-        groups = self.graph.miners_behind(switch, positions)
-        return [m for g in groups for m in self._by_group.get(g.id, ())]
+        dark = self.dark(switch, positions)
+        return [m for g in self.site.miners if g.load in dark for m in self._by_group.get(g.id, ())]
 
     def fed(self, machine: str, positions: Mapping[str, bool]) -> bool:
         """True where the machine's load node is energised."""
         known = self.machines.get(machine)
-        return known is not None and known.group.load in self.graph.energised(positions)
+        return known is not None and known.group.load in self.energised(positions)
 
     def outputs(self, attempts: Mapping[str, int], *, urgent: bool = False) -> list[Output]:
         """Switches that may open now, with the live power behind them. ``urgent``: those to be spared too."""
@@ -163,6 +208,7 @@ class Fleet:
             gain = self._gain(switch, behind)
             node = self.gates.switches[switch]
             tenants = {m.group.tenant for m in behind}
+            dark = self.dark(switch, positions)
             found.append(
                 Output(
                     switch,
@@ -171,6 +217,8 @@ class Fleet:
                     outlet=node.role == "outlet",
                     tenant_shed_wh=max((self.shed_wh(t) for t in tenants), default=0),
                     machines=frozenset(m.id for m in behind),
+                    run_on_s=self.loops.run_on_s(dark),
+                    keep=self.loops.would_freeze(dark),
                 )
             )
         return found

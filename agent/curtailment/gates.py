@@ -60,6 +60,8 @@ class Gates:
     saon_lock: str | None = None
     unsafe: Callable[[str], str | None] = lambda _switch: None
     """Why the device behind an output must not be relied on now: its watchdog or safe state is set wrong, or unread."""
+    darkens: Callable[[str], str | None] = lambda _switch: None
+    """Why a switch must not open as the plant stands now: it feeds what must not go dark."""
     switches: dict[str, Switch] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     wear: Wear = field(init=False)
@@ -128,6 +130,8 @@ class Gates:
                 why = "control voltage missing"
             elif state.service_position is False:
                 why = "not in service position"
+            else:
+                why = self.darkens(switch_id)
         return why if why is not None or urgent else self.wear.spared(switch_id, closed=True)
 
     def may_close(self, switch_id: str) -> str | None:

@@ -65,6 +65,10 @@ class Output:
     """A PDU outlet: a machine or a few, no breaker to wear."""
     tenant_shed_wh: int = 0
     machines: frozenset[str] = frozenset()
+    run_on_s: float = 0.0
+    """How long cooling behind it has to run after its last machine."""
+    keep: str | None = None
+    """Why it should stay closed although it may open: it keeps something from freezing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,14 +89,14 @@ class PowerReturn:
 
     def on_return_w(self) -> int:
         """What starts when the supply returns: the nameplate of every machine that is not behind an open switch."""
-        fed = self.fleet.graph.energised(self.fleet.positions())
+        fed = self.fleet.energised(self.fleet.positions())
         return sum(round(m.group.nameplate_w) for m in self.fleet.machines.values() if m.group.load in fed)
 
     def ahead_w(self) -> int:
         """Power that is still to come on top of what the meter shows, while machines start."""
         if not self.awaited():
             return 0
-        fed = self.fleet.graph.energised(self.fleet.positions())
+        fed = self.fleet.energised(self.fleet.positions())
         total = 0
         for machine in self.fleet.machines.values():
             if machine.group.load not in fed:

@@ -70,13 +70,17 @@ class Proof:
         met = order.good >= self.site.agent.timing.fresh_samples and self.positions_agree(order)
         return "confirmed by the meter" if met else None
 
+    def _why_closed(self, switch: str) -> str | None:
+        keep = self.fleet.loops.would_freeze(self.fleet.dark(switch, self.fleet.positions()))
+        return self.gates.may_open(switch) or keep
+
     def shortfall(self, excess_w: int | None) -> str:
         """What is missing, and which outputs could not be used and why; for people."""
         amount = "unknown" if excess_w is None else f"{max(0, excess_w) / 1000:.1f} kW"
         reasons = [
             f"{s}: {why}"
             for s in self.fleet.switches
-            if (why := self.gates.may_open(s)) is not None and why != "already open"
+            if (why := self._why_closed(s)) is not None and why != "already open"
         ]
         tail = f"; outputs not available: {'; '.join(reasons)}" if reasons else ""
         return f"everything allowed was done; missing {amount}{tail}"[:480]

@@ -334,9 +334,11 @@ class Reception:
             return f"{prefix}accepted; power or target is not known in W"
         excess = live.doc.before_w - live.doc.target_w
         choice = choose_machines(self.engine.fleet.sleepers({}), max(0, excess), everything=live.order.action == "stop")
+        cold = self.engine.fleet.loops.advice()
         return (
             f"{prefix}accepted; {live.doc.before_w / 1000:.1f} kW now, target {live.doc.target_w / 1000:.1f} kW; "
             f"{word} {len(choice.targets)} machines to sleep for {choice.expected_w / 1000:.1f} kW"
+            f"{'; ' + cold if cold else ''}"
         )
 
     async def _supersede(self, new: LiveOrder, old_id: str) -> None:

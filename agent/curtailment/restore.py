@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -41,6 +42,8 @@ class Restorer:
     _tries: dict[str, int] = field(default_factory=dict)
     _since: dict[str, int] = field(default_factory=dict)
     _not_before: dict[str, int] = field(default_factory=dict)
+    held_up: dict[str, str] = field(default_factory=dict)
+    """Order → why something of it waits although nothing blocks the return as a whole."""
     _coming: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Machine → (W expected, monotonic time of its waking): awake, and not drawing yet as far as was read."""
 
@@ -111,11 +114,16 @@ class Restorer:
     def next_stage(self, order: LiveOrder) -> tuple[tuple[Held, ...], tuple[str, ...]]:
         """Items of the next stage, and switches that wait for a person."""
         positions = self.fleet.positions()
+        self.held_up.pop(order.id, None)
         waiting: list[str] = []
         ready: list[Held] = []
         now = self.clock.mono_ns()
         for held in self.journal.held_by(order.id):
             if self._not_before.get(held.target, 0) > now:
+                continue
+            cold = self._cold(held, positions)
+            if cold is not None:
+                self.held_up[order.id] = cold
                 continue
             if held.kind == "switch":
                 rule = self.gates.switches[held.target].close
@@ -135,6 +143,22 @@ class Restorer:
         )
         by_id = {h.target: h for h in ready}
         return tuple(by_id[c.id] for c in chosen), tuple(waiting)
+
+    def _cold(self, held: Held, positions: Mapping[str, bool]) -> str | None:
+        """Why the machines that would start with this must wait for their cooling; a switch that feeds the cooling of
+        its own machines does not wait for it."""
+        loops = self.fleet.loops
+        if held.kind != "switch":
+            known = self.fleet.machines.get(held.target.removeprefix(LIMIT))
+            return loops.why_not_wake(known.group.load) if known is not None and held.kind == "machine" else None
+        state = self.live.switches.get(held.target)
+        if state is not None and state.position is Position.CLOSED:
+            return None
+        dark = self.fleet.dark(held.target, positions)
+        own = {loop.id for loop in loops.darkened(dark)}
+        groups = {m.group.load for m in self.fleet.machines_behind(held.target, positions)}
+        waits = (loops.why_not_wake(load) for load in sorted(groups) if loops.loop_of(load) not in own)
+        return next((why for why in waits if why is not None), None)
 
     async def bring_back(self, order: LiveOrder, items: tuple[Held, ...]) -> None:
         """One stage: switches close one after the other, machines wake staggered."""

@@ -62,7 +62,7 @@ class Waves:
         # While a process ends, no switch takes away what it needs.
         if self.targets.ends_process(order) and excess is None:
             return False
-        ready = [x for x in self._outputs(order) if self._cooled(x.machines)]
+        ready = [x for x in self._outputs(order) if x.keep is None and self._cooled(x)]
         outlets = [x for x in ready if x.outlet]
         if excess is None:  # no meter to judge by: a stop opens all it may, anything else goes no further
             excess = sum(x.gain_w for x in ready) if stops else 0
@@ -137,10 +137,10 @@ class Waves:
         o = order.order
         return o.action == "stop" or "switch" in o.methods or o.escalation.to == "switch"
 
-    def _cooled(self, machines: frozenset[str]) -> bool:
-        """True once every machine behind had its cool-down after we put it to sleep."""
-        wait_ms = self.site.agent.timing.cooldown_s * 1000
-        held = [self.journal.held[m] for m in machines if m in self.journal.held]
+    def _cooled(self, output: Output) -> bool:
+        """True once every machine behind had its cool-down after we put it to sleep, and its cooling ran on."""
+        wait_ms = max(self.site.agent.timing.cooldown_s, output.run_on_s) * 1000
+        held = [self.journal.held[m] for m in output.machines if m in self.journal.held]
         return all(not 0 <= self.journal.held_ms(h) < wait_ms for h in held)
 
     def _opennext(self, order: LiveOrder, choice: Choice) -> bool:
@@ -173,4 +173,4 @@ class Waves:
         """True while an output only waits for its machines to cool down."""
         if not self._may_outlet(order) or order.doc.stop_shedding:
             return False
-        return any(not self._cooled(x.machines) for x in self._outputs(order) if x.gain_w > 0)
+        return any(not self._cooled(x) for x in self._outputs(order) if x.gain_w > 0 and x.keep is None)

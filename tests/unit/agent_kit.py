@@ -71,6 +71,7 @@ RIGHTS = (
     "mode",
     "commission",
 )
+ALL_PER_RACK = 4
 MACHINE_W = 3500
 SLEEP_W = 30
 BASE_W = 32_000
@@ -322,7 +323,7 @@ class Plant:
 
     clock: SimClock
     ledger_path: Path
-    per_rack: int = 4
+    per_rack: int = ALL_PER_RACK
     machines: dict[str, PlayedMachine] = field(default_factory=dict)
     switches: dict[str, PlayedSwitch] = field(default_factory=dict)
     meter_silent: bool = False
