@@ -107,13 +107,15 @@ class SimClock:
 
 
 @contextlib.asynccontextmanager
-async def running_core(folder: Path, *, armed: bool = True, site: Site | None = None) -> AsyncIterator[Core]:
+async def running_core(
+    folder: Path, *, armed: bool = True, site: Site | None = None, core: Core | None = None
+) -> AsyncIterator[Core]:
     """A booted core; at the end it stands still and every write it ever made had its durable intent."""
     with (
         mock.patch.object(store_module, "GROUP_S", 0.001),
         mock.patch.object(shed_module, "READBACK_STEP_S", 0.001),
     ):
-        core = await Core(folder, site=site).boot()
+        core = await (core or Core(folder, site=site)).boot()
         if armed:
             await core.arm()
         try:
