@@ -21,6 +21,9 @@ from config.site import Site
 from drivers.modbus.relay.safety import SafeStatus
 from wire.messages import Inventory, InventoryDevice, Live
 
+NEAR = 0.95
+"""Of the permitted power: from here on it is told."""
+
 
 @dataclass(slots=True)
 class Reports:
@@ -87,6 +90,10 @@ class Reports:
             found.add("saon_lock")
         if self.checkpointer.counters.split:
             found.add("log_split")
+        permitted_kw = self.site.site.standing.permitted_kw
+        net_w = self.values.power(self.site.measured_at.net_import).value_w
+        if permitted_kw is not None and net_w is not None and net_w > permitted_kw * NEAR * 1000:
+            found.add("permitted_power" if net_w > permitted_kw * 1000 else "near_permitted_power")
         for name, link in self.bench.links.items():
             if link.stats.second_master:
                 found.add(f"second_master:{name}")

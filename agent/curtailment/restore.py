@@ -14,6 +14,7 @@ from agent.curtailment.gates import Gates
 from agent.curtailment.journal import LIMIT, Held, Journal, LiveOrder
 from agent.curtailment.planner import Return, stage
 from agent.curtailment.shed import Shedder
+from agent.curtailment.voltage import VoltageGuard
 from agent.live import LiveState
 from config.site import Site
 from drivers.capabilities import Position, WriteStatus
@@ -39,6 +40,7 @@ class Restorer:
     live: LiveState
     shedder: Shedder
     clock: Clock
+    voltage: VoltageGuard = field(init=False)
     _tries: dict[str, int] = field(default_factory=dict)
     _since: dict[str, int] = field(default_factory=dict)
     _not_before: dict[str, int] = field(default_factory=dict)
@@ -46,6 +48,9 @@ class Restorer:
     """Order → why something of it waits although nothing blocks the return as a whole."""
     _coming: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Machine → (W expected, monotonic time of its waking): awake, and not drawing yet as far as was read."""
+
+    def __post_init__(self) -> None:
+        self.voltage = VoltageGuard(self.site, self.fleet.graph, self.live)
 
     def blocked(self, order: LiveOrder) -> str | None:
         """Why nothing may come back now; ``None`` when it may. Doubt never restores."""
@@ -58,6 +63,9 @@ class Restorer:
         power = self.live.power(order.doc.point)
         if power.value_w is None:
             return f"power at {order.doc.point} is not known ({power.quality})"
+        unfit = self.voltage.unfit(order.doc.point)
+        if unfit is not None:
+            return unfit
         least = order.order.restore.min_mhz
         if least is not None:
             seen = self._frequency_mhz(order.doc.point)

@@ -330,6 +330,8 @@ class Plant:
     switches: dict[str, PlayedSwitch] = field(default_factory=dict)
     meter_silent: bool = False
     blackout: bool = False
+    volts: float | None = None
+    """Phase voltage at every meter; none of them reads it where it is ``None``."""
     extra_w: int = 0
     writes: list[tuple[str, str]] = field(default_factory=list)
     undurable: list[tuple[str, str]] = field(default_factory=list)
@@ -389,7 +391,8 @@ class Plant:
                     device,
                     self.clock.now_ms(),
                     self.clock.mono_ns(),
-                    {"power_w": Reading(value, Quality.GOOD), "frequency_hz": Reading(50.0, Quality.GOOD)},
+                    {"power_w": Reading(value, Quality.GOOD), "frequency_hz": Reading(50.0, Quality.GOOD)}
+                    | ({} if self.volts is None else {"voltage_l1_n_v": Reading(self.volts, Quality.GOOD)}),
                 )
             )
 
