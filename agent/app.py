@@ -26,7 +26,7 @@ from agent.curtailment.shed import Shedder
 from agent.errors import AgentError, LedgerError
 from agent.events import Events
 from agent.health import HealthServer
-from agent.identity import Keys, check_tls, load_keys
+from agent.identity import Keys, load_keys
 from agent.inbox import Inbox
 from agent.inventory.watch import InventoryWatch
 from agent.ledger import Ledger, Txn
@@ -37,11 +37,13 @@ from agent.outbox import BulkOutbox
 from agent.register import Register
 from agent.reports import Reports
 from agent.telemetry import Batcher
+from agent.tls import TlsStore
 from agent.uplink.link import Endpoint
 from agent.uplink.uplink import Facts, Uplink
 from config.check import Profiles, check
 from config.graph import Graph
 from config.site import Site
+from config.site import Uplink as UplinkSettings
 from drivers.modbus.learned_file import LearnedFile
 from drivers.snmp.session import SnmpSession
 from wire.keys import SigningKey, VerifyKey
@@ -101,13 +103,7 @@ class AgentApp:
             AgentError: it cannot start; the message says what to do.
         """
         keys = load_keys(self._state_dir)
-        if (uplink := self.site.uplink) is not None:
-            check_tls(
-                self._base / uplink.ca_file,
-                self._base / uplink.cert_file,
-                self._base / uplink.key_file,
-                self.site.site.id,
-            )
+        self._tls_store().check()
         self.ledger = Ledger.open(
             self._state_dir / "ledger.db", site=self.site.site.id, key=keys.rec, clock=self.clock, fw=self._version
         )
@@ -316,16 +312,20 @@ class AgentApp:
         )
         self.uplink = self._uplink()
 
-    def _uplink(self) -> Uplink:
-        settings = self.site.uplink
-        if settings is None:  # refused in __init__
+    def _uplink_settings(self) -> UplinkSettings:
+        if self.site.uplink is None:  # refused in __init__
             raise AgentError("site file: no uplink")
-        endpoint = Endpoint(
-            settings.broker,
-            str(self._base / settings.ca_file),
-            str(self._base / settings.cert_file),
-            str(self._base / settings.key_file),
-        )
+        return self.site.uplink
+
+    def _tls_store(self) -> TlsStore:
+        settings = self._uplink_settings()
+        ca, cert, key = (self._base / name for name in (settings.ca_file, settings.cert_file, settings.key_file))
+        return TlsStore(self._state_dir, ca, cert, key, self.site.site.id)
+
+    def _uplink(self) -> Uplink:
+        settings, tls = self._uplink_settings(), self._tls_store()
+        identity = tls.in_force()
+        endpoint = Endpoint(settings.broker, str(tls.ca_file), str(identity.cert_file), str(identity.key_file))
         facts = Facts(
             self._version,
             lambda: self.gates.mode,
@@ -338,6 +338,7 @@ class AgentApp:
             return Uplink(
                 site=self.site.site.id,
                 endpoint=endpoint,
+                tls=tls,
                 ledger=self.ledger,
                 bulk=self.bulk,
                 clock=self.clock,

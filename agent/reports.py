@@ -87,6 +87,7 @@ class Reports:
             found.add("saon_lock")
         if self.checkpointer.counters.split:
             found.add("log_split")
+        found |= self.uplink.renewal.alarms()
         for name, link in self.bench.links.items():
             if link.stats.second_master:
                 found.add(f"second_master:{name}")
@@ -148,6 +149,7 @@ class Reports:
             "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},
             "alarms": sorted(self.alarms()),
             "broker_error": self.uplink.control.last_error,
+            "certificate": self.uplink.renewal.status(),
         }
 
     def figures(self) -> dict[str, float]:
@@ -173,7 +175,12 @@ class Reports:
             "machines": len(self.bench.machines),
             "machines_answering": sum(1 for m in self.values.miners.values() if m.status is not None),
             "clock_synchronised": float(self.clock.synchronised()),
+            "certificates_renewed_total": self.uplink.renewal.counters.renewed,
+            "certificates_refused_total": self.uplink.renewal.counters.refused,
+            "certificates_unasked_total": self.uplink.renewal.counters.unasked,
         }
+        if (identity := self.uplink.renewal.identity) is not None:
+            found["certificate_seconds_left"] = (identity.ends - self.uplink.renewal.now()).total_seconds()
         if power.value_w is not None:
             found["net_watts"] = power.value_w
         for link in self.bench.links.values():

@@ -256,6 +256,11 @@ class Ledger:
         except sqlite3.Error as error:
             raise LedgerError(f"{self._path}: {error}") from error
 
+    @property
+    def key(self) -> SigningKey:
+        """The record key that signs now."""
+        return self._key
+
     def _meta(self, key: str) -> str | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
