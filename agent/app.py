@@ -36,6 +36,7 @@ from agent.metering.exchange import Exchange
 from agent.outbox import BulkOutbox
 from agent.register import Register
 from agent.reports import Reports
+from agent.rotation import Rotation, settle
 from agent.telemetry import Batcher
 from agent.tls import TlsStore
 from agent.uplink.link import Endpoint
@@ -46,7 +47,7 @@ from config.site import Site
 from config.site import Uplink as UplinkSettings
 from drivers.modbus.learned_file import LearnedFile
 from drivers.snmp.session import SnmpSession
-from wire.keys import SigningKey, VerifyKey
+from wire.keys import VerifyKey
 from wire.messages import Progress
 
 log = structlog.get_logger()
@@ -105,7 +106,12 @@ class AgentApp:
         keys = load_keys(self._state_dir)
         self._tls_store().check()
         self.ledger = Ledger.open(
-            self._state_dir / "ledger.db", site=self.site.site.id, key=keys.rec, clock=self.clock, fw=self._version
+            self._state_dir / "ledger.db",
+            site=self.site.site.id,
+            key=keys.rec,
+            clock=self.clock,
+            fw=self._version,
+            successor=keys.next_rec,
         )
         self.bulk = BulkOutbox(
             self._state_dir / "bulk.db", boot=self.ledger.boot, max_bytes=self.site.agent.bulk_max_mb * 1024 * 1024
@@ -113,6 +119,7 @@ class AgentApp:
         needs_snmp = any(d.kind == "pdu" for d in self.site.devices)
         self._steps = StepWatch(self.clock)
         try:
+            keys = settle(self._state_dir, keys, self.ledger)
             async with SnmpSession() if needs_snmp else contextlib.nullcontext() as snmp:
                 await self._run(keys, snmp, on_ready)
         finally:
@@ -120,7 +127,8 @@ class AgentApp:
             await self.ledger.close()
 
     async def _run(self, keys: Keys, snmp: SnmpSession | None, on_ready: Callable[[Started], None] | None) -> None:
-        self._build(snmp, keys.log)
+        self._build(snmp, keys)
+        await self.rotation.arm()
         self.ledger.start()
         uplink = asyncio.create_task(self.uplink.run(), name="uplink")
         try:
@@ -147,6 +155,7 @@ class AgentApp:
             self.batcher.groups,
             self.clock,
             self.checkpointer,
+            self.rotation,
         )
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
@@ -216,7 +225,7 @@ class AgentApp:
 
     # building ------------------------------------------------------------------------------------------------------
 
-    def _build(self, snmp: SnmpSession | None, k_log: SigningKey) -> None:
+    def _build(self, snmp: SnmpSession | None, keys: Keys) -> None:
         site, clock = self.site, self.clock
         self.graph = Graph(site)
         self.live = LiveState(site, clock)
@@ -297,18 +306,29 @@ class AgentApp:
             self.bench,
             self.closer.states,
         )
-        self.inbox = Inbox(
-            self._state_dir, self.gates, lambda: self.register.document, self.exchange.take, self.commissioner.take
-        )
         self.checkpointer = Checkpointer(
             site.site.id,
             self.ledger,
-            k_log,
+            keys.log,
             clock,
             site.agent.slot_s,
             lambda: self.register.policy,
             lambda message: self.uplink.publish("checkpoint", message),
             self.trusted.raise_to,
+            first=int(self.ledger.meta("log_from") or 0),
+            registered=lambda: self.register.log_keys(self.ledger.epoch),
+        )
+        self.rotation = Rotation(
+            site.site.id, self._state_dir, keys, self.ledger, self.register, self.checkpointer, clock
+        )
+        self.rotation.listen()
+        self.inbox = Inbox(
+            self._state_dir,
+            self.gates,
+            lambda: self.register.document,
+            self.exchange.take,
+            self.commissioner.take,
+            self.rotation.take,
         )
         self.uplink = self._uplink()
 

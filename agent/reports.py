@@ -14,6 +14,7 @@ from agent.ledger import Ledger
 from agent.live import LiveState
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
+from agent.rotation import Rotation
 from agent.telemetry import mining_w
 from agent.uplink.uplink import Uplink
 from config.devices import Device, MinerGroup
@@ -38,6 +39,7 @@ class Reports:
     groups: dict[str, MinerGroup]
     clock: Clock
     checkpointer: Checkpointer
+    rotation: Rotation
 
     def _serial(self, device: Device) -> str | None:
         seen = self.values.reading(device.id, "serial_number").value
@@ -87,7 +89,7 @@ class Reports:
             found.add("saon_lock")
         if self.checkpointer.counters.split:
             found.add("log_split")
-        found |= self.uplink.renewal.alarms()
+        found |= self.uplink.renewal.alarms() | self.rotation.alarms()
         for name, link in self.bench.links.items():
             if link.stats.second_master:
                 found.add(f"second_master:{name}")
@@ -150,6 +152,7 @@ class Reports:
             "alarms": sorted(self.alarms()),
             "broker_error": self.uplink.control.last_error,
             "certificate": self.uplink.renewal.status(),
+            "key_change": self.rotation.status(),
         }
 
     def figures(self) -> dict[str, float]:
