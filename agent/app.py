@@ -26,7 +26,7 @@ from agent.curtailment.shed import Shedder
 from agent.errors import AgentError, LedgerError
 from agent.events import Events
 from agent.health import HealthServer
-from agent.identity import Keys, check_tls, load_keys
+from agent.identity import Keys, load_keys
 from agent.inbox import Inbox
 from agent.inventory.watch import InventoryWatch
 from agent.ledger import Ledger, Txn
@@ -36,15 +36,18 @@ from agent.metering.exchange import Exchange
 from agent.outbox import BulkOutbox
 from agent.register import Register
 from agent.reports import Reports
+from agent.rotation import Rotation, settle
 from agent.telemetry import Batcher
+from agent.tls import TlsStore
 from agent.uplink.link import Endpoint
 from agent.uplink.uplink import Facts, Uplink
 from config.check import Profiles, check
 from config.graph import Graph
 from config.site import Site
+from config.site import Uplink as UplinkSettings
 from drivers.modbus.learned_file import LearnedFile
 from drivers.snmp.session import SnmpSession
-from wire.keys import SigningKey, VerifyKey
+from wire.keys import VerifyKey
 from wire.messages import Progress
 
 log = structlog.get_logger()
@@ -101,15 +104,14 @@ class AgentApp:
             AgentError: it cannot start; the message says what to do.
         """
         keys = load_keys(self._state_dir)
-        if (uplink := self.site.uplink) is not None:
-            check_tls(
-                self._base / uplink.ca_file,
-                self._base / uplink.cert_file,
-                self._base / uplink.key_file,
-                self.site.site.id,
-            )
+        self._tls_store().check()
         self.ledger = Ledger.open(
-            self._state_dir / "ledger.db", site=self.site.site.id, key=keys.rec, clock=self.clock, fw=self._version
+            self._state_dir / "ledger.db",
+            site=self.site.site.id,
+            key=keys.rec,
+            clock=self.clock,
+            fw=self._version,
+            successor=keys.next_rec,
         )
         self.bulk = BulkOutbox(
             self._state_dir / "bulk.db", boot=self.ledger.boot, max_bytes=self.site.agent.bulk_max_mb * 1024 * 1024
@@ -117,6 +119,7 @@ class AgentApp:
         needs_snmp = any(d.kind == "pdu" for d in self.site.devices)
         self._steps = StepWatch(self.clock)
         try:
+            keys = settle(self._state_dir, keys, self.ledger)
             async with SnmpSession() if needs_snmp else contextlib.nullcontext() as snmp:
                 await self._run(keys, snmp, on_ready)
         finally:
@@ -124,7 +127,8 @@ class AgentApp:
             await self.ledger.close()
 
     async def _run(self, keys: Keys, snmp: SnmpSession | None, on_ready: Callable[[Started], None] | None) -> None:
-        self._build(snmp, keys.log)
+        self._build(snmp, keys)
+        await self.rotation.arm()
         self.ledger.start()
         uplink = asyncio.create_task(self.uplink.run(), name="uplink")
         try:
@@ -151,6 +155,7 @@ class AgentApp:
             self.batcher.groups,
             self.clock,
             self.checkpointer,
+            self.rotation,
         )
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
@@ -220,7 +225,7 @@ class AgentApp:
 
     # building ------------------------------------------------------------------------------------------------------
 
-    def _build(self, snmp: SnmpSession | None, k_log: SigningKey) -> None:
+    def _build(self, snmp: SnmpSession | None, keys: Keys) -> None:
         site, clock = self.site, self.clock
         self.graph = Graph(site)
         self.live = LiveState(site, clock)
@@ -303,31 +308,46 @@ class AgentApp:
             self.bench,
             self.closer.states,
         )
-        self.inbox = Inbox(
-            self._state_dir, self.gates, lambda: self.register.document, self.exchange.take, self.commissioner.take
-        )
         self.checkpointer = Checkpointer(
             site.site.id,
             self.ledger,
-            k_log,
+            keys.log,
             clock,
             site.agent.slot_s,
             lambda: self.register.policy,
             lambda message: self.uplink.publish("checkpoint", message),
             self.trusted.raise_to,
+            first=int(self.ledger.meta("log_from") or 0),
+            registered=lambda: self.register.log_keys(self.ledger.epoch),
+        )
+        self.rotation = Rotation(
+            site.site.id, self._state_dir, keys, self.ledger, self.register, self.checkpointer, clock
+        )
+        self.rotation.listen()
+        self.inbox = Inbox(
+            self._state_dir,
+            self.gates,
+            lambda: self.register.document,
+            self.exchange.take,
+            self.commissioner.take,
+            self.rotation.take,
         )
         self.uplink = self._uplink()
 
-    def _uplink(self) -> Uplink:
-        settings = self.site.uplink
-        if settings is None:  # refused in __init__
+    def _uplink_settings(self) -> UplinkSettings:
+        if self.site.uplink is None:  # refused in __init__
             raise AgentError("site file: no uplink")
-        endpoint = Endpoint(
-            settings.broker,
-            str(self._base / settings.ca_file),
-            str(self._base / settings.cert_file),
-            str(self._base / settings.key_file),
-        )
+        return self.site.uplink
+
+    def _tls_store(self) -> TlsStore:
+        settings = self._uplink_settings()
+        ca, cert, key = (self._base / name for name in (settings.ca_file, settings.cert_file, settings.key_file))
+        return TlsStore(self._state_dir, ca, cert, key, self.site.site.id)
+
+    def _uplink(self) -> Uplink:
+        settings, tls = self._uplink_settings(), self._tls_store()
+        identity = tls.in_force()
+        endpoint = Endpoint(settings.broker, str(tls.ca_file), str(identity.cert_file), str(identity.key_file))
         facts = Facts(
             self._version,
             lambda: self.gates.mode,
@@ -340,6 +360,7 @@ class AgentApp:
             return Uplink(
                 site=self.site.site.id,
                 endpoint=endpoint,
+                tls=tls,
                 ledger=self.ledger,
                 bulk=self.bulk,
                 clock=self.clock,

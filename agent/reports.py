@@ -14,6 +14,7 @@ from agent.ledger import Ledger
 from agent.live import LiveState
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
+from agent.rotation import Rotation
 from agent.telemetry import mining_w
 from agent.uplink.uplink import Uplink
 from config.devices import Device, MinerGroup
@@ -41,6 +42,7 @@ class Reports:
     groups: dict[str, MinerGroup]
     clock: Clock
     checkpointer: Checkpointer
+    rotation: Rotation
 
     def _serial(self, device: Device) -> str | None:
         seen = self.values.reading(device.id, "serial_number").value
@@ -94,6 +96,7 @@ class Reports:
         net_w = self.values.power(self.site.measured_at.net_import).value_w
         if permitted_kw is not None and net_w is not None and net_w > permitted_kw * NEAR * 1000:
             found.add("permitted_power" if net_w > permitted_kw * 1000 else "near_permitted_power")
+        found |= self.uplink.renewal.alarms() | self.rotation.alarms()
         for name, link in self.bench.links.items():
             if link.stats.second_master:
                 found.add(f"second_master:{name}")
@@ -155,6 +158,8 @@ class Reports:
             "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},
             "alarms": sorted(self.alarms()),
             "broker_error": self.uplink.control.last_error,
+            "certificate": self.uplink.renewal.status(),
+            "key_change": self.rotation.status(),
         }
 
     def figures(self) -> dict[str, float]:
@@ -180,7 +185,12 @@ class Reports:
             "machines": len(self.bench.machines),
             "machines_answering": sum(1 for m in self.values.miners.values() if m.status is not None),
             "clock_synchronised": float(self.clock.synchronised()),
+            "certificates_renewed_total": self.uplink.renewal.counters.renewed,
+            "certificates_refused_total": self.uplink.renewal.counters.refused,
+            "certificates_unasked_total": self.uplink.renewal.counters.unasked,
         }
+        if (identity := self.uplink.renewal.identity) is not None:
+            found["certificate_seconds_left"] = (identity.ends - self.uplink.renewal.now()).total_seconds()
         if power.value_w is not None:
             found["net_watts"] = power.value_w
         for link in self.bench.links.values():

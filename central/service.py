@@ -23,6 +23,7 @@ from central.metrics import LiveGauges, Metrics
 from central.paths import Paths
 from central.registers import RegisterBook, registrar_keys
 from central.relay import Relay
+from central.renewal import Renewals
 from central.store.database import Database
 from central.telemetry.duck import DuckStore
 from central.witness import Witness
@@ -94,6 +95,9 @@ class CentralService:
         except BadNote as error:
             raise CentralError(f"witnesses: {error}; 'tizgin witness keygen' prints the key") from None
         self.witnesses.start()
+        self.renewals = Renewals(
+            self.paths, lambda: self.registers.document, self.settings.site_certificate_days, self.now_ms
+        )
         self.collector = Collector(
             self.live,
             Sorter(lambda: self.sites, self.registers.record_keys),
@@ -106,6 +110,7 @@ class CentralService:
             on_online=self.relay.site_online,
             witness=witness,
             on_checkpoint=self.witnesses.take,
+            renew=self.renewals.answer,
         )
         self.link = MqttLink(
             lambda: self._address(tls), SUBSCRIPTIONS, self.collector.arrive, self._link_changed, self.now_ms

@@ -180,7 +180,7 @@ def _streams(
             raise GenesisError(f"epoch {epoch} has no stream 'site', so no genesis")
     logs = _logs(bundle, register, ordered, report, head)
     switches = Switches()
-    walks = {epoch: EpochWalk(epoch, register.epochs[epoch]) for epoch in ordered}
+    walks = {epoch: EpochWalk(epoch, register.epochs[epoch], register.logs[epoch]) for epoch in ordered}
     records = {
         epoch: _site_streams(bundle, register, walks[epoch], epochs[epoch], switches, report, logs.get(epoch))
         for epoch in ordered
@@ -250,6 +250,7 @@ def _epoch_ends(
     for number, epoch in enumerate(ordered):
         try:
             walks[epoch].check_keys()
+            walks[epoch].check_log_keys(logs[epoch].signers if epoch in logs else frozenset())
         except VerifyError as error:
             report.errors.append(error)
         end = register.ends[epoch]

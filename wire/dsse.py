@@ -22,6 +22,8 @@ ACT_TYPE = "application/vnd.tizgin.act.v1+json"
 DECLARATION_TYPE = "application/vnd.tizgin.declaration.v1+json"
 MANDATE_TYPE = "application/vnd.tizgin.mandate.v1+json"
 MANIFEST_TYPE = "application/vnd.tizgin.manifest.v1+json"
+CSR_TYPE = "application/vnd.tizgin.csr.v1+json"
+"""A site's request for a renewed TLS certificate."""
 
 MAX_SIGNATURES = 8
 _KID = re.compile(r"[0-9a-f]{16}")

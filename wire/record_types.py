@@ -198,6 +198,21 @@ GAP_REASONS = frozenset(
 )
 
 
+class KeyRotate(TypedDict):
+    """A key takes over (stream ``site``), signed by the record key that was valid until here.
+
+    ``role`` is ``k_rec`` or ``k_log``; keys in base64; ``from_index`` the record's own place in the log and one. The
+    proofs are those of :mod:`wire.rotation`.
+    """
+
+    role: str
+    old: str
+    new: str
+    from_index: int
+    proof_old: str
+    proof_new: str
+
+
 class Clock(TypedDict):
     """The wall clock moved by more than 2 s against the monotonic clock (stream ``site``). Times in ms.
 

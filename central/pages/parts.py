@@ -127,6 +127,10 @@ def alarm_text(alarm: str, texts: Texts) -> str:
         "orphaned": texts("the lease of an order has lapsed"),
         "saon_lock": texts("locked by emergency automatics"),
         "meter_silent": texts("meter is silent"),
+        "certificate_ends": texts("the site's certificate ends soon and was not renewed"),
+        "certificate_expired": texts("the site's certificate has ended"),
+        "certificate_refused": texts("the site could not renew its certificate"),
+        "key_change_missed": texts("a change of the site's key did not happen in time"),
     }
     words = names.get(name)
     if words is None:

@@ -150,15 +150,16 @@ def enroll(
     out: Annotated[Path, typer.Option(help="Where the certificate goes.")],
     config: Config = DEFAULT,
 ) -> None:
-    """Sign a site's TLS certificate. Of an enrolment both proofs of possession are checked first.
+    """Sign a site's TLS certificate. Of an enrolment the proofs of all three keys are checked first.
 
     Prints K_rec's fingerprint: compare it with the site by telephone before the certificate leaves this computer. A
     bare request proves nothing about the site's record keys.
     """
     from central import pki
-    from central.enrolment import MAX_BYTES, is_enrolment, read_enrolment
     from central.errors import CentralError
     from central.paths import Paths, write_public
+    from wire.enrolment import MAX_BYTES, is_enrolment, read_enrolment
+    from wire.errors import WireError
 
     settings = _load(config)
     if site not in {s.id for s in settings.sites}:
@@ -169,10 +170,11 @@ def enroll(
         if is_enrolment(request):
             enrolment = read_enrolment(request, site)
             request = enrolment.csr
-            typer.echo(f"both proofs hold; epoch {enrolment.epoch}; K_rec {enrolment.fingerprint}", err=True)
+            typer.echo(f"all three proofs hold; epoch {enrolment.epoch}; K_rec {enrolment.fingerprint}", err=True)
         authority = pki.Authority.load(Paths.of(settings, config.resolve().parent))
-        write_public(out, pki.sign_csr(authority, request, site, datetime.now(UTC)))
-    except (CentralError, OSError) as error:
+        cert = pki.sign_csr(authority, request, site, datetime.now(UTC), days=settings.site_certificate_days)
+        write_public(out, cert)
+    except (CentralError, WireError, OSError) as error:
         raise UserError(str(error)) from None
     typer.echo(str(out))
 
