@@ -124,6 +124,16 @@ class RegisteredSite(_Doc):
     points: tuple[RegisteredPoint, ...] = ()
 
 
+class Zone(_Doc):
+    """How fast the load of a zone may change outside an emergency declaration. Sums over all sites of the zone."""
+
+    id: Ref
+    max_step_w: Watt
+    max_ramp_w_per_min: Watt
+    """Downwards."""
+    max_return_w_per_min: Watt | None = None
+
+
 class Revocation(_Doc):
     """A key that is no longer believed."""
 
@@ -144,6 +154,8 @@ class KeysDocument(_Doc):
     revoked: tuple[Revocation, ...] = ()
     policy: Annotated[str, Field(max_length=32_768)] | None = None
     """Which witnesses have to have cosigned a checkpoint, as :mod:`wire.policy` reads it; none is asked for without."""
+    zones: tuple[Zone, ...] = ()
+    """Bounds of zones. A site's zone may be missing here: then no plan of a whole zone or country is possible in it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> KeysDocument:
@@ -163,6 +175,7 @@ class KeysDocument(_Doc):
             ("person", [p.id for p in self.persons]),
             ("site", [s.id for s in self.sites]),
             ("issuer", kids),
+            ("zone", [z.id for z in self.zones]),
         ):
             if len(set(ids)) != len(ids):
                 raise ValueError(f"a {name} is listed twice")
@@ -179,8 +192,13 @@ class KeysDocument(_Doc):
             raise ValueError(f"issuer {issuer.kid} is a gateway: it may only have the rights limit and reduce")
 
     def encode(self) -> bytes:
-        """Canonical bytes."""
-        return canonical.encode(self.model_dump(mode="json", exclude_none=True))
+        """Canonical bytes. Without zones there is no such field, so that an older side can read it."""
+        left_out: set[str] = set() if self.zones else {"zones"}
+        return canonical.encode(self.model_dump(mode="json", exclude_none=True, exclude=left_out))
+
+    def zone(self, zone_id: str) -> Zone | None:
+        """Bounds of that zone, where the register has them."""
+        return next((z for z in self.zones if z.id == zone_id), None)
 
     def site(self, site_id: str) -> RegisteredSite | None:
         """The register's entry of a site."""

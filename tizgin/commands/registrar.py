@@ -169,3 +169,9 @@ def _print(document: KeysDocument) -> None:
             f"{site.emergency_w / 1000:g} kW, slots of {site.slot_s} s, {len(site.points)} points, epochs "
             + (", ".join(e.epoch for e in site.epochs) or "none")
         )
+    for zone in document.zones:
+        back = "" if zone.max_return_w_per_min is None else f", return {zone.max_return_w_per_min / 1000:g} kW per min"
+        typer.echo(
+            f"  zone {zone.id}: step {zone.max_step_w / 1000:g} kW, ramp {zone.max_ramp_w_per_min / 1000:g} kW per min"
+            + back
+        )
