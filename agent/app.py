@@ -162,6 +162,7 @@ class AgentApp:
         try:
             await asyncio.gather(self.bench.read_switches(), self.bench.read_settings())
             await self.engine.recover()
+            await self.reception.recover()
         finally:
             for task in links:
                 task.cancel()

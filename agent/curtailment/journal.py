@@ -47,6 +47,8 @@ class OrderDoc:
     stop_shedding: bool = False
     hold_until: int | None = None
     released_by: str | None = None
+    targets: list[str] = field(default_factory=list)
+    """Of a release, extension or cancellation: the orders it was accepted for."""
     ceiling_w: int | None = None
     max_w_per_min: int | None = None
     not_before: int | None = None

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from agent.clock import Clock, TrustedTime
+from agent.curtailment.cut_off import not_handed_over, without_effect
 from agent.curtailment.engine import Engine
 from agent.curtailment.intake import RELEASE_MAX_AGE_MS, Context, Known, Verdict, judge
 from agent.curtailment.journal import Journal, LiveOrder, OrderDoc
@@ -53,6 +54,18 @@ class Reception:
     unrecorded: int = 0
     _junk: deque[int] = field(default_factory=deque)
     _alone: deque[tuple[int, str, int]] = field(default_factory=deque)
+
+    async def recover(self) -> None:
+        """After a restart, and after the engine's own: what was accepted and had no effect yet takes effect.
+
+        A lock after САОН stays: what was unlocked in the moment of the cut is unlocked by a new release.
+        """
+        for order, target in without_effect(self.ledger, self.journal):
+            log.warning("cut_off_order_resumed", order=order.id, action=order.action, of=target.id)
+            await self._apply(order, target)
+        for new, old_id in not_handed_over(self.journal):
+            log.warning("cut_off_order_resumed", order=new.id, action="supersede", of=old_id)
+            await self._supersede(new, old_id)
 
     async def take(self, raw: bytes, retained: bool) -> None:
         """Take one envelope. Never raises: hostile input gets an answer or a count."""
@@ -352,9 +365,10 @@ class Reception:
         if partly:
             await self.journal.save(old, record=self.engine.effect(old) | {"text": f"superseded by {new.id}"})
             return
-        await self.journal.move(
-            old, S.SUPERSEDED, f"superseded by {new.id}", record=self.engine.effect(old, S.SUPERSEDED)
-        )
+        if old.state is not S.SUPERSEDED:  # a restart may find it half done
+            await self.journal.move(
+                old, S.SUPERSEDED, f"superseded by {new.id}", record=self.engine.effect(old, S.SUPERSEDED)
+            )
         await self.journal.move(old, S.RESTORING, "what it held is held by its successor")
 
     async def _tell_others(self, new: LiveOrder) -> None:
@@ -391,6 +405,8 @@ class Reception:
             rx_mono=rx_mono,
             doc=OrderDoc(persons=list(verdict.persons)),
         )
+        if order.mode != "drill":
+            live.doc.targets = [t.id for t in targets]
         names = ", ".join(t.id for t in targets)
         txn = Txn()
         self._received(txn, signed, signed.raw, rx_ms)

@@ -495,6 +495,7 @@ class Core:
         for name, switch in self.plant.switches.items():
             self.live.put_switch(name, await switch.read())
         await self.engine.recover()
+        await self.reception.recover()
         await self.plant.publish(self.live)
         if run:
             await self.go()
