@@ -94,8 +94,11 @@ class Reports:
             found.add("log_split")
         permitted_kw = self.site.site.standing.permitted_kw
         net_w = self.values.power(self.site.measured_at.net_import).value_w
-        if permitted_kw is not None and net_w is not None and net_w > permitted_kw * NEAR * 1000:
-            found.add("permitted_power" if net_w > permitted_kw * 1000 else "near_permitted_power")
+        if permitted_kw is not None and net_w is not None:
+            if net_w > permitted_kw * 1000:
+                found.add("permitted_power")
+            elif net_w > permitted_kw * NEAR * 1000:
+                found.add("near_permitted_power")
         found |= self.uplink.renewal.alarms() | self.rotation.alarms()
         for name, link in self.bench.links.items():
             if link.stats.second_master:
