@@ -59,6 +59,8 @@ class Engine:
     on_progress: Callable[[Progress], Awaitable[None]]
     check_clock: Callable[[], None] = lambda: None
     """Looks for a step of the wall clock before anything is done because of what it shows."""
+    observe: Callable[[], None] = lambda: None
+    """Called with every pass, for who keeps account of the orders."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     waves: Waves = field(init=False)
     proof: Proof = field(init=False)
@@ -133,6 +135,7 @@ class Engine:
                         log.error("no_journal_no_movement", order=order.id, error=str(error))
                     except Exception:  # one order's trouble must not stop the others
                         log.exception("order_failed_to_advance", order=order.id)
+                self.observe()
                 # Not wait_for: in Python 3.11 it can lose a cancellation that comes together with the event.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
