@@ -250,12 +250,12 @@ def _windows(
     inside = [slot for slot in slots if starts and starts[0] <= slot.t0 * 1000 < starts[-1] + step]
     if not inside:
         return f"trace_{name}", step_s, [trace.mean(at, at + step) for at in starts]
-    energies = _energies(inside, step_s)
-    found = [energies.get(at // 1000) for at in starts]
+    known = energies(inside, step_s)
+    found = [known.get(at // 1000) for at in starts]
     return f"interval_{name}", step_s, [None if wh is None else wh * HOUR_S // step_s for wh in found]
 
 
-def _energies(slots: Iterable[Slot], step_s: int) -> dict[int, int]:
+def energies(slots: Iterable[Slot], step_s: int) -> dict[int, int]:
     """Begin of each whole window (s) → Wh, where its slots are all known."""
     sums: dict[int, list[int]] = {}
     seen: set[int] = set()
@@ -333,7 +333,7 @@ def baselines(facts: Facts, trace: Trace, slots: Sequence[Slot], taken: Collecti
     window = begin - GUARD_MS - WINDOW_MS, begin - GUARD_MS
     mean = trace.mean(*window)
     count = sum(1 for at, watt in trace.samples if window[0] <= at < window[1] and watt is not None)
-    hours = _energies(slots, HOUR_S)
+    hours = energies(slots, HOUR_S)
     found: dict[str, BaselineFigure | str] = {
         "before_after": "too_few_samples" if mean is None else {"b_w": mean, "n": count},
         "same_day_3_2": same_day(hours, begin, end),
