@@ -18,18 +18,18 @@ from central.store import orders
 from central.store.orders import StoredOrder
 
 
-async def _report(service: CentralService, order_id: str) -> tuple[StoredOrder, OrderReport | None]:
+async def read(service: CentralService, order_id: str) -> tuple[StoredOrder, OrderReport | None]:
     """An order and its report.
 
     Raises:
         Problem: there is no such order.
     """
 
-    def read(connection: sa.Connection) -> tuple[StoredOrder, OrderReport | None] | None:
+    def look(connection: sa.Connection) -> tuple[StoredOrder, OrderReport | None] | None:
         stored = orders.find(connection, order_id[:36])
         return None if stored is None else (stored, read_report(connection, stored))
 
-    found = await service.database.read(read)
+    found = await service.database.read(look)
     if found is None:
         raise Problem(404, "unknown_order", "Unknown order", f"no order {order_id[:60]!r} was posted here")
     return found
@@ -41,13 +41,13 @@ def add(router: APIRouter, service: CentralService) -> None:
     @router.get("/orders/{order_id}/report")
     async def order_report(order_id: str) -> dict[str, Any]:
         """How the order was obeyed, by the site's signed record; ``report`` is null where there is none (yet)."""
-        stored, found = await _report(service, order_id)
+        stored, found = await read(service, order_id)
         return as_dict(found) if found is not None else nothing(stored)
 
     @router.get("/orders/{order_id}/report.pdf")
     async def order_paper(order_id: str, language: Annotated[Literal["kk", "ru", "en"], Query()] = "ru") -> Response:
         """The same on paper."""
-        stored, found = await _report(service, order_id)
+        stored, found = await read(service, order_id)
         if found is None:
             raise Problem(404, "no_report", "No report", "the site has not reported this order yet")
         settings = service.sites.get(stored.site)

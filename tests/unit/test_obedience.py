@@ -362,7 +362,7 @@ def orders(draw: st.DrawFn) -> Facts:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(known=orders(), parts=traces(), seed=st.integers(0, 2**32), hours=st.integers(0, 60))
 def test_agent_and_verifier_give_the_same_figures(
     known: Facts, parts: list[dict[str, Any]], seed: int, hours: int
