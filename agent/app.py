@@ -16,6 +16,7 @@ from agent.acquisition import Bench, build
 from agent.checkpoints import Checkpointer
 from agent.clock import STEP_MS, Clock, Step, StepWatch, SystemClock, TrustedTime
 from agent.commissioning.commissioner import Commissioner
+from agent.curtailment.account import Account, Terms
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
@@ -184,6 +185,7 @@ class AgentApp:
                 self.bench.start(tasks, lambda: self.engine.busy() or self.commissioner.busy())
                 for name, work in (
                     ("engine", self.engine.run()),
+                    ("account", self.account.run()),
                     ("slots", self.closer.run()),
                     ("batches", self.batcher.run()),
                     ("uplink-watch", self._watch(uplink)),
@@ -277,6 +279,12 @@ class AgentApp:
             self._queue_progress,
             entry=lambda: self.register.entry,
         )
+        waves, live = self.engine.waves, self.live
+        self.account = Account(
+            site, self.ledger, self.journal, self.fleet, self.gates, waves.cooling, live, clock, self.terms
+        )
+        self.account.load()
+        self.engine.observe = self.account.observe
         groups = {g.id: g for g in site.miners}
         self.batcher = Batcher(
             site.site.id,
@@ -421,6 +429,13 @@ class AgentApp:
         """Emergency reservation: the register's word, the site file's until there is one."""
         entry = self.register.entry
         return entry.emergency_w if entry else round(self.site.site.reservation.emergency_kw * 1000)
+
+    def terms(self) -> Terms:
+        """What an order's report is judged by: the register's word, the site file's until there is one."""
+        entry, own = self.register.entry, self.site.site
+        if entry is not None:
+            return Terms(entry.contracted_w, entry.technological_min * 60)
+        return Terms(round(own.contracted_kw * 1000), round(own.reservation.technological_min * 60))
 
     def _foreign_write(self, device: str, output: str, was: bool, now: bool) -> None:
         self.events.foreign_write(device, output, was, now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -166,5 +167,6 @@ def story_json(
             "refused": [{"why": r.why, "line": r.line} for r in story.refused],
             "completed": {"at": done.at, "power_w": done.power_w} if done else None,
             "trial": story.trial,
+            "report": asdict(story.report) if story.report else None,
         }
     return doc

@@ -36,6 +36,21 @@ class Case:
     """In their order."""
     logs: Mapping[str, tuple[tuple[Cosigned, ...], int]]
     """Epoch → cosigned checkpoints, and how many there are in all; for epochs with a log."""
+    judging: frozenset[str] = frozenset()
+    """Points that orders are judged by: their slots are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a record says of its slot: [t0, t1) epoch s, import minus export; ``wh`` null where it is not known.
+
+    ``t0`` is null for records that tell of no slot.
+    """
+
+    at: int
+    t0: int | None = None
+    t1: int = 0
+    wh: int | None = None
 
 
 @dataclass(slots=True)
@@ -53,6 +68,10 @@ class Judged:
     """Records read, by epoch."""
     kids: dict[str, set[str]] = field(default_factory=dict)
     """Keys that signed, by epoch."""
+    slots: dict[str, list[Slot]] = field(default_factory=dict)
+    """By epoch, for points that orders are judged by: one for every record of the stream."""
+    broken: set[str] = field(default_factory=set)
+    """Epochs in which the stream could not be read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +166,13 @@ def judge_point(case: Case, bundle: Bundle, logs: Mapping[str, EpochLog], point:
                     places=places,
                     revoked=register.revoked,
                 )
-                walk.feed(_counted(stream, found, epoch))
+                counted = _counted(stream, found, epoch)
+                walk.feed(_kept(counted, found.slots.setdefault(epoch, [])) if point in case.judging else counted)
             except InputLimit:
                 raise
             except VerifyError as error:
                 broken.append(error)
+                found.broken.add(epoch)
                 walk.broken()
         walk.end_epoch(last=epoch == case.epochs[-1])
     walk.finish()
@@ -174,3 +195,20 @@ def _counted(records: Iterable[Record], found: Judged, epoch: str) -> Iterator[R
             yield record
     finally:
         found.records[epoch] = count
+
+
+def _kept(records: Iterable[Record], slots: list[Slot]) -> Iterator[Record]:
+    inverted = False
+    for record in records:
+        doc, ty = record.doc, record.ty
+        slot = Slot(record.at)
+        if ty == "bind":
+            inverted = doc.get("inverted") is True
+        elif ty in {"interval", "gap"} and type(doc.get("t0")) is int and type(doc.get("t1")) is int:
+            wh, exported, flags = doc.get("wh"), doc.get("exp_wh"), doc.get("q")
+            net = None
+            if ty == "interval" and type(wh) is int and isinstance(flags, list) and "frozen" not in flags:
+                net = wh - (exported if type(exported) is int else 0)
+            slot = Slot(record.at, doc["t0"], doc["t1"], -net if inverted and net is not None else net)
+        slots.append(slot)
+        yield record

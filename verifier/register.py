@@ -101,6 +101,8 @@ class Register:
     revoked: Mapping[str, int] = field(default_factory=dict)
     """Key identifier → from when on nothing it signed is believed, ms."""
     contracted_w: int | None = None
+    technological_s: int = 0
+    """Time that a stop leaves to the site."""
 
 
 def read_register(data: bytes, trust: Trust, site: str) -> Register:
@@ -160,4 +162,5 @@ def _site(doc: dict[str, Any], entry: dict[str, Any]) -> Register:
         issuers=by_kid([load_key(item["key"]) for item in doc.get("issuers", [])]),
         revoked={str(item["kid"]): int(item["at"]) for item in doc.get("revoked", [])},
         contracted_w=entry.get("contracted_w"),
+        technological_s=60 * int(entry.get("technological_min", 0)),
     )

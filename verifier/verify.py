@@ -12,7 +12,8 @@ from pathlib import Path
 
 from verifier.archive import Bundle, Entry
 from verifier.canonical import Object, read_canonical
-from verifier.commands import CommandStream
+from verifier.claims import judge_claims
+from verifier.commands import Claim, CommandStream
 from verifier.epochs import EpochWalk, judge_link
 from verifier.errors import (
     ArchiveError,
@@ -105,7 +106,8 @@ def verify(
             # 8  Epochs and slots: genesis, and every slot of a bound point is one interval or one gap.
             # 9  Registers: continuity, energy from raw bits, raw frames, ratios, bridges.
             # 10 De-energised slots: the switch was open throughout and the registers did not move.
-            # 11 Orders: every answer has its order, every order is what its record says.
+            # 11 Orders: every answer has its order, every order is what its record says, and the figures of every
+            #    report follow from its trace and the meter's slots.
             # 12 Time: every record's clock lies between the cosignatures before and after it.
             points = _streams(bundle, register, period, made, report, head, jobs)
 
@@ -181,8 +183,9 @@ def _streams(
     logs = _logs(bundle, register, ordered, report, head)
     switches = Switches()
     walks = {epoch: EpochWalk(epoch, register.epochs[epoch], register.logs[epoch]) for epoch in ordered}
+    claims: list[Claim] = []
     records = {
-        epoch: _site_streams(bundle, register, walks[epoch], epochs[epoch], switches, report, logs.get(epoch))
+        epoch: _site_streams(bundle, register, walks[epoch], epochs[epoch], switches, report, logs.get(epoch), claims)
         for epoch in ordered
     }
     ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
@@ -190,7 +193,8 @@ def _streams(
     if not names:
         raise CannotVerify("neither the register nor the bundle has a metering point")
     known = {epoch: (tuple(log.cosigned), log.checkpoints) for epoch, log in logs.items()}
-    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known)
+    judging = frozenset(claim.point for claim in claims)
+    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known, judging)
     points: dict[str, Judged] = {}
     for point in judge_points(case, bundle, logs, names, jobs):
         points[point.id] = point
@@ -200,6 +204,9 @@ def _streams(
             walks[epoch].used |= point.kids.get(epoch, set())
     report.records = sum(records.values())
     report.errors.extend(switches.errors)
+    report.reports, wrong, asked = judge_claims(claims, register, points)
+    report.errors.extend(wrong)
+    report.doubts.extend(asked)
     _epoch_ends(register, ordered, walks, logs, records, report)
     _withheld(logs, made, report)
     report.judge(6, "records", f"{report.records} lines, each signed by a key of its epoch")
@@ -208,7 +215,8 @@ def _streams(
     report.judge(9, "registers", f"{sum(p.asked_intervals for p in points.values())} intervals recomputed")
     dead = sum(p.report.grades.get("Z", 0) for p in points.values())
     report.judge(10, "de-energised", f"{dead} slots proven")
-    report.judge(11, "orders", f"{report.orders} received, {report.answers} answers")
+    told = f", {report.reports} reports recomputed" if claims else ""
+    report.judge(11, "orders", f"{report.orders} received, {report.answers} answers{told}")
     report.judge(12, "time", f"{report.cosigned} cosigned checkpoints, clocks within {SLACK_S} s of them")
     return points
 
@@ -288,6 +296,7 @@ def _site_streams(
     switches: Switches,
     report: Report,
     log: EpochLog | None,
+    claims: list[Claim],
 ) -> int:
     """Every stream of an epoch that is not a metering point's; how many records they have."""
     epoch, before = walk.epoch, report.records
@@ -320,6 +329,7 @@ def _site_streams(
     report.doubts.extend(commands.doubts)
     report.orders += commands.orders
     report.answers += commands.answers
+    claims.extend(commands.claims)
     return report.records - before
 
 

@@ -68,6 +68,8 @@ class Engine:
     """Looks for a step of the wall clock before anything is done because of what it shows."""
     entry: Callable[[], RegisteredSite | None] = lambda: None
     """The site in the register, as far as there is one."""
+    observe: Callable[[], None] = lambda: None
+    """Called with every pass, for who keeps account of the orders."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     targets: Targets = field(init=False)
     supply: PowerReturn = field(init=False)
@@ -149,6 +151,7 @@ class Engine:
                         log.error("no_journal_no_movement", order=order.id, error=str(error))
                     except Exception:  # one order's trouble must not stop the others
                         log.exception("order_failed_to_advance", order=order.id)
+                self.observe()
                 # Not wait_for: in Python 3.11 it can lose a cancellation that comes together with the event.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):

@@ -230,7 +230,7 @@ def _project(connection: Connection, items: Iterable[Incoming], now_ms: int) -> 
                     "flags": _short(" ".join(str(f) for f in flags or []), 120) or "",
                 }
             )
-        elif kind in {"cmd_rx", "cmd_ack", "cmd_eff"} and item.stream == "cmd":
+        elif kind in {"cmd_rx", "cmd_ack", "cmd_eff", "cmd_report"} and item.stream == "cmd":
             answers.append(
                 identity
                 | {
@@ -238,7 +238,7 @@ def _project(connection: Connection, items: Iterable[Incoming], now_ms: int) -> 
                     "ty": kind,
                     "at": doc["at"],
                     "received_at": now_ms,
-                    "state": _short(doc.get("state"), 20),
+                    "state": _short(doc.get("verdict" if kind == "cmd_report" else "state"), 20),
                     "code": _short(doc.get("code"), 40),
                     "text": _short(doc.get("text"), 500),
                     "power_w": _whole(doc.get("power_w", doc.get("before_w"))),

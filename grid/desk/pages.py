@@ -10,6 +10,7 @@ from grid.errors import GridError
 from grid.progress import (
     completion_text,
     flag_text,
+    report_text,
     returned_text,
     state_text,
     steps,
@@ -307,6 +308,10 @@ def order_part(_desk: Desk, t: Texts, found: OrderPage) -> Html:
         parts.append(el("p", completed, class_="aloud", data_testid="desk-completion"))
     if returned is not None:
         parts.append(el("p", returned, class_="aloud", data_testid="desk-returned"))
+    said = report_text(story, t)
+    if said is not None and story.report is not None:
+        kind = "good" if story.report.verdict in {"obeyed", "not_due"} else "bad"
+        parts.append(el("p", said, class_=kind, data_testid="desk-report"))
     parts.append(_notices(found, t))
     items = [el("li", el("b", at), " ", what, " ", el("code", kid)) for at, what, kid in steps(story, t)]
     parts.append(el("ol", *items) if items else None)

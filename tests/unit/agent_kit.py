@@ -23,6 +23,7 @@ import yaml
 
 from agent.clock import TrustedTime
 from agent.curtailment import shed as shed_module
+from agent.curtailment.account import Account, Terms
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet, KnownMachine
 from agent.curtailment.gates import Gates
@@ -492,6 +493,19 @@ class Core:
         self.reception = Reception(
             site, self.ledger, self.journal, self.engine, clock, self.trusted, lambda: self.keys, START_MS - 60_000
         )
+        self.account = Account(
+            site,
+            self.ledger,
+            self.journal,
+            self.fleet,
+            self.gates,
+            self.engine.waves.cooling,
+            self.live,
+            clock,
+            lambda: Terms(220_000, 0),
+        )
+        self.account.load()
+        self.engine.observe = self.account.observe
         for name, switch in self.plant.switches.items():
             self.live.put_switch(name, await switch.read())
         await self.engine.recover()

@@ -1,6 +1,6 @@
 """Attacks 21 to 38: keys, epochs, registers, invented readings, witnesses, totals, what no signature shows.
 
-Continues ``test_verifier_attacks_one.py``; ``docs/verification.md`` lists all forty.
+Continues ``test_verifier_attacks_one.py``; ``docs/verification.md`` lists them all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``tizgin central``: init, check, run, enroll, bundle, broker-config."""
+"""``tizgin central``: init, check, run, enroll, bundle, energy, report, broker-config."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ class Unit(StrEnum):
     DAY = "day"
     MONTH = "month"
     QUARTER = "quarter"
+
+
+class Language(StrEnum):
+    """Languages of papers."""
+
+    KK = "kk"
+    RU = "ru"
+    EN = "en"
 
 
 Config = Annotated[Path, typer.Option("--config", help="Settings of central.", show_default="central.yaml")]
@@ -341,6 +349,20 @@ def _energy_table(found: list[PointEnergy]) -> None:
 
 def _kwh(wh: int | None) -> str:
     return "not known" if wh is None else f"{wh / 1000:,.3f}".replace(",", " ")
+
+
+@app.command(epilog="Example: tizgin central report --order 01912345-0000-7000-8000-000000000001 --pdf report.pdf")
+def report(
+    order: Annotated[str, typer.Option(help="Order id.")],
+    pdf: Annotated[Path | None, typer.Option(help="Write it on paper: this PDF file.")] = None,
+    language: Annotated[Language, typer.Option(help="Of the PDF.")] = Language.RU,
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> int:
+    """How an order was obeyed, by the site's signed report. Exits 1 where there is none, or it says otherwise."""
+    from tizgin.commands._central_report import show
+
+    return show(_load(config), config.resolve().parent, order, pdf, language.value, as_json=as_json)
 
 
 @app.command("witness-key", epilog="Example: tizgin central witness-key --config central.yaml")

@@ -261,7 +261,7 @@ def _check_signers(signed: Any, register: Any) -> dict[str, Any]:
 
 
 def _print_story(signed: Any, register: Any, story: Any, language: str, *, late: bool, unverified: int) -> None:
-    from grid.progress import completion_text, returned_text, steps, trial_text
+    from grid.progress import completion_text, report_text, returned_text, steps, trial_text
     from grid.texts import load_texts
 
     _show_order(signed.order, language, register, [kid for kid, _ in signed.envelope.signatures])
@@ -278,7 +278,7 @@ def _print_story(signed: Any, register: Any, story: Any, language: str, *, late:
         typer.echo(t("NOT DELIVERED — CALL"))
     if story.trial is not None:
         typer.echo(trial_text(story.trial, t))
-    for said in (completion_text(story, t), returned_text(story, t)):
+    for said in (completion_text(story, t), returned_text(story, t), report_text(story, t)):
         if said is not None:
             typer.echo(said)
 
