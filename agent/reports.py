@@ -92,13 +92,7 @@ class Reports:
             found.add("saon_lock")
         if self.checkpointer.counters.split:
             found.add("log_split")
-        permitted_kw = self.site.site.standing.permitted_kw
-        net_w = self.values.power(self.site.measured_at.net_import).value_w
-        if permitted_kw is not None and net_w is not None:
-            if net_w > permitted_kw * 1000:
-                found.add("permitted_power")
-            elif net_w > permitted_kw * NEAR * 1000:
-                found.add("near_permitted_power")
+        self._add_power_alarm(found)
         found |= self.uplink.renewal.alarms() | self.rotation.alarms()
         for name, link in self.bench.links.items():
             if link.stats.second_master:
@@ -114,6 +108,16 @@ class Reports:
             ):
                 found.add(f"meter_silent:{meter}")
         return found
+
+    def _add_power_alarm(self, found: set[str]) -> None:
+        permitted_kw = self.site.site.standing.permitted_kw
+        net_w = self.values.power(self.site.measured_at.net_import).value_w
+        if permitted_kw is None or net_w is None:
+            return
+        if net_w > permitted_kw * 1000:
+            found.add("permitted_power")
+        elif net_w > permitted_kw * NEAR * 1000:
+            found.add("near_permitted_power")
 
     def inventory(self) -> Inventory:
         """What the site says it has."""
