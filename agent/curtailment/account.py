@@ -173,7 +173,8 @@ class Account:
             "point": doc.point,
             "contracted_w": terms.contracted_w,
             "before_w": doc.before_w,
-            "target_w": doc.target_w,
+            # A schedule's target is another every hour: its report has the curve and no verdict.
+            "target_w": None if order.order.action == "schedule" else doc.target_w,
             "slot_s": self.site.agent.slot_s,
             "technological_s": terms.technological_s,
         }
