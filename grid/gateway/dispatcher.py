@@ -29,7 +29,7 @@ log = structlog.get_logger()
 HELD_POLL_MS = 5_000
 """A site that holds is asked for its answers this often; its power is seen at every look."""
 RUNNING = "running"
-OPEN = frozenset({RUNNING, "held", "short", "below", "frozen"})
+OPEN = frozenset({RUNNING, "held", "short", "below", "powerless", "frozen"})
 """States of a plan in which it is watched."""
 
 
@@ -55,7 +55,9 @@ class Dispatcher:
     def __init__(
         self, *, key: SigningKey, sequence: Sequence, register: KeysDocument, journal: Journal, central: Central
     ) -> None:
-        self._key, self._sequence, self._register = key, sequence, register
+        self._key, self._sequence = key, sequence
+        self.register = register
+        """May be exchanged for a newer version while a plan runs; who was revoked signs no more."""
         self._journal, self._central = journal, central
         self.members: dict[str, Member] = {}
         self.plan: Plan | None = None
@@ -78,7 +80,7 @@ class Dispatcher:
         if before is not None:
             same = "the same content" if before.digest == plan.digest else "OTHER content"
             raise PlanRefused(f"plan {plan.id} was taken already ({before.state}) with {same}; make one with a new id")
-        powers = check_plan(plan, mandate, declaration, kid=self._key.kid, register=self._register, now_ms=now_ms)
+        powers = check_plan(plan, mandate, declaration, kid=self._key.kid, register=self.register, now_ms=now_ms)
         view = self._look(plan, powers)
         members = self._members(plan, view)
         total = sum(member.power_w for member in members.values())
@@ -97,7 +99,7 @@ class Dispatcher:
             if member.seen.why_not is not None:
                 phone = f"; phone {member.seen.phone}" if member.seen.phone else ""
                 self._say(now_ms, member.site, "left_out", f"left out: {member.seen.why_not}{phone}")
-        for objection in view.objections:
+        for objection in view.objections if declaration is None else ():
             self._say(now_ms, None, "central_objects", f"central objects: {objection}")
 
     def resume(self, stored: StoredPlan, now_ms: int) -> None:
@@ -124,7 +126,7 @@ class Dispatcher:
         self._started_ms, self.total_w, self.target_w = started_ms, total_w, target_w
 
     def _sites(self, plan: Plan) -> dict[str, RegisteredSite]:
-        return {site.id: site for site in self._register.sites if site.zone in plan.zones}
+        return {site.id: site for site in self.register.sites if site.zone in plan.zones}
 
     def _members(self, plan: Plan, view: View) -> dict[str, Member]:
         return {
@@ -220,7 +222,7 @@ class Dispatcher:
         except GridError as error:
             self._say(now_ms, member.site, "central_forgot", f"central does not show the order: {error}")
             return
-        story = tell(given.signed, lines if isinstance(lines, list) else [], self._register)
+        story = tell(given.signed, lines if isinstance(lines, list) else [], self.register)
         for refused in story.refused:
             self._say(now_ms, member.site, "bad_answer", f"an answer that does not count: {refused.why}")
         known = member.story.state if member.story else None
@@ -252,7 +254,7 @@ class Dispatcher:
         member = turn.member
         try:
             seq = self._sequence.next(member.site, now_ms=now_ms)
-            order = site_order(plan, powers, turn, self._register, seq=seq, now_ms=now_ms)
+            order = site_order(plan, powers, turn, self.register, seq=seq, now_ms=now_ms)
         except GridError as error:
             member.standing, member.code, member.text = Standing.OUT, "cannot_order", str(error)
             self._say(now_ms, member.site, member.code, member.text)
@@ -302,26 +304,25 @@ class Dispatcher:
             return
         try:
             self._powers = check_plan(
-                self.plan, self._mandate, self._declaration, kid=self._key.kid, register=self._register, now_ms=now_ms
+                self.plan, self._mandate, self._declaration, kid=self._key.kid, register=self.register, now_ms=now_ms
             )
         except PlanRefused as error:
-            if self._powers is not None or not self._journal.said(self.plan.id):
-                self._say(now_ms, None, "no_power", f"nothing more is ordered: {error}")
             self._powers = None
+            self._set("powerless", f"nothing more is ordered: {error}", now_ms)
 
     def _conclude(self, now_ms: int) -> None:
-        members = self.members.values()
-        busy = any(member.standing in {Standing.SENT, Standing.ACTING} for member in members)
-        off = self.power_w - self.target_w
         powers = self._powers
-        band = powers.mandate.band_w if powers else 0
-        if powers is not None and busy:
+        if powers is None:
+            return
+        members = list(self.members.values())
+        off = self.power_w - self.target_w
+        if any(member.standing in {Standing.SENT, Standing.ACTING} for member in members):
             self._set(RUNNING, "sites are on their way", now_ms)
-        elif abs(off) <= band:
+        elif abs(off) <= powers.mandate.band_w:
             self._set("held", "the total is within the mandate's band", now_ms)
         elif off < 0:
             self._set("below", f"{-off} W below the target; giving load back is a person's act", now_ms)
-        elif powers is None or exhausted(list(members), powers):
+        elif exhausted(members, powers):
             self._set("short", f"{off} W are missing and nobody can give more", now_ms)
         else:
             self._set(RUNNING, "more is due", now_ms)

@@ -24,7 +24,7 @@ from grid.gateway.signing import site_order
 from tests.unit.agent_kit import EMERGENCY_W, sealed
 from tests.unit.country_kit import FULL_W, GATEWAY, PEOPLE, ZONE, Country, running_country
 from wire.keys import SigningKey
-from wire.orders import parse_order, uuid7
+from wire.orders import Order, parse_order, uuid7
 from wire.powers import Mandate
 from wire.registry import Zone
 
@@ -38,6 +38,11 @@ def codes(gateway: Dispatcher) -> dict[str, str]:
 
 def said(country: Country, plan: Plan) -> list[tuple[str | None, str]]:
     return [(one.site, one.code) for one in Journal(country.folder / "gateway.db").said(plan.id)]
+
+
+def run_ms(order: Order) -> int:
+    """How long the ramp of a site's first order runs."""
+    return (FULL_W - (order.limit_w or 0)) * 60_000 // (order.ramp_w_per_min or 1)
 
 
 async def until(country: Country, gateway: Dispatcher, *states: str, within_s: int = 400) -> int:
@@ -79,6 +84,11 @@ async def test_fifty_sites_follow_the_ramp_and_end_at_the_target(tmp_path: Path)
         orders = [parse_order(raw).order for raw in country.posts]
         assert {order.site for order in orders} == set(country.cores) - country.cut_off
         assert all(order.limit_w is not None and order.limit_w >= EMERGENCY_W for order in orders)
+        # What ran at the same time stayed below the zone's ramp.
+        moving = [o for o in orders if o.site not in codes(gateway)]
+        for now in range(began, began + took * 1000, 1000):
+            ramps = [o.ramp_w_per_min or 0 for o in moving if o.issued_at <= now < o.issued_at + run_ms(o)]
+            assert sum(ramps) <= BOUNDS.max_ramp_w_per_min
         # All released at once, the zone's return is not exceeded.
         assert sum(order.restore.max_w_per_min or 10**12 for order in orders) <= BOUNDS.max_return_w_per_min  # type: ignore[operator]
 

@@ -34,7 +34,7 @@ from wire.dsse import ORDER_TYPE, seal
 from wire.keys import SigningKey, b64
 from wire.orders import Basis, Hold, Order, parse_order, uuid7
 from wire.powers import Mandate, sign_power
-from wire.registry import Epoch, Issuer, KeysDocument, Person, RegisteredSite, Zone, sign_keys
+from wire.registry import Epoch, Issuer, KeysDocument, Person, RegisteredSite, Revocation, Zone, sign_keys
 
 REGISTRAR = SigningKey.generate()
 BOUNDS = Zone(id=ZONE, max_step_w=300_000, max_ramp_w_per_min=6_000_000)
@@ -116,6 +116,25 @@ async def test_plans_come_as_files_one_after_the_other_in_a_zone(
         assert {row["site"] for row in shown["release"]} == {"kz-00", "kz-01", "kz-02"}
         assert run(["gateway", "show", "--config", str(config), "--plan", first.plan.id]) == 0
         assert capsys.readouterr().out.count("tizgin order sign --action release --site kz-0") == 3
+
+
+async def test_a_revoked_gateway_orders_nothing_more(tmp_path: Path) -> None:
+    async with running_country(tmp_path, 4, zone=BOUNDS) as country:
+        config = files(tmp_path / "office", country.register)
+        settings = load_settings(config)
+        gateway = Gateway(settings, GATEWAY, country, country.clock.now_ms)
+        plan = load_plan(plan_file(tmp_path, "permille: 500"), now_ms=START_MS)
+        hand_over(settings.data_dir, Handed(plan, country.mandate(plan)))
+        await pass_time(country, gateway, lambda: len(country.posts) == 2)
+        revoked = (Revocation(kid=GATEWAY.kid, at=START_MS, reason="stolen"),)
+        newer = country.register.model_copy(update={"version": 2, "revoked": revoked})
+        (config.parent / "keys.json").write_bytes(sign_keys(newer, REGISTRAR))
+        await pass_time(country, gateway, lambda: gateway.running[0].state == "powerless")
+        for _ in range(20):
+            await country.second()
+            gateway.step()
+        assert len(country.posts) == 2
+        assert "was revoked" in story(settings.data_dir, plan.id)["text"]
 
 
 def test_a_folder_where_others_may_write_is_refused_and_so_is_a_second_gateway(tmp_path: Path) -> None:
