@@ -311,8 +311,8 @@ class Dispatcher:
             self._set("powerless", f"nothing more is ordered: {error}", now_ms)
 
     def _conclude(self, now_ms: int) -> None:
-        powers = self._powers
-        if powers is None:
+        plan, powers = self.plan, self._powers
+        if plan is None or powers is None:
             return
         members = list(self.members.values())
         off = self.power_w - self.target_w
@@ -322,7 +322,7 @@ class Dispatcher:
             self._set("held", "the total is within the mandate's band", now_ms)
         elif off < 0:
             self._set("below", f"{-off} W below the target; giving load back is a person's act", now_ms)
-        elif exhausted(members, powers):
+        elif exhausted(members, plan, powers):
             self._set("short", f"{off} W are missing and nobody can give more", now_ms)
         else:
             self._set(RUNNING, "more is due", now_ms)

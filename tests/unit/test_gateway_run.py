@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from grid.errors import GridError
+from grid.gateway.checks import Powers
 from grid.gateway.inbox import Handed, hand_over, waiting
 from grid.gateway.members import Given, Member, Standing, judge
+from grid.gateway.pace import exhausted, next_turn
 from grid.gateway.plan import load_plan
 from grid.gateway.preview import preview, story
 from grid.gateway.run import Gateway, alone
@@ -388,3 +390,31 @@ def test_kill_nine_between_signing_and_sending_leaves_one_order_per_site(
     shown = story(tmp_path / "office" / "data", None)
     assert [row["order"] for row in shown["orders"]] == [order.id for order in orders]
     assert Sequence(tmp_path / "office" / "gateway.pem", GATEWAY.kid).reach("kz-00", 0) == orders[0].seq
+
+
+def test_a_plan_of_one_step_takes_no_more_from_a_zone_than_its_step(tmp_path: Path) -> None:
+    path = plan_file(tmp_path, "total_kw: 0")
+    path.write_text(path.read_text().replace("ramp_kw_per_min: 3000\n", ""))
+    plan = load_plan(path, now_ms=START_MS)
+    mandate = Mandate(
+        v=1, id=uuid7(START_MS), plan=plan.id, zones=(ZONE,), gateway=GATEWAY.kid, issued_at=START_MS,
+        valid_from=START_MS, valid_to=START_MS + 1, actions=("limit",), band_w=10_000, max_cut_w=200_000,
+        max_step_w=100_000, max_ramp_w_per_min=1_000_000,
+    )  # fmt: skip
+    powers = Powers(mandate, "", (BOUNDS,))
+    members = []
+    for number in range(4):
+        seen = Seen(f"kz-0{number}", "online", 200_000, START_MS, 200_000, 150_000, 0, None, None)
+        members.append(Member(seen.site, ZONE, 300_000, seen))
+    taken = 0
+    while (
+        turn := next_turn(members, plan, powers, total_w=800_000, target_w=0, elapsed_ms=0, now_ms=START_MS)
+    ) is not None:
+        told = member().given
+        assert told is not None
+        told.before_w, told.limit_w = 200_000, 200_000 - turn.cut_w
+        turn.member.given, turn.member.standing = told, Standing.SENT
+        turn.member.ordered_w += turn.cut_w
+        taken += turn.cut_w
+    assert taken == BOUNDS.max_step_w
+    assert exhausted(members, plan, powers)
