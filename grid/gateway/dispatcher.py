@@ -12,7 +12,7 @@ import structlog
 from grid.errors import CentralRefused, CentralUnreachable, GridError, PlanRefused
 from grid.gateway.checks import Powers, check_plan, check_step
 from grid.gateway.journal import Issued, Journal, Said, StoredPlan
-from grid.gateway.members import Given, Member, Standing, judge
+from grid.gateway.members import Given, Member, Standing, figures_differ, judge
 from grid.gateway.pace import Turn, exhausted, next_turn, shares_of
 from grid.gateway.plan import Plan, parse_plan
 from grid.gateway.signing import site_order
@@ -28,6 +28,7 @@ log = structlog.get_logger()
 
 HELD_POLL_MS = 5_000
 """A site that holds is asked for its answers this often; its power is seen at every look."""
+MAX_STRANGE = 10
 RUNNING = "running"
 OPEN = frozenset({RUNNING, "held", "short", "below", "powerless", "frozen"})
 """States of a plan in which it is watched."""
@@ -66,6 +67,7 @@ class Dispatcher:
         self._powers: Powers | None = None
         self._mandate, self._declaration = "", None  # type: str, str | None
         self._polled: dict[str, int] = {}
+        self._strange: dict[str, int] = {}
 
     # beginning -------------------------------------------------------------------------------------------------------
 
@@ -220,13 +222,16 @@ class Dispatcher:
         except CentralUnreachable:
             raise
         except GridError as error:
-            self._say(now_ms, member.site, "central_forgot", f"central does not show the order: {error}")
+            self._say_few(now_ms, member.site, "central_forgot", f"central does not show the order: {error}")
             return
         story = tell(given.signed, lines if isinstance(lines, list) else [], self.register)
         for refused in story.refused:
-            self._say(now_ms, member.site, "bad_answer", f"an answer that does not count: {refused.why}")
+            self._say_few(now_ms, member.site, "bad_answer", f"an answer that does not count: {refused.why}")
         known = member.story.state if member.story else None
         member.story = story
+        differ = figures_differ(member)
+        if differ is not None:
+            self._say(now_ms, member.site, "figures_differ", differ)
         if story.state is not None and story.state != known:
             self._journal.mark(order.id, state=story.state)
             if story.accepted is not None and order.supersedes is not None:
@@ -334,6 +339,13 @@ class Dispatcher:
         self._journal.set_state(self.plan.id, state, text)
         self._say(now_ms, None, f"plan_{state}", f"{text} ({self.power_w} W, target {self.target_w} W)")
 
-    def _say(self, now_ms: int, site: str | None, code: str, text: str) -> None:
-        if self.plan is not None and self._journal.say(self.plan.id, Said(now_ms, site, code, text[:600])):
+    def _say_few(self, now_ms: int, site: str, code: str, text: str) -> None:
+        """What central can make up without end is written down a few times."""
+        if self._strange.get(site, 0) < MAX_STRANGE:
+            self._strange[site] = self._strange.get(site, 0) + self._say(now_ms, site, code, text)
+
+    def _say(self, now_ms: int, site: str | None, code: str, text: str) -> bool:
+        new = self.plan is not None and self._journal.say(self.plan.id, Said(now_ms, site, code, text[:600]))
+        if new and self.plan is not None:
             log.warning("gateway_says", plan=self.plan.id, site=site, code=code, text=text[:600])
+        return new

@@ -80,6 +80,7 @@ async def test_fifty_sites_follow_the_ramp_and_end_at_the_target(tmp_path: Path)
         assert codes(gateway) == {"kz-00": "contradicts", "kz-05": "not_delivered"}
         named = dict(said(country, plan))
         assert {named["kz-10"], named["kz-20"]} == {"left_out"}
+        assert not any(code == "figures_differ" for _, code in said(country, plan)), "honest figures agree"
         # Everybody else gave more than his part of the plan, so that the four are made up for.
         orders = [parse_order(raw).order for raw in country.posts]
         assert {order.site for order in orders} == set(country.cores) - country.cut_off
@@ -246,6 +247,23 @@ async def test_while_central_is_gone_nothing_is_ordered(tmp_path: Path) -> None:
         country.central_down = False
         await until(country, gateway, "held")
         assert abs(country.total_w - gateway.target_w) <= 50_000
+
+
+async def test_answers_that_do_not_verify_count_for_nothing_and_fill_no_journal(tmp_path: Path) -> None:
+    async with running_country(tmp_path, 1, zone=BOUNDS) as country:
+        gateway, plan = country.dispatcher(), country.plan(target={"permille": 500}, ramp_w_per_min=RAMP)
+        gateway.start(plan, country.mandate(plan), None, country.clock.now_ms())
+        made_up = iter(range(10**6))
+
+        def forged(order_id: str) -> dict[str, Any]:
+            return {"answers": [f"TZR1|{next(made_up)}|{PEOPLE.dispatcher.kid}|AAAA" for _ in range(5)]}
+
+        country.order = forged  # type: ignore[method-assign]
+        for _ in range(30):
+            await country.second()
+            gateway.tick(country.clock.now_ms())
+        assert codes(gateway) == {"kz-00": "not_delivered"}, "the site acts, and nothing that it signed came back"
+        assert 0 < sum(code == "bad_answer" for _, code in said(country, plan)) <= 10
 
 
 class Killed(BaseException):

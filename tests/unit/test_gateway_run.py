@@ -20,7 +20,7 @@ import pytest
 from grid.errors import GridError
 from grid.gateway.checks import Powers
 from grid.gateway.inbox import Handed, hand_over, waiting
-from grid.gateway.members import Given, Member, Standing, judge
+from grid.gateway.members import Given, Member, Standing, figures_differ, judge
 from grid.gateway.pace import exhausted, next_turn
 from grid.gateway.plan import load_plan
 from grid.gateway.preview import preview, story
@@ -248,6 +248,14 @@ def test_a_meter_above_the_limit_for_half_a_minute_contradicts_a_signed_hold() -
     # Its signed word counts where it is the worse of the two.
     found.story = heard(ACK, ("cmd_eff", "holding", {"power_w": 180_000}))
     assert found.power_w == 180_000
+
+
+@pytest.mark.parametrize(("before", "differs"), [(None, False), (185_000, False), (215_000, False), (120_000, True)])
+def test_a_signed_power_that_the_live_meter_did_not_show_is_named(before: int | None, differs: bool) -> None:
+    found = member(story=heard(("cmd_ack", "validated", {"target_w": 100_000, "before_w": before})))
+    text = figures_differ(found)
+    assert (text is not None) == differs
+    assert text is None or "120000 W" in text
 
 
 def test_the_same_sample_again_and_again_contradicts_nobody() -> None:
