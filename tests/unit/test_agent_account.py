@@ -323,5 +323,6 @@ async def test_a_schedule_has_its_curve_and_no_verdict(core: Core) -> None:
     await live_on(core, 120)
     await core.release(order)
     await core.until(lambda: not core.journal.live)
+    await live_on(core, 1)
     report = await report_of(core, order.id)
     assert (report["target_w"], report["verdict"], report["hold_permille"]) == (None, "unknown", None)
