@@ -320,7 +320,7 @@ async def test_a_schedule_has_its_curve_and_no_verdict(core: Core) -> None:
     core.keys = core.keys.model_copy(update={"issuers": issuers})
     order = await core.give("schedule", hours=(45_000,) * 24)
     await core.until_state(order, S.HOLDING)
-    await live_on(core, 120)
+    await live_on(core, 300)
     await core.release(order)
     await core.until(lambda: not core.journal.live)
     await live_on(core, 1)
