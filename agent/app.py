@@ -16,21 +16,26 @@ from agent.acquisition import Bench, build
 from agent.checkpoints import Checkpointer
 from agent.clock import STEP_MS, Clock, Step, StepWatch, SystemClock, TrustedTime
 from agent.commissioning.commissioner import Commissioner
+from agent.condition import wrong_with
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet
+from agent.curtailment.forecast import Forecaster
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
+from agent.duty import Duty
 from agent.errors import AgentError, LedgerError
 from agent.events import Events
+from agent.handover import hand_over
 from agent.health import HealthServer
 from agent.identity import Keys, check_tls, load_keys
 from agent.inbox import Inbox
 from agent.inventory.watch import InventoryWatch
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
+from agent.maintenance import Maintenance
 from agent.metering.closer import SlotCloser
 from agent.metering.exchange import Exchange
 from agent.outbox import BulkOutbox
@@ -151,6 +156,8 @@ class AgentApp:
             self.batcher.groups,
             self.clock,
             self.checkpointer,
+            self.maintenance,
+            self.duty,
         )
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
@@ -189,6 +196,8 @@ class AgentApp:
                     ("clock-watch", self._watch_clock()),
                     ("checkpoints", self.checkpointer.run()),
                     ("inventory", self.inventory.run()),
+                    ("maintenance", self.maintenance.run()),
+                    ("duty", self.duty.run()),
                 ):
                     tasks.create_task(work, name=name)
                 log.info("agent_started", site=self.site.site.id, epoch=self.ledger.epoch, mode=self.gates.mode)
@@ -247,6 +256,18 @@ class AgentApp:
             lambda profile: self.bench.profile_versions.get(profile, "unknown"),
         )
         self.gates.unsafe = self.bench.why_unsafe
+        self.maintenance = Maintenance(
+            site,
+            self.graph,
+            self.ledger,
+            clock,
+            self.trusted,
+            lambda obj: wrong_with(obj, site, self.bench, self.live, clock),
+        )
+        self.maintenance.load()
+        self.gates.maintained = self.maintenance.why
+        self.duty = Duty(self.ledger, self.journal, clock, site.site.dispatch.ack_min)
+        self.duty.load()
         self.gates.load()
         outputs = {s: port for s, port in self.bench.switches.items() if self.gates.switches[s].control is not None}
         self.fleet = Fleet(site, self.graph, self.live, self.gates, self.journal, clock, self.bench.machines, outputs)
@@ -301,8 +322,21 @@ class AgentApp:
             self.bench,
             self.closer.states,
         )
+        forecaster = Forecaster(site, self.ledger, self.fleet, self.gates, self.live, clock, self.emergency_w)
         self.inbox = Inbox(
-            self._state_dir, self.gates, lambda: self.register.document, self.exchange.take, self.commissioner.take
+            self._state_dir,
+            self.gates,
+            lambda: self.register.document,
+            self.exchange.take,
+            self.commissioner.take,
+            {
+                "maintenance": self.maintenance.begin,
+                "maintenance_end": self.maintenance.end,
+                "order_ack": self.duty.ack,
+                "spoken": self.duty.spoken,
+                "plan": forecaster.answer,
+            },
+            lambda raw: hand_over(raw, self._take_order, self.ledger),
         )
         self.checkpointer = Checkpointer(
             site.site.id,

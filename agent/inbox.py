@@ -1,4 +1,4 @@
-"""What people hand to a running agent: signed acts, tags, exchanges of devices, requests to prove an output.
+"""What people hand to a running agent: signed acts and orders, tags, maintenance, words about orders, questions.
 
 They are files in ``<state>/inbox``. A file ``x.json`` is taken once and answered by ``x.result`` beside it. Files
 arrive by rename, so that half-written ones are never read.
@@ -16,6 +16,7 @@ import structlog
 
 from agent.curtailment.gates import Gates
 from agent.errors import AgentError, LedgerError
+from wire.dsse import ORDER_TYPE
 from wire.errors import WireError
 from wire.registry import KeysDocument
 
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 PERIOD_S = 0.5
 MAX_BYTES = 262_144
+Request = Callable[[Mapping[str, Any]], Awaitable[str]]
+"""Answers a request; raises :class:`WireError` where it cannot be, :class:`LedgerError` where it is not recorded."""
 
 
 class Inbox:
@@ -35,7 +38,12 @@ class Inbox:
         keys: Callable[[], KeysDocument | None],
         replaced: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
         commission: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
+        requests: Mapping[str, Request] | None = None,
+        order: Callable[[bytes], Awaitable[str]] | None = None,
     ) -> None:
+        self._requests = dict(requests or {})
+        """What else can be asked, by its ``ty``."""
+        self._order = order
         self._replaced = replaced
         self._commission = commission
         self._dir = state_dir / "inbox"
@@ -93,6 +101,10 @@ class Inbox:
             return await self._replaced(doc)
         if isinstance(doc, dict) and doc.get("ty") == "commission" and self._commission is not None:
             return await self._commission(doc)
+        if isinstance(doc, dict) and (request := self._requests.get(str(doc.get("ty")))) is not None:
+            return await request(doc)
+        if isinstance(doc, dict) and doc.get("payloadType") == ORDER_TYPE and self._order is not None:
+            return await self._order(raw)
         act = await self._gates.take_act(raw, self._keys())
         return f"{act.ty} act {act.id} is in force; mode is {self._gates.mode}"
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.acquisition import Bench
 from agent.checkpoints import Checkpointer
 from agent.clock import Clock
+from agent.curtailment.curtailable import Now, group_w, look, power_behind
 from agent.curtailment.engine import Engine
 from agent.curtailment.reception import Reception
+from agent.duty import Duty
 from agent.ledger import Ledger
 from agent.live import LiveState
+from agent.maintenance import Maintenance
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
 from agent.telemetry import mining_w
@@ -20,6 +23,10 @@ from config.devices import Device, MinerGroup
 from config.site import Site
 from drivers.modbus.relay.safety import SafeStatus
 from wire.messages import Inventory, InventoryDevice, Live
+
+MAX_ALARMS = 200
+LOOK_NS = 5_000_000_000
+"""All machines of a large site are looked at this seldom for what is curtailable; the meters are read far oftener."""
 
 
 @dataclass(slots=True)
@@ -38,6 +45,27 @@ class Reports:
     groups: dict[str, MinerGroup]
     clock: Clock
     checkpointer: Checkpointer
+    maintenance: Maintenance
+    duty: Duty
+    _looked: tuple[int, Now] | None = field(default=None, init=False)
+
+    def _curtailable(self) -> Now:
+        now_ns = self.clock.mono_ns()
+        if self._looked is None or now_ns - self._looked[0] >= LOOK_NS:
+            self._looked = now_ns, look(self.site, self.engine.fleet, self.engine.gates, self.values)
+        return self._looked[1]
+
+    def _unavailable(self) -> dict[str, int | None]:
+        """Power behind each switch and group that is in declared maintenance."""
+        fleet = self.engine.fleet
+        groups = {g.id for g in self.site.miners}
+        found: dict[str, int | None] = {}
+        for work in self.maintenance.active():
+            if work.object in groups:
+                found[work.object] = group_w(self.values, work.object)
+            else:
+                found[work.object] = power_behind(fleet, self.values, work.object)
+        return found
 
     def _serial(self, device: Device) -> str | None:
         seen = self.values.reading(device.id, "serial_number").value
@@ -51,6 +79,7 @@ class Reports:
         powers = {name: self.values.power(name) for name in names}
         awake = sum(1 for m in self.values.miners.values() if m.status and (m.status.hashrate_ths or 0) > 0)
         asleep = sum(1 for m in self.values.miners.values() if m.status and m.status.sleeping)
+        curtailable = self._curtailable()
         active = next((o.id for o in self.engine.journal.live.values() if o.order.sheds), None)
         return Live(
             site=self.site.site.id,
@@ -71,7 +100,11 @@ class Reports:
             asics_hashing=awake,
             asics_sleeping=asleep,
             switches={n: s.position.value for n, s in self.values.switches.items()},
-            alarms=tuple(sorted(self.alarms())),
+            alarms=tuple(sorted(self.alarms()))[:MAX_ALARMS],
+            curtailable=curtailable.total,
+            outputs_w=curtailable.outputs_w,
+            outputs_why=curtailable.why,
+            unavailable=self._unavailable(),
         )
 
     def alarms(self) -> set[str]:
@@ -100,6 +133,17 @@ class Reports:
                 and meter not in self.closer.dark_since
             ):
                 found.add(f"meter_silent:{meter}")
+        return self.maintenance.grouped(found) | self._declared()
+
+    def _declared(self) -> set[str]:
+        """Alarms about what people said or should have said."""
+        found: set[str] = set()
+        for work in self.maintenance.active():
+            found.add(f"maintenance:{work.object}")
+        for name in self.maintenance.unhealthy_now():
+            found.add(f"maintenance_unhealthy:{name}")
+        for order in self.duty.overdue():
+            found.add(f"order_unacknowledged:{order}")
         return found
 
     def inventory(self) -> Inventory:
@@ -147,6 +191,8 @@ class Reports:
             "held": len(self.engine.journal.held),
             "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},
             "alarms": sorted(self.alarms()),
+            "maintenance": {w.object: {"until": w.until_ms, "who": w.who} for w in self.maintenance.active()},
+            "unacknowledged": self.duty.unacknowledged(),
             "broker_error": self.uplink.control.last_error,
         }
 

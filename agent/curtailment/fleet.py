@@ -75,7 +75,10 @@ class Fleet:
     def sleepers(self, attempts: Mapping[str, int]) -> list[Machine]:
         """Machines that answer, draw, are not ours already, and may be put to sleep."""
         found: list[Machine] = []
+        out_of_service = {group for group in self._by_group if self.gates.maintained(group) is not None}
         for machine in self.machines.values():
+            if machine.group.id in out_of_service:
+                continue
             seen = self.live.miners.get(machine.id)
             if machine.sleeper is None or seen is None or seen.status is None or seen.status.sleeping:
                 continue
@@ -127,6 +130,10 @@ class Fleet:
         """How often this switch may be told to open under one order."""
         control = self.gates.switches[switch].control
         return MAX_ATTEMPTS if control is None else control.max_attempts
+
+    def meter_of(self, switch: str) -> str | None:
+        """The metering point that sees just this switch; ``None`` where there is none."""
+        return self._meter_of.get(switch)
 
     def _gain(self, switch: str, behind: list[KnownMachine]) -> int:
         point = self._meter_of.get(switch)

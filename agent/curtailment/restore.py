@@ -107,7 +107,7 @@ class Restorer:
                     ready.append(held)
                 else:
                     waiting.append(held.target)
-            elif self.fleet.fed(held.target, positions):
+            elif self.fleet.fed(held.target, positions) and not self._in_maintenance(held.target):
                 ready.append(held)
         if order.doc.stage_total_w == 0:
             order.doc.stage_total_w = sum(h.expected_w for h in self.journal.held_by(order.id))
@@ -117,6 +117,11 @@ class Restorer:
         )
         by_id = {h.target: h for h in ready}
         return tuple(by_id[c.id] for c in chosen), tuple(waiting)
+
+    def _in_maintenance(self, machine: str) -> bool:
+        """People work at its group: it sleeps on until they are done."""
+        known = self.fleet.machines.get(machine)
+        return known is not None and self.gates.maintained(known.group.id) is not None
 
     async def bring_back(self, order: LiveOrder, items: tuple[Held, ...]) -> None:
         """One stage: switches close one after the other, machines wake staggered."""
