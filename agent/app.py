@@ -41,6 +41,7 @@ from agent.metering.exchange import Exchange
 from agent.outbox import BulkOutbox
 from agent.register import Register
 from agent.reports import Reports
+from agent.rounds import Rounds
 from agent.telemetry import Batcher
 from agent.uplink.link import Endpoint
 from agent.uplink.uplink import Facts, Uplink
@@ -198,6 +199,7 @@ class AgentApp:
                     ("inventory", self.inventory.run()),
                     ("maintenance", self.maintenance.run()),
                     ("duty", self.duty.run()),
+                    ("rounds", Rounds(self.ledger, self.live, self.gates, self.bench).run()),
                 ):
                     tasks.create_task(work, name=name)
                 log.info("agent_started", site=self.site.site.id, epoch=self.ledger.epoch, mode=self.gates.mode)

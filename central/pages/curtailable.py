@@ -34,11 +34,13 @@ class CurtailableCard:
     def __init__(self, texts: Texts) -> None:
         self._texts = texts
         self._shown: object = None
-        with parts.box("tz-card", testid="curtailable"):
-            parts.text(texts("Curtailable now, as the site says"), "tz-title")
-            self._list = parts.box("tz-list", testid="curtailable-list")
-            parts.text(texts("Outputs that do not count, and why"), "tz-title").style("margin-top:12px")
-            self._why = parts.box("tz-list", testid="curtailable-why")
+        with parts.box("tz-card", "tz-halves", testid="curtailable"):
+            with parts.box():
+                parts.text(texts("Curtailable now, as the site says"), "tz-title")
+                self._list = parts.box("tz-list", testid="curtailable-list")
+            with parts.box():
+                parts.text(texts("Outputs that do not count, and why"), "tz-title")
+                self._why = parts.box("tz-list", testid="curtailable-why")
 
     def show(self, summary: Mapping[str, Any], live: Live | None) -> None:
         """Refresh from a site's summary and its newest live message."""

@@ -100,7 +100,7 @@ def build(board: Board, texts: Texts) -> None:
     service = board.service
     clock = parts.head(texts, texts("All sites"), "/")
     with parts.box("tz-main", tag="main"):
-        drill = parts.banner("tz-sim", "note", "banner-drill")
+        drill = parts.banner("tz-drill", "note", "banner-drill")
         with drill:
             parts.text(DRILL)
         simulation = parts.banner("tz-sim", "note", "banner-simulation")

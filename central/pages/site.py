@@ -98,7 +98,7 @@ class SitePage:
                 self._meters = self._list_card(texts("Meters"), "meters")
                 self._switches = self._list_card(texts("Switches"), "switches")
                 self._miners_card()
-                self._curtailable = CurtailableCard(texts)
+            self._curtailable = CurtailableCard(texts)
             self._table_card()
         ui.timer(REFRESH_S, self.refresh)
 
@@ -107,7 +107,7 @@ class SitePage:
         self._simulation = parts.banner("tz-sim", "note", "banner-simulation")
         with self._simulation:
             parts.text(texts("SIMULATION — these are no real plants and no real power"))
-        self._drill = parts.banner("tz-sim", "note", "banner-drill")
+        self._drill = parts.banner("tz-drill", "note", "banner-drill")
         with self._drill:
             parts.text(DRILL)
         self._phone = phone

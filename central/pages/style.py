@@ -93,6 +93,10 @@ a.tz-card:hover { border-color:#8fb6b4; box-shadow:0 4px 16px rgba(16,32,47,.10)
 .tz-call { display:flex; flex-direction:column; gap:4px; }
 .tz-script { border-left:3px solid #fff; padding-left:12px; font-weight:700; font-size:18px; }
 .tz-small { font-size:14px; font-weight:500; }
+.tz-halves { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr)); gap:14px 36px; }
+.tz-halves > * { min-width:0; }
+.tz-drill { background:repeating-linear-gradient(135deg,#ffd45e 0 18px,#fff1c2 18px 36px); color:#4a3000;
+  border:2px solid #b98500; font-size:20px; font-weight:800; justify-content:center; }
 .tz-wraps > :last-child { white-space:normal !important; text-align:right; overflow-wrap:anywhere; }
 .tz-list { display:flex; flex-direction:column; }
 .tz-item { display:flex; justify-content:space-between; gap:12px; padding:6px 0; border-bottom:1px solid #eef2f6;
