@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 PERIOD_S = 0.5
 MAX_BYTES = 262_144
+LOGGED = 300
+"""Characters of an answer that go into the log: a plan names every machine."""
 Request = Callable[[Mapping[str, Any]], Awaitable[str]]
 """Answers a request; raises :class:`WireError` where it cannot be, :class:`LedgerError` where it is not recorded."""
 
@@ -81,7 +83,7 @@ class Inbox:
             result = {"ok": False, "text": str(error)}
         except KeyError as error:
             result = {"ok": False, "text": f"{path.name}: field {error} is missing"}
-        log.info("inbox", file=path.name, **result)
+        log.info("inbox", file=path.name, ok=result["ok"], text=str(result["text"])[:LOGGED])
         await asyncio.to_thread(self._answer, path, json.dumps(result))
 
     async def _do(self, name: str, raw: bytes) -> str:

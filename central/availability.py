@@ -121,13 +121,13 @@ class _Seen:
 
 def report(connection: Connection, site: str, slot_s: int, first_s: int, last_s: int, now_s: int) -> Report:
     """Availability of [first_s, last_s), as far as it has passed."""
-    end_s = max(first_s, min(last_s, now_s // slot_s * slot_s))
+    end_s = max(first_s, min(last_s, now_s))
     since, until = first_s * 1000 - BEFORE_MS, end_s * 1000
     seen = _records(connection, site, "site", since, until + 1)  # what happened at the very end bounds what was before
     up = _up(connection, site, seen.docs, until + 1)
     lines = read_lines(seen.docs)
     month = Span(first_s * 1000, until)
-    meters, unverified = _meters(connection, site, slot_s, first_s, end_s)
+    meters, unverified = _meters(connection, site, slot_s, first_s, end_s // slot_s * slot_s)
     commands = _records(connection, site, "cmd", first_s * 1000, until)
     return Report(
         site=site,
