@@ -199,6 +199,7 @@ class AgentApp:
                     ("inventory", self.inventory.run()),
                     ("maintenance", self.maintenance.run()),
                     ("duty", self.duty.run()),
+                    ("curtailable", self.reports.watch()),
                     ("rounds", Rounds(self.ledger, self.live, self.gates, self.bench).run()),
                 ):
                     tasks.create_task(work, name=name)

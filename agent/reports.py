@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from drivers.modbus.relay.safety import SafeStatus
 from wire.messages import Inventory, InventoryDevice, Live
 
 MAX_ALARMS = 200
-LOOK_NS = 5_000_000_000
+LOOK_S = 5.0
 """All machines of a large site are looked at this seldom for what is curtailable; the meters are read far oftener."""
 
 
@@ -47,13 +48,13 @@ class Reports:
     checkpointer: Checkpointer
     maintenance: Maintenance
     duty: Duty
-    _looked: tuple[int, Now] | None = field(default=None, init=False)
+    _looked: Now | None = field(default=None, init=False)
 
-    def _curtailable(self) -> Now:
-        now_ns = self.clock.mono_ns()
-        if self._looked is None or now_ns - self._looked[0] >= LOOK_NS:
-            self._looked = now_ns, look(self.site, self.engine.fleet, self.engine.gates, self.values)
-        return self._looked[1]
+    async def watch(self) -> None:
+        """Look at what is curtailable until cancelled."""
+        while True:
+            self._looked = await look(self.site, self.engine.fleet, self.engine.gates, self.values)
+            await asyncio.sleep(LOOK_S)
 
     def _unavailable(self) -> dict[str, int | None]:
         """Power behind each switch and group that is in declared maintenance."""
@@ -79,7 +80,7 @@ class Reports:
         powers = {name: self.values.power(name) for name in names}
         awake = sum(1 for m in self.values.miners.values() if m.status and (m.status.hashrate_ths or 0) > 0)
         asleep = sum(1 for m in self.values.miners.values() if m.status and m.status.sleeping)
-        curtailable = self._curtailable()
+        seen = self._looked
         active = next((o.id for o in self.engine.journal.live.values() if o.order.sheds), None)
         return Live(
             site=self.site.site.id,
@@ -101,9 +102,9 @@ class Reports:
             asics_sleeping=asleep,
             switches={n: s.position.value for n, s in self.values.switches.items()},
             alarms=tuple(sorted(self.alarms()))[:MAX_ALARMS],
-            curtailable=curtailable.total,
-            outputs_w=curtailable.outputs_w,
-            outputs_why=curtailable.why,
+            curtailable=seen.total if seen else None,
+            outputs_w=seen.outputs_w if seen else {},
+            outputs_why=seen.why if seen else {},
             unavailable=self._unavailable(),
         )
 

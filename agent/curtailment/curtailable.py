@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from agent.curtailment.fleet import Fleet
@@ -58,9 +59,9 @@ def told_by_machine(machines: list[Machine], live: LiveState) -> list[Machine]:
     return found
 
 
-def look(site: Site, fleet: Fleet, gates: Gates, live: LiveState) -> Now:
+async def look(site: Site, fleet: Fleet, gates: Gates, live: LiveState) -> Now:
     """What an order could take off now, and why the rest not: an agent that is not armed takes off nothing."""
-    found = reach(site, fleet, gates, live)
+    found = await reach(site, fleet, gates, live)
     if gates.mode == "armed":
         return found
     net = live.power(site.measured_at.net_import).value_w
@@ -69,12 +70,15 @@ def look(site: Site, fleet: Fleet, gates: Gates, live: LiveState) -> Now:
     return Now(Curtailable(sleep_w=0, switch_w=0, floor_sleep_w=net, floor_switch_w=net), found.outputs_w, why)
 
 
-def reach(site: Site, fleet: Fleet, gates: Gates, live: LiveState) -> Now:
-    """What could be taken off if the agent's mode allowed it."""
+async def reach(site: Site, fleet: Fleet, gates: Gates, live: LiveState) -> Now:
+    """What could be taken off if the agent's mode allowed it. Lets others run between groups of machines."""
+    machines: list[Machine] = []
+    for group in fleet.groups():
+        machines += told_by_machine(fleet.sleepers({}, group), live)
+        await asyncio.sleep(0)
     outputs_w = {switch: power_behind(fleet, live, switch) for switch in fleet.switches}
     net = live.power(site.measured_at.net_import).value_w
     why = {s: reason[:MAX_WHY] for s in fleet.switches if (reason := gates.may_open(s)) is not None}
-    machines = told_by_machine(fleet.sleepers({}), live)
     gains = {m.id: m.gain_w for m in machines}
     # Machines cannot draw more together than the site does: its meter has the last word.
     sleep = None if net is None else min(sum(gains.values()), max(0, net))

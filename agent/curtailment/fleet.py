@@ -72,11 +72,15 @@ class Fleet:
                 found[switch] = state.position is Position.CLOSED
         return found
 
-    def sleepers(self, attempts: Mapping[str, int]) -> list[Machine]:
-        """Machines that answer, draw, are not ours already, and may be put to sleep."""
+    def groups(self) -> list[list[KnownMachine]]:
+        """All machines by group, for work that is to be done in parts."""
+        return list(self._by_group.values())
+
+    def sleepers(self, attempts: Mapping[str, int], among: Iterable[KnownMachine] | None = None) -> list[Machine]:
+        """Machines (of all, or among some) that answer, draw, are not ours already, and may be put to sleep."""
         found: list[Machine] = []
         out_of_service = {group for group in self._by_group if self.gates.maintained(group) is not None}
-        for machine in self.machines.values():
+        for machine in self.machines.values() if among is None else among:
             if machine.group.id in out_of_service:
                 continue
             seen = self.live.miners.get(machine.id)

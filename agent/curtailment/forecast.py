@@ -76,7 +76,7 @@ class Forecaster:
             "machines": self._machines(asleep, sleepers),
             "switches": self._switches(opened, outputs),
             "left_out": {"machines": self._left_machines(asleep, sleepers), "switches": self._left_switches(opened)},
-            "floors": reach(self.site, self.fleet, self.gates, self.live).total.model_dump(),
+            "floors": (await reach(self.site, self.fleet, self.gates, self.live)).total.model_dump(),
         }
 
     async def _took_s(self, kind: str) -> float | None:

@@ -29,12 +29,12 @@ async def core(tmp_path: Path) -> AsyncIterator[Core]:
         yield found
 
 
-def now(core: Core) -> Any:
-    return look(core.site, core.fleet, core.gates, core.live)
+async def now(core: Core) -> Any:
+    return await look(core.site, core.fleet, core.gates, core.live)
 
 
 async def test_it_is_what_the_meters_show(core: Core) -> None:
-    found = now(core)
+    found = await now(core)
     assert found.total.sleep_w == 8 * GAIN_W
     assert found.total.switch_w == 2 * RACK_W
     assert found.total.floor_sleep_w == ALL_W - 8 * GAIN_W
@@ -47,7 +47,7 @@ async def test_an_output_that_cannot_open_counts_nothing_and_says_why(core: Core
     await core.gates.tag("KM1", "A. Serik", "permit 12")
     core.plant.switches["KM2"].trip_circuit_ok = False
     await core.plant.publish(core.live)
-    found = now(core)
+    found = await now(core)
     assert found.total.switch_w == 0
     assert found.total.floor_switch_w == ALL_W - 8 * GAIN_W, "its machines can still sleep"
     assert found.why == {"KM1": "tagged by A. Serik: permit 12", "KM2": "trip circuit bad"}
@@ -58,13 +58,13 @@ async def test_silence_is_unknown_and_nameplate_is_no_measurement(core: Core) ->
     core.plant.meter_silent = True
     core.clock.advance(60)
     await core.plant.publish(core.live)
-    found = now(core)
+    found = await now(core)
     assert found.total.model_dump() == dict.fromkeys(("sleep_w", "switch_w", "floor_sleep_w", "floor_switch_w"))
     assert set(found.why) == {"KM1", "KM2"}
     core.plant.meter_silent = False
     await core.plant.publish(core.live)
     core.live.put_miner("rack1/1", MinerStatus("played", sleeping=False), Quality.GOOD, None)
-    assert now(core).total.sleep_w == 7 * GAIN_W, "a machine that tells no figure is not counted"
+    assert (await now(core)).total.sleep_w == 7 * GAIN_W, "a machine that tells no figure is not counted"
 
 
 async def test_machines_together_are_believed_no_more_than_the_meter(core: Core) -> None:
@@ -72,26 +72,26 @@ async def test_machines_together_are_believed_no_more_than_the_meter(core: Core)
         core.live.put_miner(
             name, MinerStatus("played", sleeping=False, power_w=90_000.0, power_source="estimated"), Quality.GOOD, None
         )
-    assert now(core).total.sleep_w == ALL_W
-    assert now(core).total.floor_sleep_w == 0
+    assert (await now(core)).total.sleep_w == ALL_W
+    assert (await now(core)).total.floor_sleep_w == 0
 
 
 async def test_an_agent_that_is_not_armed_can_take_off_nothing(tmp_path: Path) -> None:
     async with running_core(tmp_path, armed=False) as core:
-        found = now(core)
+        found = await now(core)
         assert (found.total.sleep_w, found.total.switch_w, found.total.floor_sleep_w) == (0, 0, ALL_W)
         assert found.why == {"KM1": "not commissioned", "KM2": "not commissioned"}
-        assert reach(core.site, core.fleet, core.gates, core.live).total.sleep_w == 8 * GAIN_W
+        assert (await reach(core.site, core.fleet, core.gates, core.live)).total.sleep_w == 8 * GAIN_W
 
 
 async def test_what_is_held_is_not_offered_again(core: Core) -> None:
     order = await core.give("limit", limit_w=ALL_W - 3 * GAIN_W)
     await core.until_state(order, S.HOLDING)
-    assert now(core).total.sleep_w == (8 - len(core.plant.asleep)) * GAIN_W
+    assert (await now(core)).total.sleep_w == (8 - len(core.plant.asleep)) * GAIN_W
 
 
 async def test_the_message_carries_it_and_an_older_one_does_not(core: Core) -> None:
-    found = now(core)
+    found = await now(core)
     head: dict[str, Any] = {"site": "kz-small-1", "epoch": core.ledger.epoch, "boot": "b", "at": 1}
     live = Live(**head, curtailable=found.total, outputs_w=found.outputs_w, outputs_why={"KM1": "tagged"})
     back = decode(Live, live.encode())
