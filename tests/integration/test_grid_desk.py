@@ -25,6 +25,7 @@ from wire.names import origin
 from wire.orders import SignedOrder, parse_order
 from wire.records import RecordLine
 from wire.registry import KeysDocument, sign_keys
+from wire.spoken import open_note
 
 SITE, EPOCH = "ekb-01", "e2-0a1b2c3d"
 CHROMIUM = Path("/usr/bin/chromium")
@@ -47,6 +48,7 @@ class StandIn:
     rec: SigningKey
     answering: SigningKey | None
     orders: dict[str, SignedOrder] = field(default_factory=dict)
+    notes: list[bytes] = field(default_factory=list)
     count: int = 0
     port: int = 0
     page: str | None = None
@@ -97,7 +99,12 @@ def serve(stand_in: StandIn) -> ThreadingHTTPServer:
             self.answer(stand_in.get(self.path.partition("?")[0]))
 
         def do_POST(self) -> None:
-            signed = parse_order(self.rfile.read(int(self.headers["content-length"])))
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.path.endswith("/spoken"):
+                stand_in.notes.append(body)
+                self.answer({"new": True})
+                return
+            signed = parse_order(body)
             stand_in.orders[signed.order.id] = signed
             self.answer({"id": signed.order.id})
 
@@ -278,6 +285,20 @@ def test_a_dispatcher_limits_sees_it_proven_and_releases(running: Running, tmp_p
             expect(page.get_by_test_id("desk-completion")).to_have_count(0)
             page.screenshot(path=str(shots / "desk-refused-ru.png"), full_page=True)
             running.stand_in.answering = running.stand_in.rec
+
+            # A call is noted under the same id, with central's copy or without.
+            page.get_by_test_id("desk-spoken-taken_by").fill("А. Серік")
+            page.get_by_test_id("desk-spoken-recording_no").fill("4711")
+            page.get_by_test_id("desk-spoken-sign").click()
+            expect(page.get_by_test_id("desk-history")).to_contain_text("принял А. Серік; запись № 4711")
+            (note,) = running.stand_in.notes
+            said, envelope = open_note(note)
+            assert (said.order, said.taken_by) == (order.order.id, "А. Серік")
+            assert envelope.verify({running.signer.kid: running.signer.public}) == (running.signer.kid,)
+            page.get_by_text("Передать подписанное распоряжение другим путём").click()
+            code = base64.b64decode(page.get_by_test_id("desk-code").input_value())
+            assert code == order.raw, "what is sent another way is the same order"
+            page.screenshot(path=str(shots / "desk-spoken-ru.png"), full_page=True)
 
             page.get_by_test_id("lang-en").click()
             page.get_by_test_id("desk-release").click()
