@@ -183,6 +183,12 @@ def test_an_order_is_followed_step_by_step(page: Page, central: RunningCentral, 
     for name in ("outputs", "readback", "confirmed"):
         expect(page.get_by_test_id(f"step-{name}")).to_contain_text("signed by the site", timeout=4000)
     expect(page.get_by_test_id("site-ekibastuz-1-kw")).to_have_text("1\u202f400")
+    expect(page.get_by_test_id("order-report")).to_be_hidden()
+    site.send_lines(site.ledger.add("cmd", "cmd_report", id=order_id, verdict="obeyed"), name="answer")
+    expect(page.get_by_test_id("order-report")).to_be_visible(timeout=4000)
+    paper = f"/api/v1/orders/{order_id}/report.pdf?language=en"
+    expect(page.get_by_test_id("order-report")).to_have_attribute("href", paper)
+    expect(page.get_by_test_id("order-state")).to_have_text("held")
     shot(page, "site-order")
     gap = page.get_by_test_id("interval-row").filter(has_text="GAP")
     expect(gap).to_have_count(1)

@@ -68,10 +68,12 @@ class StandIn:
         self.count = 0
         accepted = {"state": "validated", "code": None, "text": EVIL, "kids": [], "agent_mode": "armed"}
         state = "done" if signed.order.action == "release" else "holding"
+        report = {"verdict": "short", "hold_permille": 900, "excuses": [EVIL]}
         return [
             self.line(signed, "cmd_rx", {"digest": signed.digest, "raw": None, "rx": 1}),
             self.line(signed, "cmd_ack", accepted),
             self.line(signed, "cmd_eff", {"state": state, "power_w": 37_960_000, "flags": [], "text": "", "ms": {}}),
+            *([self.line(signed, "cmd_report", report)] if state == "holding" else []),
         ]
 
     def get(self, path: str) -> Any:
@@ -272,6 +274,8 @@ def test_a_dispatcher_limits_sees_it_proven_and_releases(running: Running, tmp_p
             expect(page.get_by_test_id("desk-verified")).to_contain_text(running.stand_in.rec.kid)
             expect(page.get_by_test_id("desk-completion")).to_contain_text("Выполнено")
             expect(page.get_by_test_id("desk-completion")).to_contain_text("нагрузка 38 МВт")
+            said = "Отчёт площадки: ИСПОЛНЕНА НЕ ПОЛНОСТЬЮ; цель соблюдена в 90\u00a0% измеренного"
+            expect(page.get_by_test_id("desk-report")).to_contain_text(said)
             page.screenshot(path=str(shots / "desk-order-ru.png"), full_page=True)
             (order,) = running.stand_in.orders.values()
             assert order.order.limit_w == 38_000_000
@@ -283,6 +287,7 @@ def test_a_dispatcher_limits_sees_it_proven_and_releases(running: Running, tmp_p
             expect(refused).to_contain_text("which the register does not name")
             expect(page.get_by_test_id("desk-verified")).to_have_attribute("data-ok", "false")
             expect(page.get_by_test_id("desk-completion")).to_have_count(0)
+            expect(page.get_by_test_id("desk-report")).to_have_count(0)
             page.screenshot(path=str(shots / "desk-refused-ru.png"), full_page=True)
             running.stand_in.answering = running.stand_in.rec
 
