@@ -39,7 +39,8 @@ class Tls(Model):
 class RemoteWitness(Model):
     """A witness that somebody else runs (``tizgin witness run``); central carries checkpoints to it."""
 
-    url: str = Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
+    url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
+    """``None``: it connects to central's broker, with a certificate of ``tizgin central enroll-witness``."""
     key: str = Field(max_length=300)
     """Its key as the register's policy names it: ``name+<8 hex>+<base64>``."""
 

@@ -178,6 +178,40 @@ def enroll(
 
 
 @app.command(
+    "enroll-witness",
+    epilog="Example: tizgin central enroll-witness --csr witness.csr --key so.example+0a1b2c3d+BASE64 --out w.pem",
+)
+def enroll_witness(
+    csr: Annotated[Path, typer.Option(help="The witness's certificate request ('tizgin witness request').")],
+    key: Annotated[str, typer.Option(help="Its key as the policy names it; the certificate is issued to this key.")],
+    out: Annotated[Path, typer.Option(help="Where the certificate goes.")],
+    config: Config = DEFAULT,
+) -> None:
+    """Sign a witness's TLS certificate for central's broker. It may read what it is asked and answer, nothing else."""
+    from central import pki
+    from central.errors import CentralError
+    from central.paths import Paths, write_public
+    from wire.errors import BadKey, BadNote
+    from wire.notes import NoteKey
+    from wire.witness_link import client_name
+
+    settings = _load(config)
+    try:
+        client = client_name(NoteKey.parse(key))
+        with csr.open("rb") as file:
+            request = file.read(pki.MAX_CSR_BYTES + 1)
+        authority = pki.Authority.load(Paths.of(settings, config.resolve().parent))
+        write_public(out, pki.sign_csr(authority, request, client, datetime.now(UTC)))
+    except (CentralError, BadKey, BadNote, OSError) as error:
+        raise UserError(str(error)) from None
+    if not any(w.key == key and w.url is None for w in settings.witnesses):
+        typer.echo(
+            f"{client} has no rights at the broker yet: add {{key: {key!r}}} to 'witnesses' in {config}", err=True
+        )
+    typer.echo(str(out))
+
+
+@app.command(
     epilog="Example: tizgin central bundle --site ekb-1 --period 2026-11-01T00:00Z/2026-12-01T00:00Z --out b.zip"
 )
 def bundle(
@@ -334,10 +368,17 @@ def broker_config(
     """Print the configuration of Mosquitto as a service of its own, so that orders survive central's upgrades."""
     from central.broker import acl as access
     from central.broker import conf
+    from central.errors import CentralError
+    from central.witnesses import broker_clients
+    from wire.errors import WireError
 
     settings = _load(config)
     if acl:
-        typer.echo(access.render(site.id for site in settings.sites), nl=False)
+        try:
+            text = access.render((site.id for site in settings.sites), broker_clients(settings.witnesses))
+        except (CentralError, WireError) as error:
+            raise UserError(str(error)) from None
+        typer.echo(text, nl=False)
         return
     files = conf.BrokerFiles(
         folder / "ca.pem", folder / "broker.pem", folder / "broker.key", folder / "acl", Path("/var/lib/mosquitto")
