@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
+from grid.claims import text_of
 from grid.errors import CentralRefused, CentralUnreachable, GridError
 from wire.orders import MAX_ORDER_BYTES
 
@@ -125,7 +126,7 @@ class CentralClient:
 def _problem(doc: Any) -> str:
     if not isinstance(doc, dict):
         return ""
-    parts = [str(doc[name])[:300] for name in ("code", "title", "detail") if doc.get(name)]
+    parts = [said for name in ("code", "title", "detail") if (said := text_of(doc.get(name), 300))]
     return ": ".join(dict.fromkeys(parts))
 
 

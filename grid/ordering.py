@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,8 +117,9 @@ def fetch_order(
     try:
         raw = base64.b64decode(str(doc.get("envelope", "")), validate=True)
         signed = parse_order(raw.strip())
-    except (binascii.Error, BadOrder) as error:
-        raise GridError(f"central's copy of order {order_id} cannot be decoded: {error}") from None
+    except (ValueError, BadOrder) as error:  # ValueError: not base64, or not even ASCII
+        why = str(error) if isinstance(error, BadOrder) else "it is not base64"
+        raise GridError(f"central's copy of order {order_id} cannot be decoded: {why}") from None
     if signed.order.id != order_id:
         raise GridError(f"central gave order {signed.order.id} when asked for {order_id}")
     return signed, answers

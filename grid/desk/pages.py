@@ -293,7 +293,8 @@ def order_part(_desk: Desk, t: Texts, found: OrderPage) -> Html:
     if order.mode == "drill":
         parts.append(el("p", t("DRILL: nothing is switched"), class_="note"))
     if found.not_delivered:
-        phone = found.phone or t("the number in your directory")
+        # A number that central names is a claim like any other: whoever has central would like to be called.
+        phone = f"{found.phone} {t('(unsigned)')}" if found.phone else t("the number in your directory")
         text = t("NOT DELIVERED — CALL") + " " + phone
         parts.append(el("p", text, class_="alarm", role="alert", data_testid="desk-not-delivered"))
     state = story_state_text(story, t) or t("signed and sent, no signed answer yet")
