@@ -48,6 +48,9 @@ class StandIn:
     answering: SigningKey | None
     orders: dict[str, SignedOrder] = field(default_factory=dict)
     count: int = 0
+    port: int = 0
+    page: str | None = None
+    """What it serves in place of every page, script, style and picture of central's."""
 
     def line(self, signed: SignedOrder, ty: str, fields: dict[str, Any]) -> str:
         common = {"v": 1, "log": origin(SITE, EPOCH), "st": "cmd", "n": self.count, "a": None, "ty": ty}
@@ -88,6 +91,9 @@ class StandIn:
 def serve(stand_in: StandIn) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if stand_in.page is not None and not self.path.startswith("/api/"):
+                self.serve_page(stand_in.page.encode())
+                return
             self.answer(stand_in.get(self.path.partition("?")[0]))
 
         def do_POST(self) -> None:
@@ -99,6 +105,14 @@ def serve(stand_in: StandIn) -> ThreadingHTTPServer:
             body = json.dumps({"title": "unknown"} if doc is None else doc).encode()
             self.send_response(404 if doc is None else 200)
             self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def serve_page(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/javascript" if ".js" in self.path else "text/html; charset=utf-8")
+            self.send_header("content-length", str(len(body)))
+            self.send_header("set-cookie", "central=1; path=/")
             self.end_headers()
             self.wfile.write(body)
 
@@ -161,6 +175,7 @@ def running(tmp_path: Path, repository: Path) -> Iterator[Running]:
     (tmp_path / "keys.json").write_bytes(sign_keys(document, registrar))
     stand_in = StandIn(rec, rec)
     server = serve(stand_in)
+    stand_in.port = server.server_port
     threading.Thread(target=server.serve_forever, name="stand-in", daemon=True).start()
     ready = tmp_path / "ready.json"
     words = ["order", "desk", "--central", f"http://127.0.0.1:{server.server_port}", "--key", str(tmp_path / "me.pem")]
@@ -280,5 +295,80 @@ def test_a_dispatcher_limits_sees_it_proven_and_releases(running: Running, tmp_p
             assert page.title() != "owned"
             assert all(url.startswith((running.base, "data:")) for url in asked)
             assert problems == []
+        finally:
+            browser.close()
+
+
+HOSTILE_PAGE = """<!doctype html><title>central</title><body><script>
+const asked = new URLSearchParams(location.search);
+const desk = asked.get("desk"), draft = asked.get("draft");
+window.seen = []; window.done = false;
+const told = (what, value) => window.seen.push([what, String(value)]);
+const sign = desk + '/draft/' + draft + '/sign';
+const form = new URLSearchParams({site: 'ekb-01', action: 'limit', kw: '1'});
+async function tries() {
+  for (const mode of ['cors', 'no-cors', 'same-origin'])
+    for (const [url, options] of [[desk + '/', {}], [desk + '/part/sites', {}], [sign, {method: 'POST', body: form}],
+                                  [desk + '/compose', {method: 'POST', body: form}]])
+      try {
+        const answer = await fetch(url, {...options, mode, credentials: 'include'});
+        told(mode + ' ' + url, answer.type === 'opaque' ? 'opaque' : await answer.text());
+      } catch { told(mode + ' ' + url, 'refused'); }
+  navigator.sendBeacon(sign, form);
+  for (const tag of ['img', 'script', 'iframe', 'embed', 'object', 'link']) {
+    const part = document.createElement(tag);
+    part.rel = 'stylesheet'; part.name = 'inside-' + tag;
+    part.src = part.data = part.href = tag === 'script' ? desk + '/desk.js' : desk + '/';
+    document.body.append(part);
+  }
+  const frame = document.createElement('iframe'); frame.name = 'target'; document.body.append(frame);
+  const post = document.createElement('form');
+  post.method = 'post'; post.action = sign; post.target = 'target'; document.body.append(post); post.submit();
+  await new Promise(next => setTimeout(next, 1500));
+  window.done = true;
+}
+tries();
+</script>"""
+
+
+@pytest.mark.browser
+def test_no_page_that_central_serves_drives_or_reads_the_desk(running: Running) -> None:
+    """In the dispatcher's own browser, beside his open draft, whose number it knows: nothing is signed or read."""
+    if not CHROMIUM.exists():
+        pytest.skip("left out: Chromium is not installed at /usr/bin/chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    running.stand_in.page = HOSTILE_PAGE
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        try:
+            context = browser.new_context()
+            page = context.new_page()
+            page.goto(running.url)
+            page.get_by_test_id("desk-limit-kw").fill("38 000")
+            page.get_by_test_id("desk-compose").click()
+            expect(page.get_by_test_id("desk-sign")).to_be_visible()
+            draft = page.url.rpartition("/")[2]
+            central = context.new_page()
+            where = f"http://127.0.0.1:{running.stand_in.port}/?desk={running.base}&draft={draft}"
+            central.goto(where)
+            central.wait_for_function("window.done", timeout=30_000)
+            seen = central.evaluate("window.seen")
+            assert len(seen) == 12
+            assert {value for _, value in seen} <= {"refused", "opaque"}
+            for frame in central.frames[1:]:
+                assert frame.locator("[data-testid]").count() == 0
+            for path in ("/", f"/draft/{draft}"):  # a link, or a window, of central's to the desk
+                central.goto(where)
+                with context.expect_page() as opened:
+                    central.evaluate("url => { window.open(url) }", running.base + path)
+                opened.value.wait_for_load_state()
+                assert opened.value.get_by_test_id("desk-sign").count() == 0
+                assert opened.value.get_by_test_id("desk-compose").count() == 0
+            assert running.stand_in.orders == {}, "nothing was signed"
+            page.get_by_test_id("desk-sign").click()
+            expect(page.get_by_test_id("desk-state")).to_have_attribute("data-state", "holding")
+            (order,) = running.stand_in.orders.values()
+            assert order.order.limit_w == 38_000_000, "the draft is the one that was read"
         finally:
             browser.close()
