@@ -185,9 +185,11 @@ async def told(folder: Path) -> AsyncIterator[Story]:
 
 async def test_a_cut_at_sampled_writes_ends_as_without_it(tmp_path: Path) -> None:
     async with told(tmp_path) as story:
-        moved = [s.events for s in story.plant.scenes if s.events > story.first]
         rng = random.Random(7)
-        wanted = {*rng.sample(sorted(set(moved)), 6), *rng.sample(range(story.first, len(story.log) + 1), 9)}
+        opened = story.plant.changes(lambda was, now: sum(now.closed.values()) < sum(was.closed.values()))
+        other = story.plant.changes(lambda was, now: was.asleep != now.asleep or was.closed != now.closed) - opened
+        assert len(opened) >= 3
+        wanted = {*opened, *rng.sample(sorted(other), 4), *rng.sample(range(story.first, len(story.log) + 1), 6)}
         assert await recover_all(story, wanted, tmp_path, 8) >= 3 * len(wanted)
 
 
