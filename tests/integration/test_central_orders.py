@@ -247,7 +247,12 @@ def test_answers_carry_headers_that_keep_other_pages_out(central: RunningCentral
 def test_there_is_no_route_that_signs(central: RunningCentral) -> None:
     document = central.get("/openapi.json")
     writing = {(m, p) for p, ms in document["paths"].items() for m in ms if m not in {"get", "head"}}
-    assert writing == {("post", "/api/v1/orders"), ("post", "/api/v1/proposals"), ("put", "/api/v1/keys")}
+    assert writing == {
+        ("post", "/api/v1/orders"),
+        ("post", "/api/v1/orders/{order_id}/spoken"),
+        ("post", "/api/v1/proposals"),
+        ("put", "/api/v1/keys"),
+    }
 
 
 # -- what survives -----------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ async def kit(tmp_path: Path) -> AsyncIterator[SiteKit]:
         await made.stop()
 
 
+@pytest.mark.long
 async def test_a_day_of_the_dispatcher(kit: SiteKit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert kit.app is not None
     assert kit.central is not None
