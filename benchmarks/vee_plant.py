@@ -158,7 +158,7 @@ def plant(seed: int, attack: Attack = "none", *, days: int = 45) -> Plant:
         points[name] = Point(
             name,
             tuple(
-                _gap(i) if f >= 0 and holes[i] and hole_at[i] == f else _interval(name, i, int(row[i]))
+                _gap(i) if f >= 0 and holes[i] and hole_at[i] == f else _interval(f + 1, i, int(row[i]))
                 for i in range(n)
             ),
             {bind.hash: bind},
@@ -168,7 +168,7 @@ def plant(seed: int, attack: Attack = "none", *, days: int = 45) -> Plant:
         Balance(
             T0 + i * SLOT_S,
             T0 + (i + 1) * SLOT_S,
-            f"{i:064x}",
+            f"ba1{i:061x}",
             ("M",),
             int(main_wh[i]),
             None if holes[i] else int(sums[i]),
@@ -188,11 +188,11 @@ def plant(seed: int, attack: Attack = "none", *, days: int = 45) -> Plant:
     return Plant(site, attack, named, T0 + start * SLOT_S)
 
 
-def _interval(name: str, i: int, wh: int) -> Slot:
+def _interval(number: int, i: int, wh: int) -> Slot:
     t0 = T0 + i * SLOT_S
-    return Slot(t0, t0 + SLOT_S, f"{name:0>10}{i:054x}", "interval", wh, cfg="b" * 64, sn="1", mto=120)
+    return Slot(t0, t0 + SLOT_S, f"{number:04x}{i:060x}", "interval", wh, cfg="b" * 64, sn="1", mto=120)
 
 
 def _gap(i: int) -> Slot:
     t0 = T0 + i * SLOT_S
-    return Slot(t0, t0 + SLOT_S, f"{i:064x}", "gap", why="TIMEOUT")
+    return Slot(t0, t0 + SLOT_S, f"9a{i:062x}", "gap", why="TIMEOUT")

@@ -13,6 +13,8 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
+from benchmarks.detection import on_day
+from benchmarks.vee_plant import plant
 from central.energy import as_dict, energy
 from central.errors import CentralError
 from central.store import evidence
@@ -20,7 +22,10 @@ from central.store.database import Database
 from central.store.schema import outside_readings, records, registers, verdict_logs, verdicts
 from central.vee.book import append, check, lines
 from central.vee.daily import DailyJudge, due, judged
+from central.vee.judge import judge
 from central.vee.limits import load
+from central.vee.model import Machines
+from central.vee.reader import read_site
 from central.vee.standing import open_findings
 from tests.integration.central_site import Ledger, make_settings
 from tizgin.cli import run
@@ -160,6 +165,55 @@ def test_only_records_whose_signature_holds_are_judged(database: Database) -> No
     assert len(site.points[POINT].slots) == 95
     (silent,) = [f for f in verdict.findings if f.text == "no_record"]
     assert silent.t0 == DAY0 + 49 * SLOT
+
+
+def test_balances_orders_and_switches_are_read_as_the_rules_want_them(tmp_path: Path) -> None:
+    made = Ledger(SITE, SITE_KEY)
+    made.interval(POINT, DAY0, 1_000_000)
+    asic = [{"mp": POINT, "seen": 99, "expected": 100, "wh": 990_000}, {"mp": "F2", "seen": None, "expected": 1}]
+    sums = {"main": ["M0"], "main_wh": 1_020_000, "feeders_wh": 1_000_000, "loss_wh": 15_000, "residual_wh": 5_000}
+    made.add(
+        "bal", "balance", at=(DAY0 + 900) * 1000, t0=DAY0, t1=DAY0 + 900, **sums, tol_wh=9_000, missing=[], asic=asic
+    )
+    unknown = {"main_wh": None, "feeders_wh": None, "loss_wh": None, "residual_wh": None, "tol_wh": None}
+    made.add(
+        "bal", "balance", at=(DAY0 + 1800) * 1000, t0=DAY0 + 900, t1=DAY0 + 1800, **unknown, missing=[POINT], asic=[]
+    )
+    for order, mode, first in (("o-1", "live", 100), ("o-2", "drill", 200), ("o-3", "live", 300)):
+        made.add(
+            "cmd", "cmd_ack", at=(DAY0 + first) * 1000, id=order, state="armed", order_mode=mode, agent_mode="armed"
+        )
+        made.add("cmd", "cmd_eff", at=(DAY0 + first + 10) * 1000, id=order, state="holding")
+        if order != "o-3":
+            made.add("cmd", "cmd_eff", at=(DAY0 + first + 50) * 1000, id=order, state="restoring")
+    made.add("site", "event", at=(DAY0 + 400) * 1000, ev="switch_position", obj="QF1", was="closed", now="open")
+    opened = Database.open(f"sqlite:///{tmp_path / 'c.db'}")
+    lines_ = [line for stream in made.lines.values() for line in stream]
+    items = [evidence.Incoming(SITE, made.epoch, line, *parse_line(line), True) for line in lines_]
+    with opened.engine.begin() as connection:
+        evidence.store(connection, items, DAY0 * 1000)
+        site = read_site(connection, ENTRY, DAY0, DAY0 + 86_400, load())
+    opened.close()
+    first, second = site.balances
+    assert (first.residual_wh, first.tol_wh, first.main) == (5_000, 9_000, ("M0",))
+    assert first.asic == {POINT: Machines(99, 100, 990_000)}, "machines of which nobody knows how many are left out"
+    assert (second.residual_wh, second.missing, second.asic) == (None, (POINT,), {})
+    assert [(h.order, h.begin_s - DAY0, h.end_s and h.end_s - DAY0) for h in site.held] == [
+        ("o-1", 110, 150),
+        ("o-3", 310, None),
+    ], "a drill holds nothing"
+    assert [(s.switch, s.now) for s in site.switched] == [("QF1", "open")]
+    assert (DAY0 + 400) * 1000 in site.disturbed_ms
+
+
+def test_verdicts_of_every_kind_can_be_signed(database: Database) -> None:
+    made = plant(7, "bypass", days=16)
+    slots = on_day(made.site, 15)
+    verdict = judge(slots, load())
+    assert {"V20", "V21"} <= {f.rule for f in verdict.findings}
+    with database.engine.begin() as connection:
+        append(connection, slots, verdict, load(), COLLECTOR, 1_791_000_000_000)
+        assert check(connection, slots.site, COLLECTOR.public) == 1 + len(verdict.findings)
 
 
 def test_verified_energy_needs_papers_and_a_verdict(database: Database) -> None:
