@@ -18,7 +18,7 @@ from central.store.schema import verdict_logs, verdicts
 from central.vee.judge import RULES_VERSION, Verdict
 from central.vee.limits import Thresholds
 from central.vee.model import Finding, SiteSlots
-from wire.canonical import Json
+from wire.canonical import MAX_INT, Json
 from wire.checkpoints import Checkpoint, log_key, open_checkpoint
 from wire.errors import BadProof, WireError
 from wire.keys import SigningKey, VerifyKey
@@ -30,6 +30,7 @@ MAX_FINDINGS = 2000
 MAX_EVIDENCE = 64
 """Leaf hashes that a line names; root and number stand for all of them."""
 MAX_UNJUDGED = 400
+MAX_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +115,20 @@ def _finding(found: Finding) -> Json:
         "point": found.point,
         "t0": found.t0,
         "t1": found.t1,
-        "seen": found.seen,
-        "expected": found.expected,
+        "seen": _bounded(found.seen),
+        "expected": _bounded(found.expected),
         "unit": found.unit,
         "text": found.text,
-        "params": dict(found.params),
+        "params": {name: v[:MAX_TEXT] if isinstance(v, str) else _bounded(v) for name, v in found.params.items()},
         "evidence": list(found.evidence[:MAX_EVIDENCE]),
         "evidence_n": evidence_n,
         "evidence_root": evidence_root,
     }
+
+
+def _bounded(value: int | None) -> int | None:
+    """Sums of absurd records may be larger than canonical JSON holds; the verdict is told all the same."""
+    return None if value is None else max(-MAX_INT, min(MAX_INT, value))
 
 
 def _row(site: str, n: int, run: int, doc: Json, version: int, now_ms: int) -> dict[str, Any]:

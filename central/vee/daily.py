@@ -118,8 +118,8 @@ class DailyJudge:
         for entry in document.sites if document is not None else ():
             try:
                 made += await self._judge_site(entry)
-            except (CentralError, sa.exc.SQLAlchemyError, ValueError) as error:
-                log.error("plausibility_failed", site=entry.id, error=str(error)[:300])
+            except Exception as error:  # whatever one site signed must not keep the others from being judged
+                log.error("plausibility_failed", site=entry.id, error=repr(error)[:300])
         return made
 
     async def _judge_site(self, entry: RegisteredSite) -> list[Run]:

@@ -29,6 +29,7 @@ from central.vee.model import (
 )
 from config.devices import Passport
 from wire.canonical import Json
+from wire.names import STREAM
 from wire.records import parse_line
 from wire.registry import RegisteredSite
 from wire.rollup import bridge_of, period_of
@@ -225,22 +226,29 @@ def _balances(docs: Iterable[tuple[Json, str]], since: int, end: int) -> Iterato
             t0,
             t1,
             digest,
-            tuple(str(m) for m in main) if isinstance(main, list) else (),
+            _points(main),
             _int(doc.get("main_wh")),
             _int(doc.get("feeders_wh")),
             _int(doc.get("loss_wh")),
             _int(doc.get("residual_wh")),
             _int(doc.get("tol_wh")),
-            missing=tuple(str(m) for m in doc["missing"]) if isinstance(doc.get("missing"), list) else (),
+            missing=_points(doc.get("missing")),
             asic=dict(_machines(doc.get("asic"))),
         )
+
+
+def _points(names: object) -> tuple[str, ...]:
+    """Those of a list that can be metering points."""
+    found = names if isinstance(names, list) else []
+    return tuple(n for n in found if isinstance(n, str) and STREAM.fullmatch(f"mp:{n}"))
 
 
 def _machines(groups: object) -> Iterator[tuple[str, Machines]]:
     """A list of ``{mp, seen, expected, wh}``."""
     for one in groups if isinstance(groups, list) else []:
         if isinstance(one, dict) and _whole(one.get("seen")) and _whole(one.get("expected")):
-            yield str(one.get("mp")), Machines(one["seen"], one["expected"], _int(one.get("wh")))
+            for point in _points([one.get("mp")]):
+                yield point, Machines(one["seen"], one["expected"], _int(one.get("wh")))
 
 
 def _held(docs: Iterable[tuple[Json, str]]) -> Iterator[Held]:

@@ -206,6 +206,38 @@ def test_balances_orders_and_switches_are_read_as_the_rules_want_them(tmp_path: 
     assert (DAY0 + 400) * 1000 in site.disturbed_ms
 
 
+def test_absurd_records_that_a_site_signed_do_not_keep_it_from_being_judged(tmp_path: Path) -> None:
+    huge = 2**53 - 1
+    made = Ledger(SITE, SITE_KEY)
+    made.add(f"mp:{POINT}", "bind", at=DAY0 * 1000, sn=7, ct={"num": 1, "den": 0}, pts={"energy_import_wh": "x"}, n=0)
+    odd: list[dict[str, Any]] = [
+        {"wh": huge, "pi": {"wh": -huge}, "mto": huge, "q": ["rollover"], "reg": {"energy_import_wh": [huge, 0]}},
+        {"wh": huge, "reg": {"energy_import_wh": "ab"}},
+        {"wh": None, "q": None},
+        {"wh": "1", "exp_wh": [], "sn": {}, "cfg": made.hashes[f"mp:{POINT}"][0], "mto": "x"},
+        {"wh": -huge},
+        {"wh": 0, "bridge_wh": huge, "bridge_rt": -huge, "pi": []},
+    ]
+    for i, fields in enumerate(odd):
+        made.interval(POINT, DAY0 + i * SLOT, **({"wh": 1} | fields))
+    made.gap(POINT, DAY0 + 10 * SLOT, "\0" * 5_000)
+    for more in ({"main": [1, "\0" * 99], "asic": [{"mp": [], "seen": 1, "expected": 1}]}, {"asic": {"f1": 1}}):
+        sums = {"main_wh": huge, "feeders_wh": -huge, "loss_wh": 0, "residual_wh": huge, "tol_wh": -huge}
+        made.add("bal", "balance", at=DAY0 * 1000, t0=DAY0 + 7, t1=DAY0, **(sums | more))
+    made.add("site", "event", at=DAY0 * 1000, ev="switch_position", obj=[], now={})
+    made.add("cmd", "cmd_eff", at=DAY0 * 1000, id={}, state=[])
+    opened = Database.open(f"sqlite:///{tmp_path / 'c.db'}")
+    lines_ = [line for stream in made.lines.values() for line in stream]
+    items = [evidence.Incoming(SITE, made.epoch, line, *parse_line(line), True) for line in lines_]
+    with opened.engine.begin() as connection:
+        evidence.store(connection, items, DAY0 * 1000)
+        site, verdict = judged(connection, ENTRY, DAY0, DAY0 + 86_400)
+        append(connection, site, verdict, load(), COLLECTOR, 1)
+        assert check(connection, SITE, COLLECTOR.public) == 1 + len(verdict.findings)
+    opened.close()
+    assert {"V01", "V04", "V05", "V13", "V20"} <= {f.rule for f in verdict.findings}
+
+
 def test_verdicts_of_every_kind_can_be_signed(database: Database) -> None:
     made = plant(7, "bypass", days=16)
     slots = on_day(made.site, 15)
