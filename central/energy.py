@@ -10,10 +10,29 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from central.store.schema import intervals, records
+from central.vee.model import Bind
+from central.vee.reader import binds_of
+from central.vee.standing import Plausible, metrological, plausible
+from config.rules.passports import Status
 from wire.records import parse_line
-from wire.rollup import Bridge, SlotEnergy, Sum, Unit, bridge_of, periods, slot_energy, total
+from wire.registry import RegisteredSite
+from wire.rollup import Bridge, Period, SlotEnergy, Sum, Unit, bridge_of, periods, slot_energy, total
 
 MAX_PERIODS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Import of the slots of a period that are known by themselves, by what it is worth before an inspector, Wh."""
+
+    verified_wh: int
+    """Signature holds, papers valid, judged plausible by the thresholds in force and nothing fails."""
+    status_wh: dict[Status, int]
+    """By metrological status."""
+    failed_wh: int
+    """Something fails in them."""
+    unjudged_wh: int
+    """No run has judged them yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +42,8 @@ class PointEnergy:
     point: str
     sums: tuple[Sum, ...]
     unverified: int
+    standing: tuple[Standing, ...] = ()
+    """By period, where the register was given."""
 
 
 def points_of(connection: Connection, site: str) -> tuple[str, ...]:
@@ -32,9 +53,19 @@ def points_of(connection: Connection, site: str) -> tuple[str, ...]:
 
 
 def energy(
-    connection: Connection, site: str, points: Sequence[str], slot_s: int, start_s: int, end_s: int, unit: Unit
+    connection: Connection,
+    site: str,
+    points: Sequence[str],
+    slot_s: int,
+    start_s: int,
+    end_s: int,
+    unit: Unit,
+    entry: RegisteredSite | None = None,
 ) -> list[PointEnergy]:
     """Energy of points over all periods that touch [start_s, end_s), epoch seconds.
+
+    Args:
+        entry: what the register says of the site; with it each period also has its :class:`Standing`.
 
     Raises:
         ValueError: too many periods, or a slot length whose grid no such period lies on.
@@ -43,16 +74,48 @@ def energy(
     if not spans or len(spans) > MAX_PERIODS:
         raise ValueError(f"{len(spans)} periods from {start_s} to {end_s}; expected 1 to {MAX_PERIODS}")
     found: list[PointEnergy] = []
+    judged = plausible(connection, site, spans[0].start_s, spans[-1].end_s) if entry is not None else None
     for point in points:
-        slots, bridges, unverified = _slots(connection, site, point, slot_s, spans[0].start_s, spans[-1].end_s)
+        slots, bridges, unverified, bound = _slots(connection, site, point, slot_s, spans[0].start_s, spans[-1].end_s)
         sums = tuple(total(span, slot_s, slots, bridges) for span in spans)
-        found.append(PointEnergy(point, sums, unverified))
+        if entry is None or judged is None:
+            found.append(PointEnergy(point, sums, unverified))
+            continue
+        binds = binds_of(connection, site, point)
+        standing = tuple(_standing(span, point, slots, bound, binds, entry, judged) for span in spans)
+        found.append(PointEnergy(point, sums, unverified, standing))
     return found
+
+
+def _standing(
+    span: Period,
+    point: str,
+    slots: dict[int, SlotEnergy],
+    bound: dict[int, str],
+    binds: dict[str, Bind],
+    entry: RegisteredSite,
+    judged: Plausible,
+) -> Standing:
+    registered = next((p for p in entry.points if p.id == point), None)
+    verified = failed = unjudged = 0
+    status_wh: dict[Status, int] = {}
+    for t0, one in slots.items():
+        wh = one.import_wh
+        if wh is None or t0 not in bound or not span.start_s <= t0 < span.end_s:
+            continue
+        status = metrological(binds.get(bound[t0]), t0, registered, has_register=bool(entry.points))
+        status_wh[status] = status_wh.get(status, 0) + wh
+        good = judged.of(point, t0, t0 + entry.slot_s)
+        unjudged += wh if good is None else 0
+        failed += wh if good is False else 0
+        verified += wh if good and status is Status.VALID else 0
+    return Standing(verified, status_wh, failed, unjudged)
 
 
 def _slots(
     connection: Connection, site: str, point: str, slot_s: int, start_s: int, end_s: int
-) -> tuple[dict[int, SlotEnergy], list[Bridge], int]:
+) -> tuple[dict[int, SlotEnergy], list[Bridge], int, dict[int, str]]:
+    """Energies by slot, bridges, records left out, and the hash of the bind that each interval names."""
     same = (
         (records.c.site == intervals.c.site)
         & (records.c.epoch == intervals.c.epoch)
@@ -67,6 +130,7 @@ def _slots(
     )
     slots: dict[int, SlotEnergy] = {}
     bridges: list[Bridge] = []
+    bound: dict[int, str] = {}
     unverified = 0
     for row in connection.execute(query):
         if row.verified is not True:
@@ -74,9 +138,11 @@ def _slots(
             continue
         doc = parse_line(bytes(row.line))[1]
         slots[int(doc["t0"])] = slot_energy(doc["ty"], doc)
+        if doc["ty"] == "interval":
+            bound[int(doc["t0"])] = str(doc["cfg"])
         if doc["ty"] == "interval" and (bridge := bridge_of(doc, slot_s)) is not None:
             bridges.append(bridge)
-    return slots, bridges, unverified
+    return slots, bridges, unverified, bound
 
 
 def as_dict(found: PointEnergy) -> dict[str, Any]:
@@ -97,6 +163,16 @@ def as_dict(found: PointEnergy) -> dict[str, Any]:
                 "missing": len(one.missing),
                 "complete": one.complete,
             }
-            for one in found.sums
+            | (_standing_dict(found.standing[at]) if found.standing else {})
+            for at, one in enumerate(found.sums)
         ],
+    }
+
+
+def _standing_dict(one: Standing) -> dict[str, Any]:
+    return {
+        "verified_wh": one.verified_wh,
+        "status_wh": {status.value: wh for status, wh in sorted(one.status_wh.items())},
+        "failed_wh": one.failed_wh,
+        "unjudged_wh": one.unjudged_wh,
     }

@@ -26,6 +26,7 @@ from central.relay import Relay
 from central.renewal import Renewals
 from central.store.database import Database
 from central.telemetry.duck import DuckStore
+from central.vee.daily import DailyJudge
 from central.witness import Witness
 from central.witnesses import WitnessRelay, broker_clients
 from config.central import Central, RegisteredSite
@@ -92,7 +93,11 @@ class CentralService:
             await self.broker.start()
         self.relay = Relay(self.database, self._publish_order, self.metrics, self.now_ms)
         await self.relay.start()
-        witness = Witness(self._own_key(), self.registers.log_keys)
+        own_key = self._own_key()
+        witness = Witness(own_key, self.registers.log_keys)
+        self.plausibility = DailyJudge(
+            self.database, lambda: self.registers.document, own_key, self._base_w, self.now_ms
+        )
         try:
             self.witnesses = WitnessRelay(self.settings.witnesses, self._publish_cosign, self._publish_ask)
         except (BadNote, BadKey) as error:
@@ -121,6 +126,7 @@ class CentralService:
         self.collector.link = self.link
         self.collector.start()
         self.link.start()
+        self.plausibility.start()
 
     def _witness_clients(self) -> tuple[str, ...]:
         try:
@@ -143,7 +149,7 @@ class CentralService:
 
     async def stop(self) -> None:
         """Stop in the order in which nothing is lost: first what arrives, then what stores, then the broker."""
-        for name in ("relay", "witnesses", "link", "collector"):
+        for name in ("plausibility", "relay", "witnesses", "link", "collector"):
             part = getattr(self, name, None)
             if part is not None:
                 await part.stop()
@@ -201,6 +207,10 @@ class CentralService:
     def _address(self, tls: ssl.SSLContext) -> Address:
         host, port = self.broker_address
         return Address(host, port, tls)
+
+    def _base_w(self, site: str) -> dict[str, int]:
+        found = self.sites.get(site)
+        return {point: round(kw * 1000) for point, kw in found.base_kw.items()} if found else {}
 
     def _publish_order(self, full_topic: str, raw: bytes, expiry_s: int) -> bool:
         return self.link.publish(full_topic, raw, retain=False, expiry_s=expiry_s)

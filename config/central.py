@@ -55,6 +55,8 @@ class RegisteredSite(Model):
     contracted_kw: Kilowatt
     emergency_kw: Kilowatt
     measured_at: Id | None = None
+    base_kw: dict[Id, Kilowatt] = Field(default_factory=dict, max_length=500)
+    """Metering point → load that stays while the machines behind it sleep; plausibility compares with it (V22)."""
 
 
 class Central(Model):

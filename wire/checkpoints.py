@@ -16,7 +16,7 @@ from wire.keys import SigningKey, b64, unb64
 from wire.merkle import HASH_BYTES, MAX_PROOF
 from wire.notes import COSIGNATURE, ED25519, Note, NoteKey, NoteSignature, parse_note, sign_note
 
-_ORIGIN = re.compile(r"tizgin/[a-z0-9][a-z0-9-]{1,40}/e[0-9]{1,6}-[0-9a-f]{8}")
+_ORIGIN = re.compile(r"tizgin/[a-z0-9][a-z0-9-]{1,40}/(?:e[0-9]{1,6}-[0-9a-f]{8}|vee)")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
 MAX_TIME_S = 2**53 - 1
 
@@ -52,7 +52,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     """
     lines = text.split("\n")
     if len(lines) != 4 or lines[3] or not _ORIGIN.fullmatch(lines[0]) or not _SIZE.fullmatch(lines[1]):
-        raise BadNote("expected a checkpoint: tizgin/<site>/<epoch>, size, base64 root, a line each")
+        raise BadNote("expected a checkpoint: tizgin/<site>/<epoch or vee>, size, base64 root, a line each")
     try:
         root = unb64(lines[2], max_bytes=64)
     except BadKey as error:

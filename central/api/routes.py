@@ -301,7 +301,7 @@ def _register_routes(router: APIRouter, service: CentralService) -> None:
 
         def read(connection: sa.Connection) -> list[dict[str, Any]]:
             points = energy.points_of(connection, site)
-            sums = energy.energy(connection, site, points, entry.slot_s, first, last, by)
+            sums = energy.energy(connection, site, points, entry.slot_s, first, last, by, entry)
             return [energy.as_dict(one) for one in sums]
 
         try:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from central.api.routes import latest_order, stored_intervals
 from central.dispatch import OrderView
 from central.service import CentralService
+from central.vee.standing import open_findings
 from wire.orders import SHEDDING
 
 T = TypeVar("T")
 HOUR_MS = 3_600_000
 MAX_CACHED = 500
+FINDINGS_S = 30 * 86_400
+MAX_FINDINGS = 12
 
 
 class Board:
@@ -51,6 +55,12 @@ class Board:
         """Newest intervals and gaps."""
         since = self.service.now_ms() // 1000 - 2 * 86_400
         return await self._cached(("slots", site), 2.0, lambda: stored_intervals(self.service, site, None, since, 48))
+
+    async def findings(self, site: str) -> list[dict[str, Any]]:
+        """Open findings of plausibility, the newest first."""
+        since = self.service.now_ms() // 1000 - FINDINGS_S
+        work = partial(open_findings, site=site, since=since, most=MAX_FINDINGS)
+        return await self._cached(("findings", site), 10.0, lambda: self.service.database.read(work))
 
     async def last_hour(self, site: str) -> tuple[list[list[float | None]], list[list[float | None]]]:
         """(net kW, limit kW) as [ms, value] rows; null breaks the line where nothing was heard."""

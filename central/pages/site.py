@@ -14,6 +14,7 @@ from central.pages import chart, parts
 from central.pages.board import Board
 from central.pages.call import DRILL, is_drill, missing
 from central.pages.curtailable import CurtailableCard
+from central.pages.findings import FindingsCard
 from central.pages.format import DASH, age, clock, energy_kwh, kilowatt, localised, slot
 from central.pages.story import Notices, Step, notices, steps
 from central.pages.texts import Texts
@@ -100,6 +101,7 @@ class SitePage:
                 self._miners_card()
             self._curtailable = CurtailableCard(texts)
             self._table_card()
+            self._findings = FindingsCard(texts)
         ui.timer(REFRESH_S, self.refresh)
 
     def _banners(self, phone: str | None) -> None:
@@ -214,6 +216,7 @@ class SitePage:
         self._show_lists(live.live, summary["freshness"])
         self._curtailable.show(summary, live.live)
         self._show_rows(await self._board.intervals(self._site))
+        self._findings.show(await self._board.findings(self._site))
         if self._ticks % CHART_EVERY == 0:
             power, limits = await self._board.last_hour(self._site)
             chart.fill(self._chart.options, power, limits, now, self._board.slot_s(self._site))

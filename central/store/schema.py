@@ -250,3 +250,55 @@ tallies = Table(
     Column("count", BigInteger, nullable=False),
 )
 """Counters that survive a restart."""
+
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("n", BigInteger, primary_key=True, autoincrement=False),
+    Column("ty", String(16), nullable=False),
+    Column("run", BigInteger, nullable=False),
+    Column("rule", String(8)),
+    Column("severity", String(8)),
+    Column("point", String(62)),
+    Column("t0_s", BigInteger, nullable=False),
+    Column("t1_s", BigInteger, nullable=False),
+    Column("thresholds", Integer, nullable=False),
+    Column("slots_n", BigInteger),
+    Column("at", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("line", LargeBinary, nullable=False),
+)
+"""Central's own log of plausibility: lines byte for byte, only ever added to. ``run`` is the number of the run's line;
+of a run ``t0_s`` and ``t1_s`` are the judged time, and ``slots_n`` says how many slots it saw."""
+
+Index("verdicts_by_time", verdicts.c.site, verdicts.c.t1_s)
+
+verdict_logs = Table(
+    "verdict_logs",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("frontier", LargeBinary, nullable=False),
+    Column("last_hash", String(64)),
+    Column("note", LargeBinary, nullable=False),
+)
+"""Where each log of verdicts stands, and its newest checkpoint, signed by central."""
+
+outside_readings = Table(
+    "outside_readings",
+    metadata,
+    Column("id", _BIG_ID, primary_key=True, autoincrement=True),
+    Column("site", String(41), nullable=False),
+    Column("point", String(62), nullable=False),
+    Column("from_s", BigInteger, nullable=False),
+    Column("to_s", BigInteger, nullable=False),
+    Column("wh", BigInteger, nullable=False),
+    Column("source", String(40), nullable=False),
+    Column("act", String(100), nullable=False),
+    Column("entered_by", String(100), nullable=False),
+    Column("entered_at", BigInteger, nullable=False),
+)
+"""Readings of the same meters by others, as a person entered them; a wrong one is answered by a new one."""
+
+Index("outside_readings_by_site", outside_readings.c.site, outside_readings.c.point)

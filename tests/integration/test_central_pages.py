@@ -11,6 +11,11 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from central.store.database import make_engine
+from central.vee.book import append
+from central.vee.judge import Verdict
+from central.vee.limits import load
+from central.vee.model import Finding, SiteSlots
 from tests.integration.central_site import (
     RunningCentral,
     Site,
@@ -284,6 +289,33 @@ def test_stale_and_unknown_never_look_fresh(page: Page, central: RunningCentral,
     expect(page.get_by_test_id("live-age")).to_contain_text("no live data")
     send_live(site, 0)
     expect(page.get_by_test_id("site-ekibastuz-1-kw")).to_have_text("0.0", timeout=4000)
+
+
+def test_open_findings_are_explained_in_the_readers_language(page: Page, central: RunningCentral, site: Site) -> None:
+    t0 = now_ms() // 1000 // 900 * 900 - 86_400
+    slots = SiteSlots("ekibastuz-1", 900, t0, t0, t0 + 86_400, {})
+    found = Finding(
+        "V21", "suspect", "feeder-1", t0, t0 + 86_400, 309_219, 208_454, "w", "ratio_up", {"slots": 96}, ("ab" * 32,)
+    )
+    failed = Finding("V10", "fail", "main", t0, t0 + 900, 1_187_350, 1_187_346, "wh", "sum", {}, ("cd" * 32,))
+    key = SigningKey.from_pem(central.paths.k_col.read_bytes())
+    engine = make_engine(f"sqlite:///{central.paths.database}")
+    with engine.begin() as connection:
+        append(connection, slots, Verdict((found, failed), (), {}), load(), key, now_ms())
+    engine.dispose()
+    for language, words in (
+        ("en", "The feeder draws more against its machines' own figures"),
+        ("ru", "Фидер потребляет больше относительно данных машин"),
+        ("kk", "Фидер машиналардың өз деректеріне қарағанда бұрынғыдан көп тұтынады"),
+    ):
+        page.goto(f"{central.url}/lang/{language}?to=/site/ekibastuz-1")
+        card = page.get_by_test_id("findings")
+        expect(card.get_by_test_id("finding-row")).to_have_count(2, timeout=15_000)
+        expect(card).to_contain_text(words)
+        row = card.get_by_test_id("finding-row").filter(has_text="V21")
+        expect(row).to_contain_text("309 kW" if language == "en" else "309 кВт")
+        expect(row).to_contain_text("feeder-1")
+        shot(page, f"findings-{language}")
 
 
 def test_an_order_that_does_not_arrive_says_whom_to_call(page: Page, central: RunningCentral, site: Site) -> None:

@@ -316,7 +316,7 @@ def energy(
         with engine.connect() as connection:
             entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
             points = tuple(point or ()) or sums.points_of(connection, site)
-            found = sums.energy(connection, site, points, entry.slot_s, first, last, by.value)
+            found = sums.energy(connection, site, points, entry.slot_s, first, last, by.value, entry)
     except (CentralError, ValueError) as error:
         raise UserError(str(error)) from None
     finally:
@@ -332,13 +332,26 @@ def _energy_table(found: list[PointEnergy]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("point", "period", "import, kWh", "export, kWh", "bridged, kWh", "slots", "missing")
+    table = Table(
+        "point",
+        "period",
+        "import, kWh",
+        "verified, kWh",
+        "by papers, kWh",
+        "export, kWh",
+        "bridged, kWh",
+        "slots",
+        "missing",
+    )
     for one in found:
-        for s in one.sums:
+        for at, s in enumerate(one.sums):
+            standing = one.standing[at]
             table.add_row(
                 one.point,
                 s.period.name,
                 _kwh(s.import_wh),
+                _kwh(standing.verified_wh),
+                "; ".join(f"{status.value} {_kwh(wh)}" for status, wh in sorted(standing.status_wh.items())),
                 _kwh(s.export_wh),
                 _kwh(s.bridged_wh),
                 str(s.slots),
@@ -379,6 +392,43 @@ def availability(
     from tizgin.commands._central_availability import show_availability
 
     return show_availability(_load(config), config, site, month, as_json=as_json)
+
+
+@app.command(epilog="Example: tizgin central vee --site ekb-1 --period 2026-11-01T00:00+05:00/2026-11-02T00:00+05:00")
+def vee(
+    site: Annotated[str, typer.Option(help="Site id.")],
+    period: Annotated[str, typer.Option(help="A/B: begin and end, ISO 8601 or epoch seconds, on the slot grid.")],
+    thresholds: Annotated[int | None, typer.Option(help="Version of the thresholds; the one in force without.")] = None,
+    dry: Annotated[bool, typer.Option("--dry", help="Judge and print, but append nothing to the log.")] = False,
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> int:
+    """Judge plausibility (rules V01 to V26) and append the verdicts to central's signed log. Nothing is replaced."""
+    from tizgin.commands._central_vee import judge_period
+
+    return judge_period(_load(config), config.resolve().parent, site, _period(period), thresholds, dry, as_json)
+
+
+@app.command(
+    epilog="Example: tizgin central reading --site ekb-1 --point M1 --from 2026-11-01T00:00+05:00 "
+    "--to 2026-12-01T00:00+05:00 --wh 71000000000 --source system_operator --act 118 --who 'A. Serik'"
+)
+def reading(
+    site: Annotated[str, typer.Option(help="Site id.")],
+    point: Annotated[str, typer.Option(help="Metering point.")],
+    begin: Annotated[str, typer.Option("--from", help="ISO 8601 or epoch seconds, on the slot grid.")],
+    end: Annotated[str, typer.Option("--to", help="The same.")],
+    wh: Annotated[int, typer.Option(min=0, help="Energy between the two, whole Wh, primary.")],
+    source: Annotated[str, typer.Option(help="Whose reading: system_operator, grid_company, inspector.")],
+    act: Annotated[str, typer.Option(help="Number of the act or protocol.")],
+    who: Annotated[str, typer.Option(help="Who enters it here.")],
+    config: Config = DEFAULT,
+) -> None:
+    """Enter what somebody else read at the same meter; plausibility compares with it (V26). Only ever added to."""
+    from tizgin.commands._central_vee import OutsideReading, enter_reading
+
+    told = OutsideReading(site, point, _moment(begin), _moment(end), wh, source, act, who)
+    enter_reading(_load(config), config.resolve().parent, told)
 
 
 @app.command("witness-key", epilog="Example: tizgin central witness-key --config central.yaml")
