@@ -41,7 +41,6 @@ def make_backup(config: Path, out: Path) -> int:
 
 def restore(file: Path, folder: Path) -> int:
     """Set a new box up from the archive: files, new keys, a new ledger and epoch. Returns the exit code."""
-    configure_logs("text")
     try:
         found = archives.read(file)
         config = _put_site(found, folder)
@@ -85,6 +84,7 @@ def _must_be_new(state: Path) -> None:
 
 
 def _begin(state: Path, site: Site) -> str:
+    configure_logs("text")
     make_keys(state)
     clock = SystemClock(site.agent.clock_source)
     ledger = Ledger.open(
