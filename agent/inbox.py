@@ -99,6 +99,8 @@ class Inbox:
         if isinstance(doc, dict) and doc.get("ty") == "untag":
             await self._gates.untag(str(doc["object"])[:64], str(doc["who"])[:100])
             return f"the tag at {doc['object']} is taken off"
+        if isinstance(doc, dict) and doc.get("ty") == "positions":
+            return await self._gates.confirm_positions(str(doc["who"])[:100], doc["open"])
         if isinstance(doc, dict) and doc.get("ty") == "replace" and self._replaced is not None:
             return await self._replaced(doc)
         if isinstance(doc, dict) and doc.get("ty") == "commission" and self._commission is not None:

@@ -123,6 +123,8 @@ class Reports:
             found.add("orphaned")
         if self.engine.gates.saon_lock:
             found.add("saon_lock")
+        if self.engine.gates.unconfirmed:
+            found.add("positions_unconfirmed")
         if self.checkpointer.counters.split:
             found.add("log_split")
         self._add_power_alarm(found)

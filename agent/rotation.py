@@ -200,8 +200,10 @@ class Rotation:
             return
         role = self.planned.role
         log.info("key_changed", role=role, index=done.idx, kid=self._next(role).kid)
-        # The checkpointer's ``later`` stays: the log up to its place is the old key's, which it still holds.
         self.keys = promote(self.state_dir, self.keys, role)
+        if role == "k_log":
+            self.checkpointer.key, self.checkpointer.first = self.keys.log, self.planned.from_index
+            self.checkpointer.later = None
         self.planned, self.waits, self.missed = None, None, False
 
     def _old(self, role: str) -> SigningKey:

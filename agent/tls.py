@@ -33,6 +33,8 @@ log = structlog.get_logger()
 PENDING, NEW, RENEWED = "tls.pending.key", "tls.new.pem", "tls.pem"
 AHEAD = timedelta(minutes=5)
 """How far the authority's clock may be ahead of this one."""
+LONGEST = timedelta(days=1000)
+"""A certificate for longer would never be renewed."""
 WARN_DAYS = (1, 7, 30)
 _SPKI = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
 
@@ -171,6 +173,8 @@ def judge(
         raise AgentError(f"it begins at {begins.isoformat()}, now is {now.isoformat()}")
     if until <= now or until <= ends:
         raise AgentError(f"it ends at {until.isoformat()}, the one in use at {ends.isoformat()}")
+    if until - begins > LONGEST:
+        raise AgentError(f"it is for {(until - begins).days} days, expected at most {LONGEST.days}")
     return found
 
 

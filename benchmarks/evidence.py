@@ -1,12 +1,13 @@
 """Evidence: how fast records become durable at the site, and how fast the offline verifier judges a bundle of them.
 
 ``append_per_s``: interval records through the agent's ledger (signed, chained, group commit, ``synchronous=FULL``), as
-many commits waiting at a time as a slot's end brings. ``proof_ms``: an inclusion proof out of the ledger's log, made
-and checked. ``verify_per_s``: records of a witnessed bundle that central's own code built, judged by the verifier's own
-command from its start to the last total; ``verify_jobs2_per_s`` the same with two processes; ``rss_mb`` the largest
-resident memory of such a process, and ``rss_year_mb`` what follows for a year of 50 meters (1.75 million records) from
-the memory at two sizes. The floor is a bare Ed25519 verification of as many bytes, which no verifier of single
-signatures can do without.
+many commits waiting at a time as a slot's end brings. ``ledger_bytes_per_record``: what ``ledger.db`` grows by, indexes
+and tree included, with each anchored interval of a meter of two registers; ``ledger_year_gb`` what follows for a year
+of 50 meters. ``proof_ms``: an inclusion proof out of the ledger's log, made and checked. ``verify_per_s``: records of a
+witnessed bundle that central's own code built, judged by the verifier's own command from its start to the last total;
+``verify_jobs2_per_s`` the same with two processes; ``rss_mb`` the largest resident memory of such a process, and
+``rss_year_mb`` what follows for a year of 50 meters (1.75 million records) from the memory at two sizes. The floor is a
+bare Ed25519 verification of as many bytes, which no verifier of single signatures can do without.
 """
 
 from __future__ import annotations
@@ -100,6 +101,28 @@ async def append_per_s(folder: Path, total: int, waiting: int) -> tuple[float, f
     if rows[0][0] != total:
         raise RuntimeError(f"the ledger holds {rows[0][0]} records, {total} were committed")
     return total / took_s, proof_ms
+
+
+async def ledger_bytes(folder: Path, total: int) -> float:
+    """By how much the ledger grows with each record as an agent writes them."""
+    path = folder / "size.db"
+    ledger = Ledger.open(path, site=SITE, key=SigningKey.generate(), clock=SystemClock("host"), fw="tizgin/benchmark")
+    ledger.start()
+    sizes = []
+    try:
+        await ledger.keep_cosigned(1, b"a note that records are anchored to")
+        for part in range(2):
+            for i in range(part * total, (part + 1) * total):
+                fields = interval(i // 50, "00" * 32)
+                export = {"energy_export_wh": [1_000_000, 1_000_123]}
+                fields |= {"reg": fields["reg"] | export, "exp_wh": 123, "raw": fields["raw"] * 2}
+                fields |= {"sn": "0123456789", "pi": {"wh": STEP_WH, "n": 900, "gap_ms": 1000}}
+                await ledger.commit(Txn().record(f"mp:M{i % 50}", "interval", fields), urgent=True)
+            await ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            sizes.append(path.stat().st_size)
+    finally:
+        await ledger.close()
+    return (sizes[1] - sizes[0]) / total
 
 
 async def _proof_ms(ledger: Ledger, total: int) -> float:
@@ -351,6 +374,7 @@ def main() -> int:
         folder = Path(name)
         with log_file(folder / "agent.log"):
             appended, proof_ms = asyncio.run(append_per_s(folder, total, waiting))
+            each = asyncio.run(ledger_bytes(folder, 2000))
         small = verified(folder, points, slots // 4, 1)
         found = verified(folder, points, slots, runs)
         bare = percentile([ed25519_verify_per_s(found.payload_bytes, 2000) for _ in range(5)], 0.5)
@@ -363,6 +387,8 @@ def main() -> int:
                 "records_appended": total,
                 "commits_waiting": waiting,
                 "proof_ms": round(proof_ms, 3),
+                "ledger_bytes_per_record": round(each),
+                "ledger_year_gb": round(YEAR_RECORDS * each / 1e9, 2),
                 "verify_per_s": round(found.records / found.alone_s),
                 "verify_jobs2_per_s": round(found.records / found.jobs2_s),
                 "records_verified": found.records,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from agent.clock import Clock
 from agent.curtailment.wear import Wear
 from agent.errors import LedgerError
-from agent.ledger import Ledger, Txn
+from agent.ledger import POSITIONS, Ledger, Txn
 from agent.live import LiveState
 from config.check import CheckResult
 from config.fingerprint import output_fingerprint
@@ -33,6 +33,8 @@ MUST_BE = {
 }
 """Readiness points and what each has to be before the agent closes a switch; a wired one that is silent is a no."""
 FUTURE_MS = 60_000
+SEEN_S = 15.0
+"""How old a position may be that a person's word is compared with."""
 MONTH_MS = 30 * 24 * 3600 * 1000
 
 
@@ -58,6 +60,8 @@ class Gates:
     commissioned: dict[str, Commissioned] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     saon_lock: str | None = None
+    unconfirmed: bool = False
+    """True in the ledger of a new box until a person's eyes and the positions read agree."""
     unsafe: Callable[[str], str | None] = lambda _switch: None
     """Why the device behind an output must not be relied on now: its watchdog or safe state is set wrong, or unread."""
     darkens: Callable[[str], str | None] = lambda _switch: None
@@ -83,6 +87,7 @@ class Gates:
         self.wear.load(self.ledger, self.switches)
         self.act_mode = self.ledger.meta("act_mode") or "monitor"
         self.saon_lock = self.ledger.meta("saon_lock") or None
+        self.unconfirmed = self.ledger.meta(POSITIONS) == "unconfirmed"
         for output, fingerprint, at in self.ledger.read_now("SELECT output, fingerprint, at FROM commissioned"):
             self.commissioned[output] = Commissioned(fingerprint, at)
         for obj, who, reason in self.ledger.read_now("SELECT object, who, reason FROM tag"):
@@ -105,6 +110,8 @@ class Gates:
             return f"tagged by {self.tags[switch_id]}"
         if (why := self.maintained(switch_id)) is not None:
             return why
+        if self.unconfirmed:
+            return "positions are not confirmed since this ledger began: tizgin agent confirm-positions"
         done = self.commissioned.get(switch_id)
         if done is None:
             return "not commissioned"
@@ -257,6 +264,35 @@ class Gates:
                 raise WireError(
                     f"act: output {test.output}: its meter fell by {test.seen_w} W, expected {test.expected_w} W ±20 %"
                 )
+
+    async def confirm_positions(self, who: str, opened: object) -> str:
+        """A person says which outputs' switches are open (the others closed); it has to be what is read.
+
+        Raises:
+            WireError: not such a word, a position that cannot be read, or another one than was said.
+        """
+        if not isinstance(opened, list) or not all(isinstance(name, str) for name in opened) or not who.strip():
+            raise WireError("expected a name, and a list of the switches that are open")
+        outputs = {s.id for s in self.switches.values() if s.control is not None}
+        if strange := sorted(set(opened) - outputs):
+            moves = ", ".join(sorted(outputs))
+            raise WireError(f"{strange[0][:60]}: no switch that this agent moves; it moves {moves}")
+        wrong: list[str] = []
+        for name in sorted(outputs):
+            state, said = self.live.switches.get(name), Position.OPEN if name in opened else Position.CLOSED
+            age_s = (self.clock.mono_ns() - state.mono_ns) / 1e9 if state else 1e9
+            if state is None or age_s > SEEN_S or state.position not in {Position.OPEN, Position.CLOSED}:
+                wrong.append(f"{name} is not read now")
+            elif state.position is not said:
+                wrong.append(f"{name} is read {state.position}, you say {said}")
+        if wrong:
+            raise WireError("; ".join(wrong) + ": nothing is armed until this is cleared up on site")
+        positions = [[name, "open" if name in opened else "closed"] for name in sorted(outputs)]
+        detail = {"who": who, "positions": positions}
+        txn = Txn().record("site", "event", {"ev": "positions", "obj": "site", "now": "confirmed", "detail": detail})
+        await self.ledger.commit(txn.set_meta(POSITIONS, "confirmed"), urgent=True)
+        self.unconfirmed = False
+        return f"{len(outputs)} positions are confirmed, {len(set(opened))} of them open"
 
     async def tag(self, obj: str, who: str, reason: str) -> None:
         """Hang a tag: the switch is not moved while it hangs.

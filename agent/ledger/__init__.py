@@ -4,6 +4,6 @@ SQLite, WAL, ``synchronous=FULL``; one writer thread; one process (``flock``). N
 durable what others decided, before they act.
 """
 
-from agent.ledger.store import Appended, Ledger, NewRecord, Txn
+from agent.ledger.store import POSITIONS, Appended, Ledger, NewRecord, Txn
 
-__all__ = ["Appended", "Ledger", "NewRecord", "Txn"]
+__all__ = ["POSITIONS", "Appended", "Ledger", "NewRecord", "Txn"]

@@ -37,6 +37,8 @@ from wire.records import RecordLine
 log = structlog.get_logger()
 
 GROUP_S = 0.05
+POSITIONS = "positions"
+"""``meta``: ``unconfirmed`` in a ledger that follows another one, until a person has confirmed them."""
 T = TypeVar("T")
 
 
@@ -194,6 +196,8 @@ class Ledger:
                         ("site", site),
                         ("epoch", f"e{counter}-{secrets.token_hex(4)}"),
                         ("kid", key.kid),
+                        # An older life of this box or of a dead one may have left switches open.
+                        *([(POSITIONS, "unconfirmed")] if counter > 1 else []),
                     ],
                 )
                 db.execute("COMMIT")

@@ -106,6 +106,9 @@ class Renewal:
             except (AgentError, LedgerError, OSError) as error:
                 self.counters.last_error = str(error)
                 log.error("certificate_not_renewed", error=str(error))
+            except Exception as error:  # nothing about a certificate may stop metering or an order
+                self.counters.last_error = f"{type(error).__name__}: {error}"
+                log.exception("certificate_not_renewed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._kick.wait()

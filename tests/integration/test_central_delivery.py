@@ -212,7 +212,7 @@ HOSTILE = {
     "json of the wrong shape": ("heads", b"[]", "quarantined_format"),
     "json with NaN": ("live", b'{"net_w": NaN}', "quarantined_format"),
     "empty": ("inventory", b"", "quarantined_format"),
-    "a certificate request": ("csr", b"x", "quarantined_csr"),
+    "a certificate request": ("csr", b"x", "quarantined_format"),
 }
 
 

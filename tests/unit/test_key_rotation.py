@@ -242,6 +242,24 @@ async def test_checkpoints_are_signed_by_the_log_key_of_their_last_record(box: B
     open_checkpoint(bytes(newest[0][0]), [names[1]])
 
 
+async def test_log_keys_change_one_after_the_other(box: Box) -> None:
+    keys = [box.checkpointer.key.public]
+    places = [0]
+    entries: tuple[Epoch, ...] = ()
+    for _ in range(3):
+        change = await box.ask("k_log")
+        entries = (*(entries or box.entries(change)[:1]), box.entries(change)[1])
+        await box.enter(*entries)
+        for _ in range(24):
+            await box.write(1)
+            await box.checkpointer.make()
+        keys.append(change.new)
+        places.append(change.from_index)
+    for size, note in await box.ledger.read("SELECT size, note FROM checkpoint"):
+        newest = max(i for i, place in enumerate(places) if size - 1 >= place)
+        open_checkpoint(bytes(note), [log_key(box.checkpointer.origin, keys[newest].raw)])
+
+
 async def test_an_older_ledger_with_newer_keys_is_refused(box: Box) -> None:
     change = await box.ask("k_log")
     await box.enter(*box.entries(change))
@@ -325,8 +343,8 @@ def test_a_document_whose_proofs_do_not_hold_is_refused() -> None:
 # a kill --------------------------------------------------------------------------------------------------------------
 
 
-def killed(step: str, state: str) -> None:
-    """Body of a process that is killed within a change of the record key."""
+def killed(step: str, state: str, role: str = "k_rec") -> None:
+    """Body of a process that is killed within a change of a key."""
 
     def die(*_args: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -349,7 +367,7 @@ def killed(step: str, state: str) -> None:
 
     async def run() -> None:
         box = await Box(Path(state)).open()
-        change = await box.ask()
+        change = await box.ask(role)
         if step == "asked":
             die()
         await box.enter(*box.entries(change))
@@ -378,6 +396,35 @@ def test_kill_9_at_every_step_leaves_one_key_in_force_and_the_change_can_be_fini
     child.join(60)
     assert child.exitcode == -signal.SIGKILL
     asyncio.run(finished(state, step, old))
+
+
+@pytest.mark.parametrize("step", ["armed", "written", "committed", "promoted"])
+def test_kill_9_leaves_one_log_key_in_force(tmp_path: Path, step: str) -> None:
+    state = tmp_path / "state"
+    make_keys(state)
+    child = multiprocessing.get_context("fork").Process(target=killed, args=(step, str(state), "k_log"))
+    old = load_keys(state).log.public
+    child.start()
+    child.join(60)
+    assert child.exitcode == -signal.SIGKILL
+
+    async def again() -> None:
+        box = await Box(state).open()
+        try:
+            turns = [ty for ty, _ in await box.lines() if ty == "key_rotate"]
+            happened = step in {"committed", "promoted"}
+            assert len(turns) == happened
+            assert (box.checkpointer.key.public == old) != happened
+            assert (box.checkpointer.first > 0) == happened
+            assert (load_keys(state).next_log is None) == happened
+            await box.write(1)
+            await box.checkpointer.make()
+            (note,) = await box.ledger.read("SELECT note FROM checkpoint")
+            open_checkpoint(bytes(note[0]), [log_key(box.checkpointer.origin, box.checkpointer.key.public.raw)])
+        finally:
+            await box.close()
+
+    asyncio.run(again())
 
 
 async def finished(state: Path, step: str, old: VerifyKey) -> None:

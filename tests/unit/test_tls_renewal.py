@@ -199,6 +199,7 @@ def _hostile(kit: Kit, key: ec.EllipticCurvePrivateKey) -> dict[str, str | bytes
         "it ends": kit.cert(key, days=2, ago=3),
         "the one in use": kit.cert(key, days=10),
         "it begins": kit.cert(key, ago=-30),
+        "it is for": kit.cert(key, days=3000),
         "not for clients": server,
         "no certificate in PEM": b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
         "no certificate": "Ж" * 500,

@@ -273,6 +273,44 @@ def rotate(
     return rotate_key(config, role, who, records, out)
 
 
+@app.command(epilog="Example: tizgin agent backup site-backup.zip --config site.yaml")
+def backup(
+    config: ConfigOption, file: Annotated[Path, typer.Argument(help="Where the archive goes.", dir_okay=False)]
+) -> int:
+    """Keep what the next box needs: configuration, papers, what was learned. Never a key, never the ledger."""
+    from tizgin.commands._agent_backup import make_backup
+
+    return make_backup(config, file)
+
+
+@app.command(epilog="Example: tizgin agent restore site-backup.zip --config /etc/tizgin")
+def restore(
+    file: Annotated[Path, typer.Argument(help="Archive of 'tizgin agent backup'.", exists=True, dir_okay=False)],
+    config: Annotated[Path, typer.Option("--config", help="Folder for the site file.", file_okay=False)],
+) -> int:
+    """Set up a new box in place of a dead one: new keys, a new epoch, outputs unarmed."""
+    from tizgin.commands._agent_backup import restore as body
+
+    return body(file, config)
+
+
+@app.command(
+    "confirm-positions",
+    epilog="Example: tizgin agent confirm-positions --who 'A. Serik' --open KM1 --open KM3 --config site.yaml",
+)
+def confirm_positions(
+    config: ConfigOption,
+    who: WhoOption,
+    opened: Annotated[
+        list[str] | None, typer.Option("--open", help="Switch that you see open; all others you see closed.")
+    ] = None,
+) -> int:
+    """Say what you see at the panels after a box was replaced; until it agrees with what is read, nothing is armed."""
+    from tizgin.commands._agent_backup import confirm_positions as body
+
+    return body(config, who, tuple(opened or ()))
+
+
 inventory = typer.Typer(no_args_is_help=True, help="Machines on site against the register list and accredited pools.")
 app.add_typer(inventory, name="inventory")
 
