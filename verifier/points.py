@@ -8,6 +8,7 @@ the results is that of the points, so that the report is the same whatever the n
 from __future__ import annotations
 
 import multiprocessing
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from verifier.archive import Bundle
 from verifier.errors import InputLimit, VerifyError
+from verifier.independent import Independent
 from verifier.log import MAX_LEAVES, Cosigned, EpochLog, places_of
 from verifier.metering import MeteringPoint, Period, Totals
 from verifier.records import Record, read_stream
@@ -36,6 +38,8 @@ class Case:
     """In their order."""
     logs: Mapping[str, tuple[tuple[Cosigned, ...], int]]
     """Epoch → cosigned checkpoints, and how many there are in all; for epochs with a log."""
+    independent: Mapping[str, tuple[Independent, ...]] = field(default_factory=dict)
+    """The system operator's own readings, by metering point."""
 
 
 @dataclass(slots=True)
@@ -53,6 +57,8 @@ class Judged:
     """Records read, by epoch."""
     kids: dict[str, set[str]] = field(default_factory=dict)
     """Keys that signed, by epoch."""
+    net: array[int] = field(default_factory=lambda: array("q"))
+    """Net energy of each slot of the asked period, see :class:`verifier.standing.Standing`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,8 @@ def judge_point(case: Case, bundle: Bundle, logs: Mapping[str, EpochLog], point:
         register.points.get(point),
         case.switches,
         register.contracted_w,
+        register,
+        case.independent.get(point, ()),
     )
     found = Judged(point, PointReport.of(walk), walk.reported_totals, 0, walk.errors, walk.doubts, 0)
     broken: list[VerifyError] = []
@@ -156,6 +164,7 @@ def judge_point(case: Case, bundle: Bundle, logs: Mapping[str, EpochLog], point:
         walk.end_epoch(last=epoch == case.epochs[-1])
     walk.finish()
     found.report = PointReport.of(walk)
+    found.net = walk.standing.net
     found.asked_intervals = walk.asked_totals.intervals
     found.errors = broken + walk.errors
     if case.logs:

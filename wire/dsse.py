@@ -21,6 +21,8 @@ ACT_TYPE = "application/vnd.tizgin.act.v1+json"
 """Acts of people about a site: mode of the agent, commissioning of outputs."""
 DECLARATION_TYPE = "application/vnd.tizgin.declaration.v1+json"
 MANDATE_TYPE = "application/vnd.tizgin.mandate.v1+json"
+READING_TYPE = "application/vnd.tizgin.reading.v1+json"
+"""The system operator's own reading of a meter, for a verifier."""
 MANIFEST_TYPE = "application/vnd.tizgin.manifest.v1+json"
 
 MAX_SIGNATURES = 8

@@ -53,6 +53,7 @@ TYPES = frozenset(
         "cmd_ack",
         "cmd_eff",
         "balance",
+        "spot",
     }
 )
 COMMON = ("v", "log", "st", "n", "p", "a", "ty", "at", "mono", "boot", "clk", "fw")
