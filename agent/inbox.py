@@ -1,4 +1,5 @@
-"""What people hand to a running agent: signed acts, tags, exchanges of devices, requests to prove an output.
+"""What people hand to a running agent: signed acts, tags, exchanges of devices, readings of a
+display, requests to prove an output.
 
 They are files in ``<state>/inbox``. A file ``x.json`` is taken once and answered by ``x.result`` beside it. Files
 arrive by rename, so that half-written ones are never read.
@@ -35,7 +36,9 @@ class Inbox:
         keys: Callable[[], KeysDocument | None],
         replaced: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
         commission: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
+        spot: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
     ) -> None:
+        self._spot = spot
         self._replaced = replaced
         self._commission = commission
         self._dir = state_dir / "inbox"
@@ -93,6 +96,8 @@ class Inbox:
             return await self._replaced(doc)
         if isinstance(doc, dict) and doc.get("ty") == "commission" and self._commission is not None:
             return await self._commission(doc)
+        if isinstance(doc, dict) and doc.get("ty") == "spot" and self._spot is not None:
+            return await self._spot(doc)
         act = await self._gates.take_act(raw, self._keys())
         return f"{act.ty} act {act.id} is in force; mode is {self._gates.mode}"
 
