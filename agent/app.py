@@ -16,6 +16,7 @@ from agent.acquisition import Bench, build
 from agent.checkpoints import Checkpointer
 from agent.clock import STEP_MS, Clock, Step, StepWatch, SystemClock, TrustedTime
 from agent.commissioning.commissioner import Commissioner
+from agent.curtailment.account import Account, Terms
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
@@ -26,7 +27,7 @@ from agent.curtailment.shed import Shedder
 from agent.errors import AgentError, LedgerError
 from agent.events import Events
 from agent.health import HealthServer
-from agent.identity import Keys, check_tls, load_keys
+from agent.identity import Keys, load_keys
 from agent.inbox import Inbox
 from agent.inventory.watch import InventoryWatch
 from agent.ledger import Ledger, Txn
@@ -38,15 +39,18 @@ from agent.metering.spot import Spots
 from agent.outbox import BulkOutbox
 from agent.register import Register
 from agent.reports import Reports
+from agent.rotation import Rotation, settle
 from agent.telemetry import Batcher
+from agent.tls import TlsStore
 from agent.uplink.link import Endpoint
 from agent.uplink.uplink import Facts, Uplink
 from config.check import Profiles, check
 from config.graph import Graph
 from config.site import Site
+from config.site import Uplink as UplinkSettings
 from drivers.modbus.learned_file import LearnedFile
 from drivers.snmp.session import SnmpSession
-from wire.keys import SigningKey, VerifyKey
+from wire.keys import VerifyKey
 from wire.messages import Progress
 
 log = structlog.get_logger()
@@ -103,15 +107,14 @@ class AgentApp:
             AgentError: it cannot start; the message says what to do.
         """
         keys = load_keys(self._state_dir)
-        if (uplink := self.site.uplink) is not None:
-            check_tls(
-                self._base / uplink.ca_file,
-                self._base / uplink.cert_file,
-                self._base / uplink.key_file,
-                self.site.site.id,
-            )
+        self._tls_store().check()
         self.ledger = Ledger.open(
-            self._state_dir / "ledger.db", site=self.site.site.id, key=keys.rec, clock=self.clock, fw=self._version
+            self._state_dir / "ledger.db",
+            site=self.site.site.id,
+            key=keys.rec,
+            clock=self.clock,
+            fw=self._version,
+            successor=keys.next_rec,
         )
         self.bulk = BulkOutbox(
             self._state_dir / "bulk.db", boot=self.ledger.boot, max_bytes=self.site.agent.bulk_max_mb * 1024 * 1024
@@ -119,6 +122,7 @@ class AgentApp:
         needs_snmp = any(d.kind == "pdu" for d in self.site.devices)
         self._steps = StepWatch(self.clock)
         try:
+            keys = settle(self._state_dir, keys, self.ledger)
             async with SnmpSession() if needs_snmp else contextlib.nullcontext() as snmp:
                 await self._run(keys, snmp, on_ready)
         finally:
@@ -126,7 +130,8 @@ class AgentApp:
             await self.ledger.close()
 
     async def _run(self, keys: Keys, snmp: SnmpSession | None, on_ready: Callable[[Started], None] | None) -> None:
-        self._build(snmp, keys.log)
+        self._build(snmp, keys)
+        await self.rotation.arm()
         self.ledger.start()
         uplink = asyncio.create_task(self.uplink.run(), name="uplink")
         try:
@@ -153,12 +158,14 @@ class AgentApp:
             self.batcher.groups,
             self.clock,
             self.checkpointer,
+            self.rotation,
         )
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
         try:
             await asyncio.gather(self.bench.read_switches(), self.bench.read_settings())
             await self.engine.recover()
+            await self.reception.recover()
         finally:
             for task in links:
                 task.cancel()
@@ -180,6 +187,7 @@ class AgentApp:
                 self.bench.start(tasks, lambda: self.engine.busy() or self.commissioner.busy())
                 for name, work in (
                     ("engine", self.engine.run()),
+                    ("account", self.account.run()),
                     ("slots", self.closer.run()),
                     ("batches", self.batcher.run()),
                     ("uplink-watch", self._watch(uplink)),
@@ -222,7 +230,7 @@ class AgentApp:
 
     # building ------------------------------------------------------------------------------------------------------
 
-    def _build(self, snmp: SnmpSession | None, k_log: SigningKey) -> None:
+    def _build(self, snmp: SnmpSession | None, keys: Keys) -> None:
         site, clock = self.site, self.clock
         self.graph = Graph(site)
         self.live = LiveState(site, clock)
@@ -253,6 +261,7 @@ class AgentApp:
         outputs = {s: port for s, port in self.bench.switches.items() if self.gates.switches[s].control is not None}
         self.fleet = Fleet(site, self.graph, self.live, self.gates, self.journal, clock, self.bench.machines, outputs)
         self.fleet.expect = self.bench.expect
+        self.bench.on_image = lambda relay, image: self.fleet.loops.take(relay, image.inputs, image.temperatures)
         shedder = Shedder(self.fleet, self.journal, self.live, clock, site.agent.timing.sleep_concurrency)
         restorer = Restorer(site, self.fleet, self.gates, self.journal, self.live, shedder, clock)
         self.engine = Engine(
@@ -270,7 +279,14 @@ class AgentApp:
             self._silence_s,
             lambda: self.uplink.control.connected.is_set(),  # noqa: PLW0108 - the uplink exists only later
             self._queue_progress,
+            entry=lambda: self.register.entry,
         )
+        waves, live = self.engine.waves, self.live
+        self.account = Account(
+            site, self.ledger, self.journal, self.fleet, self.gates, waves.cooling, live, clock, self.terms
+        )
+        self.account.load()
+        self.engine.observe = self.account.observe
         groups = {g.id: g for g in site.miners}
         self.batcher = Batcher(
             site.site.id,
@@ -305,36 +321,47 @@ class AgentApp:
             self.closer.states,
         )
         spots = Spots(self.ledger, self.closer, clock, lambda: self.register.document)
+        self.checkpointer = Checkpointer(
+            site.site.id,
+            self.ledger,
+            keys.log,
+            clock,
+            site.agent.slot_s,
+            lambda: self.register.policy,
+            lambda message: self.uplink.publish("checkpoint", message),
+            self.trusted.raise_to,
+            first=int(self.ledger.meta("log_from") or 0),
+            registered=lambda: self.register.log_keys(self.ledger.epoch),
+        )
+        self.rotation = Rotation(
+            site.site.id, self._state_dir, keys, self.ledger, self.register, self.checkpointer, clock
+        )
+        self.rotation.listen()
         self.inbox = Inbox(
             self._state_dir,
             self.gates,
             lambda: self.register.document,
             self.exchange.take,
             self.commissioner.take,
+            self.rotation.take,
             spots.take,
-        )
-        self.checkpointer = Checkpointer(
-            site.site.id,
-            self.ledger,
-            k_log,
-            clock,
-            site.agent.slot_s,
-            lambda: self.register.policy,
-            lambda message: self.uplink.publish("checkpoint", message),
-            self.trusted.raise_to,
         )
         self.uplink = self._uplink()
 
-    def _uplink(self) -> Uplink:
-        settings = self.site.uplink
-        if settings is None:  # refused in __init__
+    def _uplink_settings(self) -> UplinkSettings:
+        if self.site.uplink is None:  # refused in __init__
             raise AgentError("site file: no uplink")
-        endpoint = Endpoint(
-            settings.broker,
-            str(self._base / settings.ca_file),
-            str(self._base / settings.cert_file),
-            str(self._base / settings.key_file),
-        )
+        return self.site.uplink
+
+    def _tls_store(self) -> TlsStore:
+        settings = self._uplink_settings()
+        ca, cert, key = (self._base / name for name in (settings.ca_file, settings.cert_file, settings.key_file))
+        return TlsStore(self._state_dir, ca, cert, key, self.site.site.id)
+
+    def _uplink(self) -> Uplink:
+        settings, tls = self._uplink_settings(), self._tls_store()
+        identity = tls.in_force()
+        endpoint = Endpoint(settings.broker, str(tls.ca_file), str(identity.cert_file), str(identity.key_file))
         facts = Facts(
             self._version,
             lambda: self.gates.mode,
@@ -347,6 +374,7 @@ class AgentApp:
             return Uplink(
                 site=self.site.site.id,
                 endpoint=endpoint,
+                tls=tls,
                 ledger=self.ledger,
                 bulk=self.bulk,
                 clock=self.clock,
@@ -406,6 +434,13 @@ class AgentApp:
         """Emergency reservation: the register's word, the site file's until there is one."""
         entry = self.register.entry
         return entry.emergency_w if entry else round(self.site.site.reservation.emergency_kw * 1000)
+
+    def terms(self) -> Terms:
+        """What an order's report is judged by: the register's word, the site file's until there is one."""
+        entry, own = self.register.entry, self.site.site
+        if entry is not None:
+            return Terms(entry.contracted_w, entry.technological_min * 60)
+        return Terms(round(own.contracted_kw * 1000), round(own.reservation.technological_min * 60))
 
     def _foreign_write(self, device: str, output: str, was: bool, now: bool) -> None:
         self.events.foreign_write(device, output, was, now)

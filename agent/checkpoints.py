@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -24,7 +24,7 @@ from wire.errors import BadNote
 from wire.keys import SigningKey, b64
 from wire.messages import CheckpointMessage, Cosign, SizeProof, Want
 from wire.names import origin
-from wire.notes import Note, NoteSignature, parse_note, parse_signature_lines
+from wire.notes import Note, NoteKey, NoteSignature, parse_note, parse_signature_lines
 from wire.policy import Policy
 
 log = structlog.get_logger()
@@ -71,6 +71,12 @@ class Checkpointer:
     publish: Publish
     cosigned_at: Callable[[int], None] = lambda _ms: None
     """Told when the quorum cosigned: the earliest of its times, ms; the clock cannot be earlier."""
+    first: int = 0
+    """First place of the log where ``key`` is valid."""
+    later: tuple[int, SigningKey] | None = None
+    """A place of the log and the key that is valid from there on."""
+    registered: Callable[[], Sequence[NoteKey]] = tuple
+    """Keys of this log in the register: those that signed it earlier are known by it alone."""
     counters: Counters = field(default_factory=Counters)
     _sizes: dict[str, int] = field(default_factory=dict)
     """Witness (key name) → largest size it says it has; a claim that decides only which proofs are sent."""
@@ -115,13 +121,20 @@ class Checkpointer:
             return
         size, root = await self.ledger.head()
         known = await self.ledger.read("SELECT 1 FROM checkpoint WHERE size = ?", size)
-        if not size or known:
+        key = self._key_of(size - 1)
+        if not size or known or key is None:
             return
-        note = Checkpoint(self.origin, size, root).sign(self.key)
+        note = Checkpoint(self.origin, size, root).sign(key)
         await self.ledger.commit(
             Txn().run("INSERT OR IGNORE INTO checkpoint VALUES (?, ?, ?)", size, self.clock.now_ms(), note.encode())
         )
         self.counters.signed += 1
+
+    def _key_of(self, index: int) -> SigningKey | None:
+        """The key that is valid at a place of the log; ``None`` where that was an earlier one, which is gone."""
+        if self.later is not None and index >= self.later[0]:
+            return self.later[1]
+        return self.key if index >= self.first else None
 
     async def _newest(self) -> tuple[int, bytes] | None:
         rows = await self.ledger.read("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1")
@@ -232,9 +245,10 @@ class Checkpointer:
 
     async def _compare(self, raw: bytes) -> None:
         """Hold a checkpoint that somebody shows of this log against the log itself."""
-        key = log_key(self.origin, self.key.public.raw)
+        own = [self.key] if self.later is None else [self.key, self.later[1]]
+        keys = [*(log_key(self.origin, key.public.raw) for key in own), *self.registered()]
         try:
-            shown, _ = open_checkpoint(raw, [key])
+            shown, _ = open_checkpoint(raw, keys)
         except BadNote:
             return  # of another epoch, or not signed by this log: nobody's proof
         if shown.size == 0 or await self.ledger.root_at(shown.size) == shown.root:

@@ -1,5 +1,5 @@
-"""What people hand to a running agent: signed acts, tags, exchanges of devices, readings of a
-display, requests to prove an output.
+"""What people hand to a running agent: signed acts, tags, exchanges of devices, readings of a display, requests to
+prove an output or to change a key.
 
 They are files in ``<state>/inbox``. A file ``x.json`` is taken once and answered by ``x.result`` beside it. Files
 arrive by rename, so that half-written ones are never read.
@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from agent.curtailment.gates import Gates
-from agent.errors import AgentError, LedgerError
+from agent.errors import AgentError
 from wire.errors import WireError
 from wire.registry import KeysDocument
 
@@ -36,8 +36,10 @@ class Inbox:
         keys: Callable[[], KeysDocument | None],
         replaced: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
         commission: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
+        rotate: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
         spot: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
     ) -> None:
+        self._rotate = rotate
         self._spot = spot
         self._replaced = replaced
         self._commission = commission
@@ -72,7 +74,7 @@ class Inbox:
         try:
             raw = await asyncio.to_thread(self._read, path)
             result = {"ok": True, "text": await self._do(path.name, raw)}
-        except (WireError, LedgerError, OSError) as error:
+        except (WireError, AgentError, OSError) as error:
             result = {"ok": False, "text": str(error)}
         except KeyError as error:
             result = {"ok": False, "text": f"{path.name}: field {error} is missing"}
@@ -98,6 +100,8 @@ class Inbox:
             return await self._commission(doc)
         if isinstance(doc, dict) and doc.get("ty") == "spot" and self._spot is not None:
             return await self._spot(doc)
+        if isinstance(doc, dict) and doc.get("ty") == "rotate" and self._rotate is not None:
+            return await self._rotate(doc)
         act = await self._gates.take_act(raw, self._keys())
         return f"{act.ty} act {act.id} is in force; mode is {self._gates.mode}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -11,6 +11,7 @@ from agent.clock import TrustedTime
 from agent.ledger import Ledger, Txn
 from wire.errors import WireError
 from wire.keys import VerifyKey
+from wire.notes import NoteKey
 from wire.policy import Policy, parse_policy
 from wire.registry import KeysDocument, RegisteredSite, open_keys
 
@@ -34,11 +35,17 @@ class Register:
         self._trusted = trusted
         self.document: KeysDocument | None = None
         self.policy: Policy | None = None
+        self.changed: Callable[[], Awaitable[None]] | None = None
+        """Called after a newer register was taken."""
 
     @property
     def version(self) -> int | None:
         """Version held, ``None`` before the first."""
         return self.document.version if self.document else None
+
+    def log_keys(self, epoch: str) -> list[NoteKey]:
+        """Keys that may sign checkpoints of an epoch of this site."""
+        return self.document.log_keys(self._site, epoch) if self.document else []
 
     @property
     def entry(self) -> RegisteredSite | None:
@@ -75,6 +82,8 @@ class Register:
         self._hold(document)
         self._trusted.raise_to(document.issued_at)
         log.info("register_taken", version=document.version, issuers=len(document.issuers))
+        if self.changed is not None:
+            await self.changed()
 
     def _hold(self, document: KeysDocument) -> None:
         self.document = document

@@ -14,12 +14,16 @@ from agent.ledger import Ledger
 from agent.live import LiveState
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
+from agent.rotation import Rotation
 from agent.telemetry import mining_w
 from agent.uplink.uplink import Uplink
 from config.devices import Device, MinerGroup
 from config.site import Site
 from drivers.modbus.relay.safety import SafeStatus
 from wire.messages import Inventory, InventoryDevice, Live
+
+NEAR = 0.95
+"""Of the permitted power: from here on it is told."""
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class Reports:
     groups: dict[str, MinerGroup]
     clock: Clock
     checkpointer: Checkpointer
+    rotation: Rotation
 
     def _serial(self, device: Device) -> str | None:
         seen = self.values.reading(device.id, "serial_number").value
@@ -87,6 +92,8 @@ class Reports:
             found.add("saon_lock")
         if self.checkpointer.counters.split:
             found.add("log_split")
+        self._add_power_alarm(found)
+        found |= self.uplink.renewal.alarms() | self.rotation.alarms()
         for name, link in self.bench.links.items():
             if link.stats.second_master:
                 found.add(f"second_master:{name}")
@@ -101,6 +108,16 @@ class Reports:
             ):
                 found.add(f"meter_silent:{meter}")
         return found
+
+    def _add_power_alarm(self, found: set[str]) -> None:
+        permitted_kw = self.site.site.standing.permitted_kw
+        net_w = self.values.power(self.site.measured_at.net_import).value_w
+        if permitted_kw is None or net_w is None:
+            return
+        if net_w > permitted_kw * 1000:
+            found.add("permitted_power")
+        elif net_w > permitted_kw * NEAR * 1000:
+            found.add("near_permitted_power")
 
     def inventory(self) -> Inventory:
         """What the site says it has."""
@@ -148,6 +165,8 @@ class Reports:
             "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},
             "alarms": sorted(self.alarms()),
             "broker_error": self.uplink.control.last_error,
+            "certificate": self.uplink.renewal.status(),
+            "key_change": self.rotation.status(),
         }
 
     def figures(self) -> dict[str, float]:
@@ -173,7 +192,12 @@ class Reports:
             "machines": len(self.bench.machines),
             "machines_answering": sum(1 for m in self.values.miners.values() if m.status is not None),
             "clock_synchronised": float(self.clock.synchronised()),
+            "certificates_renewed_total": self.uplink.renewal.counters.renewed,
+            "certificates_refused_total": self.uplink.renewal.counters.refused,
+            "certificates_unasked_total": self.uplink.renewal.counters.unasked,
         }
+        if (identity := self.uplink.renewal.identity) is not None:
+            found["certificate_seconds_left"] = (identity.ends - self.uplink.renewal.now()).total_seconds()
         if power.value_w is not None:
             found["net_watts"] = power.value_w
         for link in self.bench.links.values():

@@ -134,12 +134,15 @@ def _streams(connection: Connection, site_id: str, period: Period) -> list[tuple
 
 
 def _prefix(lines: Sequence[bytes], end_s: int) -> int:
-    """How many lines belong: up to the last whose slot, or time where it has none, begins before the end."""
+    """How many lines belong: up to the last whose slot, or time where it has none, begins before the end.
+
+    A change of key belongs in any case: checkpoints and the period's last slots may be signed by the new key.
+    """
     keep = 0
     for i, line in enumerate(lines):
         doc = parse_line(line)[1]
         begins = doc["t0"] if doc["ty"] in {"interval", "gap"} else doc["at"] / 1000
-        if begins < end_s:
+        if begins < end_s or doc["ty"] == "key_rotate":
             keep = i + 1
     return keep
 

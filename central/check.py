@@ -12,6 +12,7 @@ from central.broker.child import find_mosquitto
 from central.errors import CentralError
 from central.paths import Paths
 from central.registers import registrar_keys
+from central.witnesses import broker_clients
 from config.central import Central, ChildBroker
 from wire.errors import BadKey, WireError
 from wire.keys import SigningKey
@@ -23,7 +24,10 @@ def problems(settings: Central, base: Path, now: datetime) -> list[str]:
     """Every problem in one line each; empty where there is none."""
     paths = Paths.of(settings, base)
     found: list[str] = []
-    for attempt in (lambda: registrar_keys(settings.registrar_keys), lambda: render(s.id for s in settings.sites)):
+    for attempt in (
+        lambda: registrar_keys(settings.registrar_keys),
+        lambda: render((s.id for s in settings.sites), broker_clients(settings.witnesses)),
+    ):
         try:
             attempt()
         except (CentralError, WireError) as error:

@@ -23,6 +23,7 @@ from wire.names import check_site
 
 CA_YEARS = 20
 LEAF_DAYS = 730
+"""Of central's own certificates; those of sites are as ``site_certificate_days`` says."""
 MAX_CSR_BYTES = 16_384
 
 
@@ -102,17 +103,19 @@ def _leaf(
     public: ec.EllipticCurvePublicKey,
     now: datetime,
     *,
+    days: float = LEAF_DAYS,
     server_names: tuple[x509.GeneralName, ...] = (),
 ) -> bytes:
     purpose = ExtendedKeyUsageOID.SERVER_AUTH if server_names else ExtendedKeyUsageOID.CLIENT_AUTH
+    life = timedelta(days=days)
     builder = (
         x509.CertificateBuilder()
         .subject_name(_name(common_name))
         .issuer_name(authority.cert.subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=LEAF_DAYS))
+        .not_valid_before(now - min(timedelta(hours=1), life / 10))
+        .not_valid_after(min(now + life, authority.cert.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -135,7 +138,7 @@ def server_names(host: str) -> tuple[x509.GeneralName, ...]:
     return tuple(names)
 
 
-def sign_csr(authority: Authority, csr_pem: bytes, site_id: str, now: datetime) -> bytes:
+def sign_csr(authority: Authority, csr_pem: bytes, site_id: str, now: datetime, *, days: float = LEAF_DAYS) -> bytes:
     """A client certificate for one site: common name = site id, whatever the request says of itself.
 
     Raises:
@@ -159,7 +162,7 @@ def sign_csr(authority: Authority, csr_pem: bytes, site_id: str, now: datetime) 
         raise CentralError("certificate request is not signed by its own key; make a new one at the site")
     if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
         raise CentralError(f"certificate request holds a {type(public).__name__}, expected an EC key on P-256")
-    return _leaf(authority, site_id, public, now)
+    return _leaf(authority, site_id, public, now, days=days)
 
 
 def make_client(authority: Authority, common_name: str, now: datetime) -> tuple[bytes, bytes]:

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from central.errors import CentralError
 from central.store.database import Database
-from central.store.evidence import RecordKeys, reverify
+from central.store.evidence import RecordKeys, StreamPlace, rejudge, reverify
 from central.store.schema import registers
 from wire.errors import BadKey, WireError
 from wire.keys import VerifyKey
@@ -46,6 +46,8 @@ class RegisterBook:
         self._database = database
         self._registrar = registrar
         self._record_keys: dict[str, RecordKeys] = {}
+        self._judged: dict[str, set[str]] = {}
+        """Site → record keys by which everything stored has been judged in this run."""
 
     async def load(self) -> None:
         """Take the newest stored register, checked again."""
@@ -93,11 +95,14 @@ class RegisterBook:
     def _set(self, document: KeysDocument, raw: bytes) -> None:
         self.document, self.envelope = document, raw
         self._record_keys = {}
+        for site, kids in self._judged.items():
+            kids &= {kid for of_epoch in self.record_keys(site).values() for kid in of_epoch}
 
     async def reverify(self, sites: Sequence[str]) -> int:
-        """Judge stored records that came before their key was known."""
+        """Judge stored records that came before their key was known, whether their epoch was known or not."""
         total = 0
         for site in sites:
+            await self._rejudge(site)
             keys = self.record_keys(site)
             while keys:
                 done = await self._database.write(partial(reverify, site=site, keys=keys))
@@ -105,6 +110,15 @@ class RegisterBook:
                 if done == 0:
                     break
         return total
+
+    async def _rejudge(self, site: str) -> None:
+        keys = self.record_keys(site)
+        kids = {kid for of_epoch in keys.values() for kid in of_epoch}
+        new, self._judged[site] = kids - self._judged.get(site, set()), kids
+        place: StreamPlace | None = ("", "", -1) if new else None
+        while place is not None:
+            piece = partial(rejudge, site=site, keys=keys, kids=new, after=place)
+            place = await self._database.write(piece)
 
 
 def stored_site(connection: Connection, site_id: str, registrar: dict[str, VerifyKey]) -> RegisteredSite:

@@ -14,7 +14,7 @@ import structlog
 
 from central.broker.child import ChildBroker
 from central.collector.collector import SUBSCRIPTIONS, Collector
-from central.collector.link import Address, MqttLink
+from central.collector.link import Address, Arrived, MqttLink
 from central.collector.sorting import Sorter
 from central.collector.storing import Storer
 from central.errors import CentralError
@@ -23,10 +23,11 @@ from central.metrics import LiveGauges, Metrics
 from central.paths import Paths
 from central.registers import RegisterBook, registrar_keys
 from central.relay import Relay
+from central.renewal import Renewals
 from central.store.database import Database
 from central.telemetry.duck import DuckStore
 from central.witness import Witness
-from central.witnesses import WitnessRelay
+from central.witnesses import WitnessRelay, broker_clients
 from config.central import Central, RegisteredSite
 from config.central import ChildBroker as ChildBrokerSettings
 from wire.errors import BadKey, BadNote
@@ -84,16 +85,22 @@ class CentralService:
         tls = self._tls()
         settings = self.settings.broker
         if isinstance(settings, ChildBrokerSettings):
-            self.broker = ChildBroker(self.paths, settings.host, settings.port, self.sites, user=settings.user)
+            clients = self._witness_clients()
+            self.broker = ChildBroker(
+                self.paths, settings.host, settings.port, self.sites, witnesses=clients, user=settings.user
+            )
             await self.broker.start()
         self.relay = Relay(self.database, self._publish_order, self.metrics, self.now_ms)
         await self.relay.start()
         witness = Witness(self._own_key(), self.registers.log_keys)
         try:
-            self.witnesses = WitnessRelay(self.settings.witnesses, self._publish_cosign)
-        except BadNote as error:
+            self.witnesses = WitnessRelay(self.settings.witnesses, self._publish_cosign, self._publish_ask)
+        except (BadNote, BadKey) as error:
             raise CentralError(f"witnesses: {error}; 'tizgin witness keygen' prints the key") from None
         self.witnesses.start()
+        self.renewals = Renewals(
+            self.paths, lambda: self.registers.document, self.settings.site_certificate_days, self.now_ms
+        )
         self.collector = Collector(
             self.live,
             Sorter(lambda: self.sites, self.registers.record_keys),
@@ -106,13 +113,27 @@ class CentralService:
             on_online=self.relay.site_online,
             witness=witness,
             on_checkpoint=self.witnesses.take,
+            renew=self.renewals.answer,
         )
-        self.link = MqttLink(
-            lambda: self._address(tls), SUBSCRIPTIONS, self.collector.arrive, self._link_changed, self.now_ms
-        )
+        # What a witness says may get lost (central asks again), and must not hold up acknowledgements: QoS 0.
+        subscriptions = (*SUBSCRIPTIONS, *((name, 0) for name in self.witnesses.topics))
+        self.link = MqttLink(lambda: self._address(tls), subscriptions, self._arrive, self._link_changed, self.now_ms)
         self.collector.link = self.link
         self.collector.start()
         self.link.start()
+
+    def _witness_clients(self) -> tuple[str, ...]:
+        try:
+            return broker_clients(self.settings.witnesses)
+        except (BadNote, BadKey) as error:
+            raise CentralError(f"witnesses: {error}; 'tizgin witness keygen' prints the key") from None
+
+    def _arrive(self, message: Arrived) -> None:
+        if message.topic in self.witnesses.topics:
+            self.witnesses.arrived(message.topic, message.payload)
+            self.link.acknowledge(message)
+        else:
+            self.collector.arrive(message)
 
     def _own_key(self) -> SigningKey:
         try:
@@ -183,6 +204,9 @@ class CentralService:
 
     def _publish_order(self, full_topic: str, raw: bytes, expiry_s: int) -> bool:
         return self.link.publish(full_topic, raw, retain=False, expiry_s=expiry_s)
+
+    def _publish_ask(self, full_topic: str, payload: bytes, expiry_s: int) -> bool:
+        return self.link.publish(full_topic, payload, expiry_s=expiry_s)
 
     def _publish_cosign(self, said: Cosign) -> None:
         self.link.publish(topic(said.site, "cosign"), said.encode())

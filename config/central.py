@@ -39,7 +39,8 @@ class Tls(Model):
 class RemoteWitness(Model):
     """A witness that somebody else runs (``tizgin witness run``); central carries checkpoints to it."""
 
-    url: str = Field(pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
+    url: str | None = Field(default=None, pattern=r"^https?://[^\s/]+(/[^\s]*)?$")
+    """``None``: it connects to central's broker, with a certificate of ``tizgin central enroll-witness``."""
     key: str = Field(max_length=300)
     """Its key as the register's policy names it: ``name+<8 hex>+<base64>``."""
 
@@ -73,6 +74,9 @@ class Central(Model):
     """K_col, central's own signing key (parcels and bundles; it can sign no order)."""
     witnesses: tuple[RemoteWitness, ...] = Field(default=(), max_length=16)
     """Witnesses beside central itself; which of them count says the register's policy."""
+    site_certificate_days: float = Field(default=120.0, gt=0, le=825)
+    """Life of a site's certificate. An agent asks for a new one when a third of it is left: with 120 days ten days
+    before the first warning."""
     default_language: Literal["kk", "ru", "en"] = "kk"
     sites: tuple[RegisteredSite, ...] = ()
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from config.base import Id, Kilowatt, Model, Seconds
+from config.nodes import Input
 
 
 class Network(Model):
@@ -139,10 +140,19 @@ class MinerGroup(Model):
     credentials: Id | None = None
     writes_allowed: bool = False
     """The owner's word that the agent may put these machines to sleep."""
+    lowest_power_w: float | None = Field(default=None, gt=0, le=100_000)
+    """The owner's word that the agent may limit their power, and to what at the lowest. Also needs writes_allowed."""
     tenant: Id | None = None
     network: Id | None = None
     period_s: float = Field(default=30.0, gt=0, le=3600)
     via: tuple[Id, ...] = ()
+
+
+class TemperaturePoint(Model):
+    """One temperature that a module measures."""
+
+    device: Id
+    point: str
 
 
 class CoolingLoop(Model):
@@ -153,10 +163,14 @@ class CoolingLoop(Model):
     members: tuple[Id, ...]
     """Load nodes of kind ``cooling``."""
     run_on_s: Seconds = 300.0
+    settle_s: Seconds = 60.0
+    """How long flow and temperature are good before a machine of the loop is woken."""
     min_temp_c: float | None = None
     max_off_min_below: float | None = None
-    flow_ok: Id | None = None
-    supply_temp: Id | None = None
+    flow_ok: Input | None = None
+    """Contact that is made while the medium flows: flow or differential pressure switch, pump's or fan's relay."""
+    supply_temp: TemperaturePoint | None = None
+    """What goes to the machines: water or oil after the heat exchanger, air in the cold aisle."""
 
 
 class Tenant(Model):

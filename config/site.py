@@ -76,6 +76,8 @@ class Timing(Model):
     sleep_confirm_s: Seconds = 90.0
     """How long sleep may take to show at the meter before escalation is considered."""
     switch_confirm_s: Seconds = 5.0
+    return_s: Seconds = 240.0
+    """After lost supply came back: how long machines take to start, and so to be below a live limit again."""
     fresh_samples: int = Field(default=2, ge=2, le=10)
     wake_stagger_per_s: float = Field(default=20.0, gt=0)
     sleep_concurrency: int = Field(default=256, ge=1, le=4096)

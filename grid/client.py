@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
 
+from grid.claims import text_of
 from grid.errors import CentralRefused, CentralUnreachable, GridError
 from wire.orders import MAX_ORDER_BYTES
 
@@ -70,6 +71,14 @@ class CentralClient:
         """What an operator or central proposes: unsigned."""
         return _rows(self._call("GET", "/api/v1/proposals"), "proposals")
 
+    def shares(self, zones: tuple[str, ...], **wanted: Any) -> dict[str, Any]:
+        """Central's proposal of shares of a target over zones; ``wanted`` as its parameters, lists are repeated."""
+        pairs = [("zone", zone) for zone in zones]
+        for name, value in wanted.items():
+            values = value if isinstance(value, list | tuple) else [value]
+            pairs += [(name, str(one)) for one in values if one is not None]
+        return _object(self._call("GET", f"/api/v1/zones/proposal?{urlencode(pairs)}"))
+
     def post_order(self, envelope: bytes) -> dict[str, Any]:
         """Hand over a signed order.
 
@@ -125,7 +134,7 @@ class CentralClient:
 def _problem(doc: Any) -> str:
     if not isinstance(doc, dict):
         return ""
-    parts = [str(doc[name])[:300] for name in ("code", "title", "detail") if doc.get(name)]
+    parts = [said for name in ("code", "title", "detail") if (said := text_of(doc.get(name), 300))]
     return ": ".join(dict.fromkeys(parts))
 
 

@@ -65,6 +65,8 @@ class OrderRequest(BaseModel):
     given_by: str | None = None
     dispatch_name: str | None = None
     attachment_sha256: str | None = None
+    declaration: str | None = None
+    """Base64 of an emergency declaration's envelope; the command line reads it from a file."""
 
 
 def read_request(fields: dict[str, Any]) -> OrderRequest:
@@ -163,6 +165,7 @@ def compose(request: OrderRequest, *, now_ms: int, seq: int) -> Order:
         "priority": request.priority,
         "supersedes": request.supersedes,
         "target": request.target,
+        "declaration": request.declaration,
         "basis": {
             "code": request.basis_code,
             "emergency_id": request.emergency_id,

@@ -29,3 +29,7 @@ class CentralRefused(GridError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class PlanRefused(GridError):
+    """A gateway may not carry out this plan: mandate, register or bounds forbid it."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,8 +118,9 @@ def fetch_order(
     try:
         raw = base64.b64decode(str(doc.get("envelope", "")), validate=True)
         signed = parse_order(raw.strip())
-    except (binascii.Error, BadOrder) as error:
-        raise GridError(f"central's copy of order {order_id} cannot be decoded: {error}") from None
+    except (ValueError, BadOrder) as error:  # ValueError: not base64, or not even ASCII
+        why = str(error) if isinstance(error, BadOrder) else "it is not base64"
+        raise GridError(f"central's copy of order {order_id} cannot be decoded: {why}") from None
     if signed.order.id != order_id:
         raise GridError(f"central gave order {signed.order.id} when asked for {order_id}")
     return signed, answers
@@ -166,5 +167,6 @@ def story_json(
             "refused": [{"why": r.why, "line": r.line} for r in story.refused],
             "completed": {"at": done.at, "power_w": done.power_w} if done else None,
             "trial": story.trial,
+            "report": asdict(story.report) if story.report else None,
         }
     return doc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from grid.story import Answer, Story
 from grid.texts import Texts
-from grid.words import completion, kilowatt, local_time, returned
+from grid.words import completion, kilowatt, kilowatt_hours, local_time, permille, returned
 from wire.states import OrderState
 
 
@@ -75,6 +75,44 @@ def returned_text(story: Story, t: Texts) -> str | None:
     """That the load is back, with time and power."""
     back = story.returned
     return None if back is None else returned(back.at, back.power_w, t)
+
+
+def report_text(story: Story, t: Texts) -> str | None:
+    """The verdict of the site's signed report in one line; ``None`` while there is none."""
+    report = story.report
+    if report is None:
+        return None
+    verdicts = {
+        "obeyed": t("obeyed"),
+        "short": t("NOT OBEYED IN FULL"),
+        "unknown": t("not known, too much is not measured"),
+        "not_due": t("nothing was due"),
+    }
+    parts = [t("Report of the site: {verdict}", verdict=verdicts.get(report.verdict, report.verdict))]
+    if report.hold_permille is not None:
+        parts.append(t("target met in {share} of what was measured", share=permille(report.hold_permille, t)))
+    if report.shortfall_wh:
+        parts.append(t("above the target: {number} kWh", number=kilowatt_hours(report.shortfall_wh, t)))
+    if report.missing_permille:
+        parts.append(t("not measured: {share}", share=permille(report.missing_permille, t)))
+    if report.excuses:
+        parts.append(t("the site names: {causes}", causes=", ".join(excuse_text(e, t) for e in report.excuses)))
+    return "; ".join(parts)
+
+
+def excuse_text(code: str, t: Texts) -> str:
+    """A cause that may excuse; one that nobody knows shows as it is."""
+    names = {
+        "not_delivered": t("delivered late"),
+        "tag": t("output tagged"),
+        "reservation": t("emergency reservation"),
+        "unsafe_cooling": t("cooling down first"),
+        "no_meter": t("not measured"),
+        "local_override": t("local override"),
+        "saon": t("locked by emergency automatics"),
+        "not_commissioned": t("output not commissioned"),
+    }
+    return names.get(code, code)
 
 
 def step_text(answer: Answer, t: Texts, trial: str | None = None) -> str:

@@ -21,7 +21,7 @@ from wire.states import Flag, OrderState
 DELIVERY_LIMIT_MS = 10_000
 """Without a signed ``received`` by then the dispatcher must call (``docs/protocol.md``)."""
 MAX_LINES = 2_000
-COMMANDS = frozenset({"cmd_rx", "cmd_ack", "cmd_eff"})
+COMMANDS = frozenset({"cmd_rx", "cmd_ack", "cmd_eff", "cmd_report"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """What the site's verified report says; shares in per mille, null where they are not known."""
+
+    verdict: str
+    at: int
+    kid: str
+    n: int
+    hold_permille: int | None
+    missing_permille: int | None
+    delivered_permille: int | None
+    shortfall_wh: int | None
+    excuses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A line that does not count, and why."""
 
@@ -64,6 +79,8 @@ class Story:
     tolerance_w: int = 0
     answers: list[Answer] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
+    report: Report | None = None
+    """How the order was obeyed, once it has ended. Signed by the site; a verifier computes it again."""
 
     @property
     def received(self) -> Answer | None:
@@ -83,7 +100,8 @@ class Story:
     @property
     def kids(self) -> tuple[str, ...]:
         """Keys that verified, in order of appearance."""
-        return tuple(dict.fromkeys(a.kid for a in self.answers))
+        last = () if self.report is None else (self.report.kid,)
+        return tuple(dict.fromkeys((*(a.kid for a in self.answers), *last)))
 
     @property
     def accepted(self) -> Answer | None:
@@ -156,7 +174,7 @@ def tell(signed: SignedOrder, lines: Iterable[str], register: KeysDocument) -> S
     order = signed.order
     story = Story(order.id, order.site, sheds=order.sheds, mode=order.mode, tolerance_w=order.tolerance_w)
     keys = register.record_keys(order.site).get(order.epoch, {})
-    found: dict[int, Answer] = {}
+    found: dict[int, Answer | Report] = {}
     for count, text in enumerate(lines):
         if count >= MAX_LINES:
             story.refused.append(Refused("", f"more than {MAX_LINES} lines; the rest was not looked at"))
@@ -169,7 +187,9 @@ def tell(signed: SignedOrder, lines: Iterable[str], register: KeysDocument) -> S
         before = found.setdefault(answer.n, answer)
         if before != answer:
             story.refused.append(Refused(str(text)[:120], f"two different signed records number {answer.n}: a fork"))
-    story.answers.extend(found[n] for n in sorted(found))
+    told = [found[n] for n in sorted(found)]
+    story.answers.extend(one for one in told if isinstance(one, Answer))
+    story.report = next((one for one in told if isinstance(one, Report)), None)
     if story.answers and story.answers[0].ty != "cmd_rx":
         story.refused.append(Refused("", "the signed 'received' is missing before the other answers"))
     if any(a.ty == "cmd_eff" for a in story.answers) and story.accepted is None:
@@ -177,7 +197,7 @@ def tell(signed: SignedOrder, lines: Iterable[str], register: KeysDocument) -> S
     return story
 
 
-def _verify(text: Any, signed: SignedOrder, keys: Mapping[str, VerifyKey]) -> Answer:
+def _verify(text: Any, signed: SignedOrder, keys: Mapping[str, VerifyKey]) -> Answer | Report:
     order = signed.order
     if not isinstance(text, str):
         raise BadRecord(f"an answer is a JSON {type(text).__name__}, expected a record line")
@@ -194,6 +214,18 @@ def _verify(text: Any, signed: SignedOrder, keys: Mapping[str, VerifyKey]) -> An
         raise BadRecord(f"speaks of order {str(doc.get('id'))[:40]}, not of this one")
     if doc["ty"] == "cmd_rx" and doc.get("digest") != signed.digest:
         raise BadRecord("the site received other bytes under this order's id")
+    if doc["ty"] == "cmd_report":
+        return Report(
+            verdict=_text(doc.get("verdict")) or "",
+            at=int(doc["at"]),
+            kid=line.kid,
+            n=int(doc["n"]),
+            hold_permille=_integer(doc.get("hold_permille")),
+            missing_permille=_integer(doc.get("missing_permille")),
+            delivered_permille=_integer(doc.get("delivered_permille")),
+            shortfall_wh=_integer(doc.get("shortfall_wh")),
+            excuses=_texts(doc.get("excuses")),
+        )
     ms = doc.get("ms")
     return Answer(
         ty=doc["ty"],

@@ -75,7 +75,13 @@ def returned(at_ms: int, power_w: int | None, texts: Texts) -> str:
     return texts("Return finished {time}, load {power}", time=clock_time(at_ms), power=spoken_power(power_w, texts))
 
 
-def _permille(value: int, texts: Texts) -> str:
+def kilowatt_hours(wh: int, texts: Texts) -> str:
+    """Wh → exact kWh, without the unit."""
+    return _decimal(Decimal(wh) / 1000, texts)
+
+
+def permille(value: int, texts: Texts) -> str:
+    """Per mille → percent with one decimal."""
     return _decimal(Decimal(value) / 10, texts) + "\u00a0%"
 
 
@@ -86,11 +92,11 @@ def headline(order: Order, texts: Texts) -> str:
         case "limit" if order.limit_w is not None:
             return t("Limit the load to {power}", power=kilowatt(order.limit_w, t))
         case "limit":
-            return t("Limit the load to {share} of the contracted power", share=_permille(order.permille or 0, t))
+            return t("Limit the load to {share} of the contracted power", share=permille(order.permille or 0, t))
         case "reduce" if order.reduce_w is not None:
             return t("Reduce the load by {power}", power=kilowatt(order.reduce_w, t))
         case "reduce":
-            return t("Reduce the load by {share} of the contracted power", share=_permille(order.permille or 0, t))
+            return t("Reduce the load by {share} of the contracted power", share=permille(order.permille or 0, t))
         case "stop":
             return t("Stop: reach the emergency reservation within the technological time")
         case "stage":
@@ -142,7 +148,7 @@ def _restore(order: Order, t: Texts) -> str:
     parts = [
         t(
             "in steps of {share} every {seconds} s",
-            share=_permille(restore.stage_permille, t),
+            share=permille(restore.stage_permille, t),
             seconds=restore.stage_delay_s,
         )
     ]

@@ -24,6 +24,8 @@ refuses_sleep       machine or group           it says yes and goes on mining
 wakes_itself        machine or group           ``after_s``: mines again that long after falling asleep
 silent, half_open,  machine or group           what its server does (:mod:`simulator.devices.asic`)
 garbage, http_down
+no_flow             cooling loop               its pumps or fans run and nothing flows
+sensor_broken       cooling loop               its temperature sensor shows nothing
 no_transfer         site (``*``)               АВР does not act
 blackout            grid connection or ``*``   no voltage until cleared
 ==================  =========================  ===================================================================
@@ -33,7 +35,8 @@ opens the feeder, its contact is made for ``contact_s``, a tenth of a second), `
 latching relay before the input), ``write`` (somebody else moves an ``output`` of a relay
 module to ``level``), ``exchange`` (another meter is put in: ``serial``, ``reading_wh`` of its import register),
 ``counter_reset`` (a meter's energy registers are set to 0), ``load`` (``share`` of its rating that a load draws),
-``generation`` (``power_w`` of a generator).
+``generation`` (``power_w`` of a generator), ``outside`` (``temp_c`` outside a cooling loop, ``*``: all of them),
+``supply_temp`` (``temp_c`` that a cooling loop has from now on, until it warms or cools).
 """
 
 from __future__ import annotations
@@ -43,10 +46,11 @@ from dataclasses import dataclass, field
 
 from config.nodes import GridConnection
 from drivers.capabilities import Position
+from simulator.cooling import LoopBody
 from simulator.machine import Machine
 from simulator.plant import Plant
 from simulator.registers import Value
-from simulator.relays import SAON_CONTACT_S
+from simulator.relays import SAON_CONTACT_S, RelayBody
 from simulator.switchgear import SwitchBody
 
 Parameter = float | int | str | bool | None
@@ -54,6 +58,8 @@ Parameter = float | int | str | bool | None
 DEVICE_KINDS = ("dead", "slow", "exception", "nonsense", "frozen")
 SWITCH_KINDS = ("welded", "stuck_open", "aux_lies", "reclose", "local", "trip_circuit", "withdrawn")
 MACHINE_KINDS = ("refuses_sleep", "wakes_itself")
+RELAY_KINDS = ("swapped", "setting")
+LOOP_KINDS = ("no_flow", "sensor_broken")
 SERVER_KINDS = ("dead", "silent", "slow", "half_open", "garbage", "http_down")
 ACTIONS = (
     "open",
@@ -67,6 +73,8 @@ ACTIONS = (
     "counter_reset",
     "load",
     "generation",
+    "outside",
+    "supply_temp",
 )
 
 
@@ -168,11 +176,10 @@ class Faults:
             self.plant.touch()
         elif target in self.plant.switches and kind in SWITCH_KINDS:
             self._switch_fault(self.plant.switches[target], kind, on, given)
-        elif target in self.plant.relays and kind == "swapped":
-            if on or given:
-                self.plant.relays[target].swap(_text(given, "first"), _text(given, "second"))
-        elif target in self.plant.relays and kind == "setting":
-            self._setting_fault(target, on, given)
+        elif target in self.plant.cooling and kind in LOOP_KINDS:
+            self._loop_fault(self.plant.cooling[target], kind, on)
+        elif target in self.plant.relays and kind in RELAY_KINDS:
+            self._relay_fault(self.plant.relays[target], kind, on, given)
         elif target in self.devices and kind in DEVICE_KINDS:
             self._device_fault(target, kind, on, given)
         elif target in self._links and kind == "dead":
@@ -184,15 +191,25 @@ class Faults:
             raise FaultError(
                 f"fault {kind!r} on {target!r}: no such kind for such a target; devices {', '.join(DEVICE_KINDS)}; "
                 f"switches {', '.join(SWITCH_KINDS)}; machines {', '.join((*MACHINE_KINDS, *SERVER_KINDS))}; "
-                "relays swapped, setting; grid connections blackout"
+                f"cooling loops {', '.join(LOOP_KINDS)}; relays {', '.join(RELAY_KINDS)}; grid connections blackout"
             )
 
-    def _setting_fault(self, relay: str, on: bool, given: Mapping[str, Parameter]) -> None:
-        settings = self.plant.relays[relay].settings
-        if on:
-            settings[_text(given, "name")] = int(_number(given, "value", 0, 0xFFFF))
+    @staticmethod
+    def _loop_fault(loop: LoopBody, kind: str, on: bool) -> None:
+        if kind == "no_flow":
+            loop.blocked = on
         else:
-            settings.pop(_text(given, "name"), None)
+            loop.sensor_broken = on
+
+    @staticmethod
+    def _relay_fault(relay: RelayBody, kind: str, on: bool, given: Mapping[str, Parameter]) -> None:
+        if kind == "swapped":
+            if on or given:
+                relay.swap(_text(given, "first"), _text(given, "second"))
+        elif on:
+            relay.settings[_text(given, "name")] = int(_number(given, "value", 0, 0xFFFF))
+        else:
+            relay.settings.pop(_text(given, "name"), None)
 
     def _blackout(self, target: str, on: bool) -> None:
         sources = [n.id for n in self.plant.site.nodes if isinstance(n, GridConnection)]
@@ -285,20 +302,40 @@ class Faults:
             if target not in plant.loads:
                 raise FaultError(f"load: saw {target!r}, expected a load node")
             plant.loads[target].share = _number(given, "share", 0.0, 2.0)
+        elif kind in {"outside", "supply_temp"}:
+            self._temperature(kind, target, _number(given, "temp_c", -60.0, 120.0))
         elif kind == "generation":
             if target not in plant.generation_w:
                 raise FaultError(f"generation: saw {target!r}, expected a generator or storage node")
             plant.set_generation(target, _number(given, "power_w", -5e9, 5e9))
         elif target not in plant.switches:
             raise FaultError(f"{kind}: saw {target!r}, expected a switch ({', '.join(plant.switches)})")
-        elif kind in {"open", "close"}:
-            plant.operate(target, kind == "close")
-        elif kind == "trip":
-            plant.switches[target].trip(plant.now_s, lockout=bool(given.get("lockout", False)))
-        elif kind == "reset":
-            plant.switches[target].reset()
         else:
-            self._saon(kind, target, given)
+            self._move(kind, target, given)
+
+    def _move(self, kind: str, switch: str, given: Mapping[str, Parameter]) -> None:
+        plant = self.plant
+        if kind in {"open", "close"}:
+            plant.operate(switch, kind == "close")
+        elif kind == "trip":
+            plant.switches[switch].trip(plant.now_s, lockout=bool(given.get("lockout", False)))
+        elif kind == "reset":
+            plant.switches[switch].reset()
+        else:
+            self._saon(kind, switch, given)
+
+    def _temperature(self, kind: str, target: str, temp_c: float) -> None:
+        cooling = self.plant.cooling
+        wanted = list(cooling) if kind == "outside" and target == "*" else [target]
+        if not set(wanted) <= cooling.keys():
+            raise FaultError(
+                f"{kind}: saw {target!r}, expected a cooling loop ({', '.join(cooling) or 'there is none'})"
+            )
+        for name in wanted:
+            if kind == "outside":
+                cooling[name].outside_c = temp_c
+            else:
+                cooling[name].supply_c = temp_c
 
     def _saon(self, kind: str, switch: str, given: Mapping[str, Parameter]) -> None:
         plant = self.plant

@@ -92,6 +92,19 @@ class Magnetising(_Model):
     source: str = Field(min_length=3)
 
 
+class LoopShape(_Model):
+    """Thermal data of a cooling loop, per kW of the machines it cools."""
+
+    set_c: float = Field(ge=-20, le=80)
+    """Set point of the thermostat."""
+    approach_k: float = Field(gt=0, le=50)
+    """At full heat the cooler gets no nearer to the outside temperature."""
+    capacity_kj_per_k_kw: float = Field(gt=0, le=1000)
+    loss_w_per_k_kw: float = Field(gt=0, le=1000)
+    """To the outside while the cooler is shut, per K of difference."""
+    source: str = Field(min_length=3)
+
+
 class _Spring(_Model):
     charge_s: TimeFact
 
@@ -114,6 +127,7 @@ class Latencies(_Model):
     transfer: _Transfer
     loads: dict[str, LoadShape]
     transformer: _Transformer
+    cooling_loops: dict[Literal["air", "immersion", "hydro"], LoopShape]
 
     def family(self, name: str) -> Family:
         """The family of that name or alias.

@@ -21,6 +21,7 @@ from config.addresses import machines as addresses_of
 from config.graph import Graph
 from config.nodes import Compensation, Generator, GridConnection, Load, Storage, Switch, Transformer
 from config.site import Site
+from simulator.cooling import LoopBody
 from simulator.latencies import Latencies, load_latencies
 from simulator.leaves import MACHINE_WANDER_S, LoadBody
 from simulator.machine import Machine, MachineTimes
@@ -89,6 +90,7 @@ class Plant:
         self.transfer = Transfer(self)
         self.supplies = Supplies(site, now_s)
         self.wiring = Wiring(site, self.switches, self.supplies.has_power)
+        self.cooling = self._build_loops()
         self._started = False
         self._settle(now_s, 1.0)
         for machine in self.machines.values():
@@ -96,6 +98,8 @@ class Plant:
                 machine.start_mining(now_s)
         self._started = True
         self._settle(now_s, 1.0)
+        for loop in self.cooling.values():
+            loop.settle()
 
     # -- building ---------------------------------------------------------------------------------------------------
 
@@ -118,6 +122,19 @@ class Plant:
             for node in self.site.nodes
             if isinstance(node, Load)
         }
+
+    def _build_loops(self) -> dict[str, LoopBody]:
+        found: dict[str, LoopBody] = {}
+        for spec in self.site.cooling_loops:
+            cooled = [b for b in self.loads.values() if b.spec.kind == "mining" and b.spec.cooling_loop == spec.id]
+            members = [self.loads[name] for name in spec.members]
+            body = LoopBody(spec, self.latencies.cooling_loops[spec.type], members, cooled, self.time_scale)
+            found[spec.id] = body
+            if spec.flow_ok is not None:
+                self.wiring.contact(spec.flow_ok, body.flows)
+            if spec.supply_temp is not None:
+                self.wiring.sensor(spec.supply_temp, body.measured_c)
+        return found
 
     def _build_registers(self, point_id: str) -> Registers:
         point = next(p for p in self.site.metering_points if p.id == point_id)
@@ -220,6 +237,8 @@ class Plant:
                 registers.integrate(elapsed)
             for observe in self.on_elapsed:
                 observe(elapsed)
+            for loop in self.cooling.values():
+                loop.step(elapsed)
             self.now_s = at_s
         self.wiring.now_s = self.now_s
 

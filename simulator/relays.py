@@ -1,8 +1,8 @@
 """Relay modules and remote I/O as bodies: output contacts, pulses timed by the device, and what the inputs feel.
 
 Which wire goes where is read from the site file: ``control`` of a switch names the outputs that drive it, ``position``,
-``readiness`` and ``saon`` the inputs its contacts are wired to. Registers and coils are not here
-(:mod:`simulator.devices.relay`).
+``readiness`` and ``saon`` the inputs its contacts are wired to; a cooling loop names its own. Registers and coils are
+not here (:mod:`simulator.devices.relay`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from config.devices import TemperaturePoint
 from config.nodes import Compensation, Input, Switch
 from config.site import Site
 from simulator.switchgear import SwitchBody, coil_for
@@ -98,6 +99,7 @@ class Wiring:
             if d.kind == "relay"
         }
         self._levels: dict[tuple[str, str], Level] = {}
+        self._sensors: dict[tuple[str, str], Callable[[], float | None]] = {}
         self._saon: dict[str, list[tuple[str, str]]] = {}
         self._saon_until_s: dict[tuple[str, str], float] = {}
         self._latching: set[tuple[str, str]] = set()
@@ -110,13 +112,26 @@ class Wiring:
                 self._wire_outputs(node, switches[node.id])
                 self._wire_inputs(node, switches[node.id], has_power)
             elif isinstance(node, Compensation) and node.position is not None:
-                self._contact(node.position.closed, lambda: True)
-                self._contact(node.position.open, lambda: False)
+                self.contact(node.position.closed, lambda: True)
+                self.contact(node.position.open, lambda: False)
 
     def level(self, device: str, input_id: str) -> bool:
         """What an input feels now; an input without a wire feels nothing."""
         found = self._levels.get((device, input_id))
         return found() if found is not None else False
+
+    def contact(self, wire: Input, level: Level) -> None:
+        """Wire a contact to an input."""
+        self._levels[wire.device, wire.input] = (lambda: not level()) if wire.inverted else level
+
+    def sensor(self, wire: TemperaturePoint, celsius: Callable[[], float | None]) -> None:
+        """Wire a temperature sensor to a point."""
+        self._sensors[wire.device, wire.point] = celsius
+
+    def celsius(self, device: str, point: str) -> float | None:
+        """What a sensor measures now; ``None`` where it is broken or there is none."""
+        found = self._sensors.get((device, point))
+        return found() if found is not None else None
 
     def saon_operated(self, switch: str, now_s: float, contact_s: float = SAON_CONTACT_S) -> None:
         """The САОН relay's contact is made for a tenth of a second."""
@@ -148,8 +163,8 @@ class Wiring:
 
     def _wire_inputs(self, node: Switch, body: SwitchBody, has_power: Callable[[str], bool]) -> None:
         if node.position is not None:
-            self._contact(node.position.open, lambda: body.aux()[0])
-            self._contact(node.position.closed, lambda: body.aux()[1])
+            self.contact(node.position.open, lambda: body.aux()[0])
+            self.contact(node.position.closed, lambda: body.aux()[1])
         supply = node.control.device if node.control is not None else ""
         levels: dict[str, Level] = {
             "remote": lambda: not body.faults.local,
@@ -162,7 +177,7 @@ class Wiring:
             "trips_total": lambda: False,
         }
         for name, wire in node.readiness.wired():
-            self._contact(wire, levels[name])
+            self.contact(wire, levels[name])
             if name == "trips_total":
                 self._trips[wire.device, wire.input] = body
         for stage in node.saon:
@@ -171,11 +186,7 @@ class Wiring:
                 self._saon.setdefault(node.id, []).append(key)
                 if stage.operated_by == "latched":
                     self._latching.add(key)
-                self._contact(stage.operated, self._saon_contact(key))
+                self.contact(stage.operated, self._saon_contact(key))
 
     def _saon_contact(self, key: tuple[str, str]) -> Level:
         return lambda: self.now_s < self._saon_until_s.get(key, float("-inf"))
-
-    def _contact(self, wire: Input | None, level: Level) -> None:
-        if wire is not None:
-            self._levels[wire.device, wire.input] = (lambda: not level()) if wire.inverted else level

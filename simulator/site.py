@@ -163,6 +163,10 @@ class SimulatedSite:
                 name: {"closed": body.closed, "position": body.position.value, "coil": body.coil}
                 for name, body in plant.switches.items()
             },
+            "cooling_loops": {
+                name: {"flows": loop.flows(), "supply_c": round(loop.supply_c, 2), "outside_c": loop.outside_c}
+                for name, loop in plant.cooling.items()
+            },
             "blacked_out": sorted(plant.blacked_out),
             "machines": counts,
             "faults": [{"kind": f.kind, "target": f.target, **f.parameters} for f in self.faults.active()],
@@ -228,6 +232,7 @@ class SimulatedSite:
                 now_s=self.now,
                 pulse_s=self._pulse_settings(device.id),
                 counts=lambda input_id: self.plant.wiring.count(device.id, input_id),
+                celsius=lambda point: self.plant.wiring.celsius(device.id, point),
                 faults=faults,
                 moved=self._changed,
             )

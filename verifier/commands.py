@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from verifier.canonical import Object, read_canonical
 from verifier.errors import CommandError, InputLimit
 from verifier.keys import Envelope, Key, decode_base64, read_envelope
-from verifier.records import Record
+from verifier.obedience import Curve, Duty
+from verifier.records import COMMON, Record
 
 ORDER_TYPE = "application/vnd.tizgin.order.v1+json"
 MAX_ORDER = 32_768
 REFUSED = frozenset({"rejected", "expired"})
+LOCAL_S, DAY_S = 18_000, 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A report of an order, and what it was made from; the meter's slots are still lacking."""
+
+    where: str
+    epoch: str
+    at: int
+    stated: Object
+    duty: Duty
+    curve: Curve
+    taken: frozenset[int]
+    """Days since 1970 in UTC+5 with traces of other orders."""
+
+    @property
+    def point(self) -> str:
+        """Metering or virtual point that the order is judged by."""
+        return self.curve.point or ""
 
 
 class CommandStream:
@@ -26,6 +48,11 @@ class CommandStream:
         self._unknown: set[str] = set()
         self.errors: list[CommandError] = []
         self.doubts: list[str] = []
+        self._received_as: dict[str, tuple[Object, int]] = {}
+        self._duties: dict[str, Duty] = {}
+        self._curves: dict[str, Curve] = {}
+        self._days: dict[int, set[str]] = {}
+        self.claims: list[Claim] = []
         self.orders = 0
         self.answers = 0
 
@@ -37,6 +64,10 @@ class CommandStream:
                     self._received(record)
                 elif record.ty in {"cmd_ack", "cmd_eff"}:
                     self._answered(record)
+                elif record.ty == "cmd_trace":
+                    self._traced(record)
+                elif record.ty == "cmd_report":
+                    self._reported(record)
             except CommandError as error:
                 self.errors.append(error)
 
@@ -55,6 +86,8 @@ class CommandStream:
                 envelope = read_envelope(decode_base64(raw, MAX_ORDER), ORDER_TYPE, max_bytes=MAX_ORDER)
                 order = read_canonical(envelope.payload, max_bytes=MAX_ORDER)
                 why = self._judge(record, envelope, order)
+                if why is None and type(record.doc.get("rx")) is int:
+                    self._received_as[order_id] = order, record.doc["rx"]
             except CommandError:
                 raise
             except (ValueError, InputLimit) as error:
@@ -94,3 +127,34 @@ class CommandStream:
         if order_id in self._unknown and state not in REFUSED:
             self._unknown.discard(order_id)
             self.doubts.append(f"order {order_id} was taken, and no key of this register signed it")
+        if record.ty == "cmd_ack" and state == "validated" and record.doc.get("dup") is not True:
+            before, target = record.doc.get("before_w"), record.doc.get("target_w")
+            if order_id in self._received_as and all(w is None or type(w) is int for w in (before, target)):
+                self._duties.setdefault(order_id, Duty(*self._received_as[order_id], before, target))
+
+    def _order_of(self, record: Record) -> str:
+        order_id = record.doc.get("id")
+        if not isinstance(order_id, str) or order_id not in self._duties:
+            raise CommandError(
+                f"{record.where}: a {record.ty} of order {str(order_id)[:40]}, which was not taken before"
+            )
+        if any(claim.stated["id"] == order_id for claim in self.claims):
+            raise CommandError(f"{record.where}: a {record.ty} of order {order_id} after its report")
+        return order_id
+
+    def _traced(self, record: Record) -> None:
+        order_id = self._order_of(record)
+        try:
+            self._curves.setdefault(order_id, Curve()).take(record.doc)
+        except ValueError as error:
+            raise CommandError(f"{record.where}: {error}") from None
+        self._days.setdefault((record.at // 1000 + LOCAL_S) // DAY_S, set()).add(order_id)
+
+    def _reported(self, record: Record) -> None:
+        order_id = self._order_of(record)
+        stated = {name: value for name, value in record.doc.items() if name not in COMMON}
+        taken = frozenset(day for day, orders in self._days.items() if orders - {order_id})
+        curve = self._curves.pop(order_id, None)
+        if curve is None:
+            raise CommandError(f"{record.where}: a report of order {order_id}, of which there is no trace")
+        self.claims.append(Claim(record.where, self._epoch, record.at, stated, self._duties[order_id], curve, taken))

@@ -209,7 +209,7 @@ class PositionError(VerifyError):
 
 
 class CommandError(VerifyError):
-    """11: an answer without its order, or an order that is not what its record says."""
+    """11: an answer without its order, an order that is not what its record says, or a report that does not follow."""
 
     check = 11
     code = "COMMAND"

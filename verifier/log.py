@@ -58,6 +58,8 @@ class EpochLog:
     leaves: bytes
     cosigned: list[Cosigned]
     checkpoints: int
+    signers: frozenset[str] = frozenset()
+    """Keys that signed checkpoints."""
     _anchors: dict[str, Cosigned] = field(init=False)
     _sizes: list[int] = field(init=False)
     _used: bytearray = field(init=False)
@@ -178,8 +180,9 @@ def read_log(
     wanted: dict[int, bytes] = {}
     witnesses = _Witnesses(names[1])
     checkpoints = largest = 0
+    signers: set[str] = set()
     for note in _notes(bundle, bundle.entries[names[1]]):
-        _signed(note, origin, keys, names[1])
+        signers |= _signed(note, origin, keys, names[1])
         try:
             _only_known(note, origin, keys, policy)
             times = note.cosigned(policy.keys)
@@ -202,7 +205,7 @@ def read_log(
             raise CheckpointError(f"{names[1]}: size {two.size} was cosigned before size {one.size}")
     if largest != len(leaves) // HASH:
         raise TruncatedError(f"{epoch}: {len(leaves) // HASH} leaves, the largest checkpoint has {largest}")
-    return EpochLog(epoch, slot_s, leaves, cosigned, checkpoints)
+    return EpochLog(epoch, slot_s, leaves, cosigned, checkpoints, frozenset(signers))
 
 
 @dataclass(slots=True)
@@ -223,15 +226,18 @@ class _Witnesses:
                     raise CheckpointError(f"{self.where}: the time of {name} runs back after size {size}")
 
 
-def _signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> None:
+def _signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> set[str]:
+    """Identifiers of the log's keys that signed."""
     # A checkpoint speaks about every leaf below its size, so its key has to be valid for the last of them.
     signers = {k.key.kid: NoteKey(origin, ED25519, k.key) for k in keys if note.size == 0 or k.holds(note.size - 1)}
     try:
-        if note.origin != origin or not note.signed_by(list(signers.values())):
+        good = {kid for kid, key in signers.items() if note.signed_by([key])}
+        if note.origin != origin or not good:
             text = f"a checkpoint of {note.origin[:80]}, size {note.size}, not signed by a key that is valid there"
             raise CheckpointError(f"{where}: {text}, expected the log {origin}")
     except ValueError as error:
         raise CheckpointError(f"{where}: size {note.size}: {error}") from None
+    return good
 
 
 def _only_known(note: Note, origin: str, keys: Sequence[LogKey], policy: Policy) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from verifier.archive import Bundle
+from verifier.balance import Balances
 from verifier.errors import InputLimit, VerifyError
 from verifier.independent import Independent
 from verifier.log import MAX_LEAVES, Cosigned, EpochLog, places_of
@@ -40,6 +41,21 @@ class Case:
     """Epoch → cosigned checkpoints, and how many there are in all; for epochs with a log."""
     independent: Mapping[str, tuple[Independent, ...]] = field(default_factory=dict)
     """The system operator's own readings, by metering point."""
+    judging: frozenset[str] = frozenset()
+    """Points that orders are judged by: their slots are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a record says of its slot: [t0, t1) epoch s, import minus export; ``wh`` null where it is not known.
+
+    ``t0`` is null for records that tell of no slot.
+    """
+
+    at: int
+    t0: int | None = None
+    t1: int = 0
+    wh: int | None = None
 
 
 @dataclass(slots=True)
@@ -59,6 +75,10 @@ class Judged:
     """Keys that signed, by epoch."""
     net: array[int] = field(default_factory=lambda: array("q"))
     """Net energy of each slot of the asked period, see :class:`verifier.standing.Standing`."""
+    slots: dict[str, list[Slot]] = field(default_factory=dict)
+    """By epoch, for points that orders are judged by: one for every record of the stream."""
+    broken: set[str] = field(default_factory=set)
+    """Epochs in which the stream could not be read to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +175,13 @@ def judge_point(case: Case, bundle: Bundle, logs: Mapping[str, EpochLog], point:
                     places=places,
                     revoked=register.revoked,
                 )
-                walk.feed(_counted(stream, found, epoch))
+                counted = _counted(stream, found, epoch)
+                walk.feed(_kept(counted, found.slots.setdefault(epoch, [])) if point in case.judging else counted)
             except InputLimit:
                 raise
             except VerifyError as error:
                 broken.append(error)
+                found.broken.add(epoch)
                 walk.broken()
         walk.end_epoch(last=epoch == case.epochs[-1])
     walk.finish()
@@ -183,3 +205,27 @@ def _counted(records: Iterable[Record], found: Judged, epoch: str) -> Iterator[R
             yield record
     finally:
         found.records[epoch] = count
+
+
+def _kept(records: Iterable[Record], slots: list[Slot]) -> Iterator[Record]:
+    inverted = False
+    for record in records:
+        doc, ty = record.doc, record.ty
+        slot = Slot(record.at)
+        if ty == "bind":
+            inverted = doc.get("inverted") is True
+        elif ty in {"interval", "gap"} and type(doc.get("t0")) is int and type(doc.get("t1")) is int:
+            wh, exported, flags = doc.get("wh"), doc.get("exp_wh"), doc.get("q")
+            net = None
+            if ty == "interval" and type(wh) is int and isinstance(flags, list) and "frozen" not in flags:
+                net = wh - (exported if type(exported) is int else 0)
+            slot = Slot(record.at, doc["t0"], doc["t1"], -net if inverted and net is not None else net)
+        slots.append(slot)
+        yield record
+
+
+def check_balances(balances: Balances, points: Mapping[str, Judged], start_s: int) -> None:
+    """Hold the sums of balances against the metering points, as far as these are here and whole."""
+    net = {name: point.net for name, point in points.items() if point.records}
+    broken = frozenset(name for name, point in points.items() if point.errors)
+    balances.check(net, start_s, broken)

@@ -35,7 +35,7 @@ COMMON = frozenset({"v", "log", "st", "n", "p", "a", "ty", "at", "mono", "boot",
 TYPES = {
     "site": frozenset({"genesis", "start", "stop", "clock", "event", "act", "key_rotate"}),
     "mp": frozenset({"bind", "unbind", "interval", "gap", "archive", "spot"}),
-    "cmd": frozenset({"cmd_rx", "cmd_ack", "cmd_eff"}),
+    "cmd": frozenset({"cmd_rx", "cmd_ack", "cmd_eff", "cmd_trace", "cmd_report"}),
     "bal": frozenset({"balance"}),
 }
 """What each kind of stream may hold. Estimates have no place in any: a collector keeps its own elsewhere."""

@@ -116,6 +116,8 @@ class Register:
     contracted_w: int | None = None
     inspectors: Mapping[str, Signer] = field(default_factory=dict)
     """By key identifier."""
+    technological_s: int = 0
+    """Time that a stop leaves to the site."""
 
 
 def read_register(data: bytes, trust: Trust, site: str) -> Register:
@@ -176,6 +178,7 @@ def _site(doc: dict[str, Any], entry: dict[str, Any]) -> Register:
         revoked={str(item["kid"]): int(item["at"]) for item in doc.get("revoked", [])},
         contracted_w=entry.get("contracted_w"),
         inspectors=_inspectors(doc, entry),
+        technological_s=60 * int(entry.get("technological_min", 0)),
     )
 
 

@@ -107,6 +107,8 @@ class Report:
     """Leaves of the log whose records are not in the bundle."""
     orders: int = 0
     answers: int = 0
+    reports: int = 0
+    """Reports of orders whose figures were recomputed."""
     checks: list[Check] = field(default_factory=list)
     errors: list[VerifyError] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
@@ -170,7 +172,8 @@ class Report:
             "checkpoints": self.checkpoints,
             "cosigned": self.cosigned,
             "withheld": self.withheld,
-            "orders": {"received": self.orders, "answers": self.answers},
+            "orders": {"received": self.orders, "answers": self.answers}
+            | ({"reports": self.reports} if self.reports else {}),
             "points": {
                 name: {
                     "slots": point.slots,

@@ -13,7 +13,8 @@ from pathlib import Path
 from verifier.archive import Bundle, Entry
 from verifier.balance import Balances
 from verifier.canonical import Object, read_canonical
-from verifier.commands import CommandStream
+from verifier.claims import judge_claims
+from verifier.commands import Claim, CommandStream
 from verifier.epochs import EpochWalk, judge_link
 from verifier.errors import (
     ArchiveError,
@@ -33,7 +34,7 @@ from verifier.log import SLACK_S, EpochLog, places_of, read_log
 from verifier.manifest import MAX_MANIFEST, check_files, open_bundle, read_manifest
 from verifier.metering import Period, Totals
 from verifier.notes import MAX_NOTE, Note, read_note
-from verifier.points import Case, Judged, judge_points
+from verifier.points import Case, Judged, check_balances, judge_points
 from verifier.records import Record, read_stream, stream_of
 from verifier.register import Register, read_register, read_trust
 from verifier.report import Report
@@ -109,7 +110,8 @@ def verify(
             # 9  Registers: continuity, energy from raw bits, raw frames, ratios, bridges; spot readings lie between
             #    the readings around them, balances are the sums of the slots they name.
             # 10 De-energised slots: the switch was open throughout and the registers did not move.
-            # 11 Orders: every answer has its order, every order is what its record says.
+            # 11 Orders: every answer has its order, every order is what its record says, and the figures of every
+            #    report follow from its trace and the meter's slots.
             # 12 Time: every record's clock lies between the cosignatures before and after it.
             points = _streams(bundle, register, period, made, report, head, jobs, independent)
 
@@ -182,7 +184,6 @@ def _streams(
     jobs: int,
     independent: Sequence[Path],
 ) -> dict[str, Judged]:
-    readings = read_all(independent, register)
     epochs = _epochs(bundle)
     ordered = sorted(epochs, key=_epoch_number)
     for epoch in ordered:
@@ -192,9 +193,12 @@ def _streams(
             raise GenesisError(f"epoch {epoch} has no stream 'site', so no genesis")
     logs = _logs(bundle, register, ordered, report, head)
     switches, balances = Switches(), Balances(register.slot_s)
-    walks = {epoch: EpochWalk(epoch, register.epochs[epoch]) for epoch in ordered}
+    walks = {epoch: EpochWalk(epoch, register.epochs[epoch], register.logs[epoch]) for epoch in ordered}
+    claims: list[Claim] = []
     records = {
-        epoch: _site_streams(bundle, register, walks[epoch], epochs[epoch], switches, balances, report, logs.get(epoch))
+        epoch: _site_streams(
+            bundle, register, walks[epoch], epochs[epoch], switches, balances, report, logs.get(epoch), claims
+        )
         for epoch in ordered
     }
     ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
@@ -202,7 +206,8 @@ def _streams(
     if not names:
         raise CannotVerify("neither the register nor the bundle has a metering point")
     known = {epoch: (tuple(log.cosigned), log.checkpoints) for epoch, log in logs.items()}
-    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known, readings)
+    own, judging = read_all(independent, register), frozenset(claim.point for claim in claims)
+    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known, own, judging)
     points: dict[str, Judged] = {}
     for point in judge_points(case, bundle, logs, names, jobs):
         points[point.id] = point
@@ -212,7 +217,12 @@ def _streams(
             walks[epoch].used |= point.kids.get(epoch, set())
     report.records = sum(records.values())
     report.errors.extend(switches.errors)
-    _balances(balances, points, period, report)
+    check_balances(balances, points, period.start_s)
+    report.errors.extend(balances.errors)
+    report.doubts.extend(balances.doubts())
+    report.reports, wrong, asked = judge_claims(claims, register, points)
+    report.errors.extend(wrong)
+    report.doubts.extend(asked)
     _epoch_ends(register, ordered, walks, logs, records, report)
     _withheld(logs, made, report)
     report.judge(6, "records", f"{report.records} lines, each signed by a key of its epoch")
@@ -221,7 +231,8 @@ def _streams(
     report.judge(9, "registers", f"{sum(p.asked_intervals for p in points.values())} intervals recomputed")
     dead = sum(p.report.grades.get("Z", 0) for p in points.values())
     report.judge(10, "de-energised", f"{dead} slots proven")
-    report.judge(11, "orders", f"{report.orders} received, {report.answers} answers")
+    told = f", {report.reports} reports recomputed" if claims else ""
+    report.judge(11, "orders", f"{report.orders} received, {report.answers} answers{told}")
     report.judge(12, "time", f"{report.cosigned} cosigned checkpoints, clocks within {SLACK_S} s of them")
     return points
 
@@ -251,15 +262,6 @@ def _take(point: Judged, report: Report, register: Register) -> None:
         report.doubts.append(f"{point.id} is not in the register: its ratios and serial number are unconfirmed")
 
 
-def _balances(balances: Balances, points: Mapping[str, Judged], period: Period, report: Report) -> None:
-    """Their sums are those of the metering points, as far as these are here and whole."""
-    net = {name: point.net for name, point in points.items() if point.records}
-    broken = frozenset(name for name, point in points.items() if point.errors)
-    balances.check(net, period.start_s, broken)
-    report.errors.extend(balances.errors)
-    report.doubts.extend(balances.doubts())
-
-
 def _epoch_ends(
     register: Register,
     ordered: Sequence[str],
@@ -272,6 +274,7 @@ def _epoch_ends(
     for number, epoch in enumerate(ordered):
         try:
             walks[epoch].check_keys()
+            walks[epoch].check_log_keys(logs[epoch].signers if epoch in logs else frozenset())
         except VerifyError as error:
             report.errors.append(error)
         end = register.ends[epoch]
@@ -310,6 +313,7 @@ def _site_streams(
     balances: Balances,
     report: Report,
     log: EpochLog | None,
+    claims: list[Claim],
 ) -> int:
     """Every stream of an epoch that is not a metering point's; how many records they have."""
     epoch, before = walk.epoch, report.records
@@ -340,6 +344,7 @@ def _site_streams(
     report.doubts.extend(commands.doubts)
     report.orders += commands.orders
     report.answers += commands.answers
+    claims.extend(commands.claims)
     return report.records - before
 
 

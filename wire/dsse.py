@@ -24,6 +24,8 @@ MANDATE_TYPE = "application/vnd.tizgin.mandate.v1+json"
 READING_TYPE = "application/vnd.tizgin.reading.v1+json"
 """The system operator's own reading of a meter, for a verifier."""
 MANIFEST_TYPE = "application/vnd.tizgin.manifest.v1+json"
+CSR_TYPE = "application/vnd.tizgin.csr.v1+json"
+"""A site's request for a renewed TLS certificate."""
 
 MAX_SIGNATURES = 8
 _KID = re.compile(r"[0-9a-f]{16}")

@@ -1,4 +1,4 @@
-"""Unsigned messages between agent and central. Claims, counters and requests; never a ground for action at a switch."""
+"""Messages between agent and central. Claims, counters and requests; never a ground for action at a switch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from wire import canonical
+from wire.dsse import CSR_TYPE, pae
 from wire.errors import WireError
 from wire.names import EPOCH, SITE
 from wire.states import Flag, OrderState
@@ -181,6 +183,44 @@ class Cosign(Message):
     text: Annotated[str, Field(max_length=500)] | None = None
     latest: Annotated[str, Field(max_length=65_536)] | None = None
     previous: Annotated[str, Field(max_length=65_536)] | None = None
+
+
+class CertRequest(Message):
+    """``csr``: a site asks for a new TLS certificate before the one in use ends.
+
+    ``csr`` is PKCS#10 in PEM with a new P-256 key, ``cert`` the certificate in use in PEM. Two signatures over the same
+    bytes (:meth:`signed`), in base64: ``sig`` Ed25519 by the record key ``kid``, ``sig_tls`` ECDSA with SHA-256 (DER)
+    by the key of ``cert``.
+    """
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    at: Count
+    csr: Annotated[str, Field(max_length=16_384)]
+    cert: Annotated[str, Field(max_length=16_384)]
+    kid: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    sig: Annotated[str, Field(max_length=88)]
+    sig_tls: Annotated[str, Field(max_length=128)]
+
+    def signed(self) -> bytes:
+        """What both signatures are over: PAE of the canonical JSON of everything but them and ``kid``."""
+        names = ("v", "site", "epoch", "at", "csr", "cert")
+        return pae(CSR_TYPE, canonical.encode({name: getattr(self, name) for name in names}))
+
+
+class CertGrant(Message):
+    """``cert``: the new certificate (PEM, its issuers may follow), or why there is none.
+
+    Nothing but the authority's signature within the certificate proves anything.
+    """
+
+    v: Literal[1] = 1
+    site: SiteName
+    epoch: EpochName
+    cert: Annotated[str, Field(max_length=65_536)] | None = None
+    error: Literal["no_register", "unknown_key", "bad_signature", "bad_certificate", "bad_request", "off"] | None = None
+    text: Annotated[str, Field(max_length=500)] | None = None
 
 
 class Live(Message):

@@ -263,6 +263,21 @@ class Spot(TypedDict):
     """Base64 of the person's signed envelope of the same (act ``spot``); null: unsigned."""
 
 
+class KeyRotate(TypedDict):
+    """A key takes over (stream ``site``), signed by the record key that was valid until here.
+
+    ``role`` is ``k_rec`` or ``k_log``; keys in base64; ``from_index`` the record's own place in the log and one. The
+    proofs are those of :mod:`wire.rotation`.
+    """
+
+    role: str
+    old: str
+    new: str
+    from_index: int
+    proof_old: str
+    proof_new: str
+
+
 class Clock(TypedDict):
     """The wall clock moved by more than 2 s against the monotonic clock (stream ``site``). Times in ms.
 
@@ -339,3 +354,82 @@ class CmdEff(TypedDict):
     ms: dict[str, int | None]
     escalated: list[str]
     text: str
+
+
+class CmdTrace(TypedDict):
+    """Samples of the point an order is judged by, one part a minute; times in ms after ``t0`` unless said otherwise.
+
+    ``dt`` is the time of each sample after the one before it (the first: after ``t0``), ``w`` its power, null where it
+    was not known, ``q`` the quality of each, empty where all are good. ``states`` are the order's states and ``pos``
+    the positions of outputs, each when it changed. ``why`` is what stood in the way while power was above the target:
+    output (empty: the site), one of :data:`wire.obedience.EXCUSES`.
+    """
+
+    id: str
+    point: str
+    part: int
+    t0: int
+    dt: list[int]
+    w: list[int | None]
+    q: list[int]
+    pos: list[list[int | str]]
+    states: list[list[int | str]]
+    why: list[list[int | str]]
+
+
+class BaselineFigure(TypedDict):
+    """What would have been drawn: ``b_w``, the mean of ``n`` values."""
+
+    b_w: int
+    n: int
+
+
+class Baseline(TypedDict):
+    """What would have been drawn without the order, by three methods; ``lacking`` says why one of them is null."""
+
+    before_after: BaselineFigure | None
+    same_day_3_2: BaselineFigure | None
+    high_4_of_5: BaselineFigure | None
+    lacking: dict[str, str]
+
+
+class MinutePower(TypedDict):
+    """Mean power over the first, fifth and fifteenth minute of the duty; null where it is not known."""
+
+    m1_w: int | None
+    m5_w: int | None
+    m15_w: int | None
+
+
+class CmdReport(TypedDict):
+    """How an order was obeyed: :func:`wire.obedience.report` over the records before this one. ``docs/protocol.md``
+    defines every figure.
+
+    ``parts`` is how many parts of the trace it rests on, ``slots_n`` how many records of ``mp:<point>``.
+    """
+
+    id: str
+    basis: str
+    method: str
+    point: str
+    contracted_w: int
+    before_w: int | None
+    target_w: int | None
+    grace_s: int
+    begin: int
+    end: int
+    parts: int
+    slots_n: int
+    baseline: Baseline
+    delivered_permille: int | None
+    shortfall_wh: int | None
+    t50_ms: int | None
+    t90_ms: int | None
+    t100_ms: int | None
+    mw: MinutePower
+    hold_permille: int | None
+    overshoot_w: int | None
+    rebound_w: int | None
+    missing_permille: int | None
+    excuses: list[str]
+    verdict: str

@@ -52,6 +52,8 @@ TYPES = frozenset(
         "cmd_rx",
         "cmd_ack",
         "cmd_eff",
+        "cmd_trace",
+        "cmd_report",
         "balance",
         "spot",
     }

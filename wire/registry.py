@@ -97,6 +97,13 @@ class RegisteredPoint(_Doc):
     vt_den: Annotated[int, Field(ge=1)] = 1
 
 
+class Stage(_Doc):
+    """What a stage that is ordered by its number means at a site: a limit of what it draws."""
+
+    stage: Annotated[int, Field(ge=1, le=32)]
+    limit_w: Watt
+
+
 class RegisteredSite(_Doc):
     """A site in the asset register."""
 
@@ -108,8 +115,24 @@ class RegisteredSite(_Doc):
     technological_min: Annotated[int, Field(ge=0, le=1440)] = 0
     slot_s: Literal[10, 60, 300, 900, 1800, 3600]
     simulation: bool = False
+    operational_control: Annotated[str, Field(max_length=200)] | None = None
+    """Organisation that commands the site's switches (оперативное управление). Without it any issuer with the right
+    may."""
+    operational_jurisdiction: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=16)] = ()
+    """Organisations that may limit its load besides (оперативное ведение)."""
+    stages: Annotated[tuple[Stage, ...], Field(max_length=32)] = ()
     epochs: tuple[Epoch, ...] = ()
     points: tuple[RegisteredPoint, ...] = ()
+
+
+class Zone(_Doc):
+    """How fast the load of a zone may change outside an emergency declaration. Sums over all sites of the zone."""
+
+    id: Ref
+    max_step_w: Watt
+    max_ramp_w_per_min: Watt
+    """Downwards."""
+    max_return_w_per_min: Watt | None = None
 
 
 class Revocation(_Doc):
@@ -132,6 +155,8 @@ class KeysDocument(_Doc):
     revoked: tuple[Revocation, ...] = ()
     policy: Annotated[str, Field(max_length=32_768)] | None = None
     """Which witnesses have to have cosigned a checkpoint, as :mod:`wire.policy` reads it; none is asked for without."""
+    zones: tuple[Zone, ...] = ()
+    """Bounds of zones. A site's zone may be missing here: then no plan of a whole zone or country is possible in it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> KeysDocument:
@@ -151,6 +176,7 @@ class KeysDocument(_Doc):
             ("person", [p.id for p in self.persons]),
             ("site", [s.id for s in self.sites]),
             ("issuer", kids),
+            ("zone", [z.id for z in self.zones]),
         ):
             if len(set(ids)) != len(ids):
                 raise ValueError(f"a {name} is listed twice")
@@ -167,8 +193,13 @@ class KeysDocument(_Doc):
             raise ValueError(f"issuer {issuer.kid} is a gateway: it may only have the rights limit and reduce")
 
     def encode(self) -> bytes:
-        """Canonical bytes."""
-        return canonical.encode(self.model_dump(mode="json", exclude_none=True))
+        """Canonical bytes. Without zones there is no such field, so that an older side can read it."""
+        left_out: set[str] = set() if self.zones else {"zones"}
+        return canonical.encode(self.model_dump(mode="json", exclude_none=True, exclude=left_out))
+
+    def zone(self, zone_id: str) -> Zone | None:
+        """Bounds of that zone, where the register has them."""
+        return next((z for z in self.zones if z.id == zone_id), None)
 
     def site(self, site_id: str) -> RegisteredSite | None:
         """The register's entry of a site."""

@@ -39,7 +39,7 @@ from drivers.asic.foreign.reader import ForeignMiner
 from drivers.asic.identify import driver_for
 from drivers.asic.timing import Timeouts
 from drivers.cancellation import cancel_was_lost
-from drivers.capabilities import MinerStatus, Sleeper, Switch
+from drivers.capabilities import MinerStatus, PowerLimiter, Sleeper, Switch
 from drivers.errors import ProfileError
 from drivers.modbus.events import LinkEvent
 from drivers.modbus.learned import LearnedRanges
@@ -104,6 +104,8 @@ class Bench:
     """(switch, was, now): a switch moved and we had not commanded it."""
     on_settings: Callable[[str, str | None], None] = lambda *_: None
     """(relay, why not): its safe-state settings became wrong, unread, or good again (``None``)."""
+    on_image: Callable[[str, RelayImage], None] = lambda *_: None
+    """(relay, all that was read of it)."""
     on_saon: Callable[[str, int, bool], None] = lambda *_: None
     saon_inputs: dict[str, list[SaonInput]] = field(default_factory=dict)
     """By relay: САОН is read here and driven nowhere."""
@@ -124,7 +126,7 @@ class Bench:
             if not port.found:
                 group.create_task(port.find_later(self.live.put_sample), name=f"find-{port.device.id}")
         for relay in self.relays.values():
-            relay.watch(SWITCH_PERIOD_S, self._foreign(relay.id), self._saon_reader(relay.id))
+            relay.watch(SWITCH_PERIOD_S, self._foreign(relay.id), self._image_reader(relay.id))
             group.create_task(self._poll_settings(relay), name=f"settings-{relay.id}")
         for poller in self.pollers:
             group.create_task(poller.run(), name="asic-fleet")
@@ -144,8 +146,9 @@ class Bench:
     def _moved(self, switch: str, was: str, now: str) -> None:
         self.on_foreign_move(switch, was, now)
 
-    def _saon_reader(self, relay: str) -> Callable[[RelayImage], None]:
+    def _image_reader(self, relay: str) -> Callable[[RelayImage], None]:
         def take(image: RelayImage) -> None:
+            self.on_image(relay, image)
             for found in self.saon_inputs.get(relay, ()):
                 (self._take_count if found.kept == "counter" else self._take_latched)(found, image)
 
@@ -358,7 +361,9 @@ def _miners(bench: Bench, group: MinerGroup, credentials: Credentials | None) ->
             timeouts=Timeouts(),
             writes_allowed=group.writes_allowed,
         )
-        can = isinstance(driver, Sleeper) and group.writes_allowed
-        bench.machines[at.id] = KnownMachine(at.id, group, driver if can and isinstance(driver, Sleeper) else None)
+        sleeper = driver if isinstance(driver, Sleeper) and group.writes_allowed else None
+        limits = group.writes_allowed and group.lowest_power_w is not None
+        limiter = driver if limits and isinstance(driver, PowerLimiter) else None
+        bench.machines[at.id] = KnownMachine(at.id, group, sleeper, limiter)
         polled.append(PolledMachine(at.id, driver, subnet=group.id))
     return polled

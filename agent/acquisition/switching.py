@@ -93,6 +93,9 @@ def used_of(site: Site, device: str, profile: RelayProfile) -> Used:
             if stage.operated is not None and stage.operated.device == device:
                 kept = kept_by(node.id, stage, profile)
                 (counters if kept == "counter" else inputs).add(stage.operated.input)
+    for loop in site.cooling_loops:
+        if loop.flow_ok is not None and loop.flow_ok.device == device:
+            inputs.add(loop.flow_ok.input)
     return Used(outputs, frozenset(inputs), frozenset(counters))
 
 

@@ -18,9 +18,11 @@ from agent.clock import Clock, TrustedTime
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.power_return import Change, PowerReturn
 from agent.curtailment.proof import Proof
 from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
+from agent.curtailment.targets import Targets
 from agent.curtailment.waves import Waves
 from agent.errors import LedgerError
 from agent.ledger import Ledger
@@ -28,14 +30,19 @@ from agent.live import LiveState
 from config.site import Site
 from drivers.capabilities import Position
 from wire.messages import Progress
+from wire.registry import RegisteredSite
 from wire.states import Flag, OrderState
 
 log = structlog.get_logger()
 
 TICK_S = 0.2
 CREEP_SAMPLES = 3
+RETURN_PACE_S = 2.0
+"""Between waves while machines start after lost supply came back."""
 S = OrderState
 ACTING = frozenset({S.EXECUTING, S.VERIFYING, S.HOLDING, S.FAILED})
+MOVING = ACTING | {S.RESTORING}
+"""States in which a target that changes by itself is followed; in others it is set when the order begins."""
 
 
 @dataclass(slots=True)
@@ -59,13 +66,23 @@ class Engine:
     on_progress: Callable[[Progress], Awaitable[None]]
     check_clock: Callable[[], None] = lambda: None
     """Looks for a step of the wall clock before anything is done because of what it shows."""
+    entry: Callable[[], RegisteredSite | None] = lambda: None
+    """The site in the register, as far as there is one."""
+    observe: Callable[[], None] = lambda: None
+    """Called with every pass, for who keeps account of the orders."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    targets: Targets = field(init=False)
+    supply: PowerReturn = field(init=False)
     waves: Waves = field(init=False)
     proof: Proof = field(init=False)
     _told: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.waves = Waves(self.site, self.journal, self.gates, self.fleet, self.shedder, self.live)
+        self.targets = Targets(self.site, self.live, self.clock, self.entry, self.emergency_w)
+        self.supply = PowerReturn(self.site, self.live, self.fleet, self.journal, self.clock)
+        self.waves = Waves(
+            self.site, self.journal, self.gates, self.fleet, self.shedder, self.live, self.targets, self.supply
+        )
         self.proof = Proof(self.site, self.journal, self.gates, self.fleet, self.live, self.clock)
 
     def busy(self) -> bool:
@@ -126,6 +143,7 @@ class Engine:
         """Carry orders until cancelled; then let running writes end."""
         try:
             while True:
+                await self._watch_supply()
                 for order in list(self.journal.live.values()):
                     try:
                         await self._advance(order)
@@ -133,6 +151,7 @@ class Engine:
                         log.error("no_journal_no_movement", order=order.id, error=str(error))
                     except Exception:  # one order's trouble must not stop the others
                         log.exception("order_failed_to_advance", order=order.id)
+                self.observe()
                 # Not wait_for: in Python 3.11 it can lose a cancellation that comes together with the event.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
@@ -144,6 +163,27 @@ class Engine:
                 await asyncio.wait(pending, timeout=2)
             for task in pending:
                 task.cancel()
+
+    async def _watch_supply(self) -> None:
+        """Supply that goes or comes is told under every order in force; what wakes with it is met at once."""
+        change = self.supply.look()
+        if change is None:
+            return
+        log.error("supply", change=change)
+        for order in [o for o in self.journal.live.values() if o.order.sheds and o.doc.released_by is None]:
+            if change is Change.LOST:
+                text = (
+                    f"supply lost; on its return up to {self.supply.on_return_w() / 1000:.0f} kW start by themselves, "
+                    f"for about {self.site.agent.timing.return_s:.0f} s"
+                )
+            else:
+                text = "supply is back: machines are put to sleep as they answer"
+                order.doc.attempts = {t: n for t, n in order.doc.attempts.items() if t in self.fleet.switches}
+            order.doc.text = text
+            try:
+                await self.journal.save(order, record=self.effect(order))
+            except LedgerError as error:
+                log.error("supply_not_recorded", order=order.id, error=str(error))
 
     def _flag(self, order: LiveOrder) -> None:
         """Flags that come from outside the order: the lease and САОН. They move nothing (``docs/protocol.md``)."""
@@ -161,6 +201,7 @@ class Engine:
         if order.doc.released_by is not None and order.state in ACTING:
             # A release and a move of ours were made durable in the other order: the release stands.
             await self.journal.move(order, S.RESTORING, f"released by {order.doc.released_by}")
+        await self._aim(order)
         match order.state:
             case S.VALIDATED | S.SCHEDULED:
                 await self._begin(order)
@@ -175,11 +216,40 @@ class Engine:
                 await self._hold(order)
             case S.FAILED:
                 await self._failed(order)
+            case S.RESTORING if order.doc.returning:
+                await self._return_part(order)
             case S.RESTORING | S.RESTORE_BLOCKED:
                 await self._restore(order)
             case _:
                 pass
         await self._tell(order)
+
+    async def _aim(self, order: LiveOrder) -> None:
+        """Follow what the order allows now: the hour of its schedule, the end of a process, the energy left."""
+        doc = order.doc
+        if doc.released_by is not None:
+            return
+        sure = self.clock.synchronised() and Flag.CLOCK_SUSPECT not in order.flags
+        now_ms = self.clock.now_ms()
+        target = self.targets.at(order.order, doc.before_w, order.received_ms, now_ms, sure=sure)
+        if target is not None and doc.target_w is not None and target != doc.target_w and order.state in MOVING:
+            text = f"target {doc.target_w / 1000:.1f} kW -> {target / 1000:.1f} kW"
+            auto = order.order.hold is not None and order.order.hold.restore_auto
+            doc.returning = text if target > doc.target_w and auto and sure else ""
+            doc.target_w, order.good, order.stable_ns = target, 0, 0
+            await self.journal.save(order, record=self.effect(order) | {"text": text})
+        was = doc.window
+        self.targets.account(order)
+        if (was is not None and doc.window is not was) or self._minute_over(order):
+            await self.journal.save(order)
+
+    def _minute_over(self, order: LiveOrder) -> bool:
+        """True once a minute for orders whose energy is counted: a restart must not lose more."""
+        now = self.clock.mono_ns()
+        if order.doc.window is None or now - order.saved_ns < 60_000_000_000:
+            return False
+        order.saved_ns = now
+        return True
 
     # shedding ------------------------------------------------------------------------------------------------------
 
@@ -223,7 +293,9 @@ class Engine:
         ramping = order.order.ramp_w_per_min is not None or order.order.max_step_w is not None
         if ramping and self.waves.sleep_left(order):
             patience = min(patience, 2.0)
-        if order.order.action == "stop" and not opened:
+        if self.supply.awaited():
+            patience = min(patience, RETURN_PACE_S)
+        if self.waves.stops(order) and not opened:
             patience = min(patience, timing.cooldown_s)
         excess = self.waves.excess_w(order)
         settled = excess is not None and excess <= order.order.tolerance_w and self.proof.positions_agree(order)
@@ -239,13 +311,20 @@ class Engine:
 
     async def _hold(self, order: LiveOrder) -> None:
         self.proof.observe(order)
-        if order.bad >= CREEP_SAMPLES or not self.proof.positions_agree(order):
+        self.fleet.forgive(order.doc.attempts)
+        excess = self.waves.excess_w(order) if self.supply.awaited() else None
+        comes = excess is not None and excess > order.order.tolerance_w
+        if order.bad >= CREEP_SAMPLES or comes or not self.proof.positions_agree(order):
             await self._reassert(order)
             if self.waves.next(order):
                 order.bad = 0
-                await self.journal.move(order, S.EXECUTING, "load crept above the limit")
+                why = "load returns with the supply" if comes else "load crept above the limit"
+                await self.journal.move(order, S.EXECUTING, why)
                 return
         await self._tell_drift(order)
+        if order.doc.returning and self.clock.synchronised() and Flag.CLOCK_SUSPECT not in order.flags:
+            await self.journal.move(order, S.RESTORING, f"part may return: {order.doc.returning}"[:480])
+            return
         until = order.doc.hold_until
         hold = order.order.hold
         over = until is not None and hold is not None and hold.restore_auto and self.clock.now_ms() >= until
@@ -287,7 +366,7 @@ class Engine:
             tries = order.doc.attempts.get(held.target, 0)
             again = state.remote is not False and tries < self.fleet.max_attempts(held.target)
             if again and self.gates.unusable(held.target) is None:
-                await self.shedder.open(order, held.target, held.expected_w)
+                await self.shedder.open(order, held.target, held.expected_w, again=True)
 
     async def _failed(self, order: LiveOrder) -> None:
         self.proof.observe(order)
@@ -297,6 +376,28 @@ class Engine:
             await self.journal.move(order, S.EXECUTING, "more can be done now")
 
     # restoration ---------------------------------------------------------------------------------------------------
+
+    async def _return_part(self, order: LiveOrder) -> None:
+        """Give back what the order itself leaves room for; the limit is watched as if nothing came back."""
+        if order.tasks:
+            return
+        self.proof.observe(order)
+        if order.bad >= CREEP_SAMPLES:
+            order.doc.returning = ""
+            await self.journal.move(order, S.EXECUTING, "the load has come up to the limit")
+            return
+        order.block = self.restorer.blocked(order)
+        if order.block is not None or self.clock.mono_ns() < order.next_stage_ns:
+            return
+        if await self._next_stage(order):
+            return
+        if not self.restorer.coming_w() and self._room_was_read(order):
+            order.doc.returning = ""
+            await self.journal.move(order, S.EXECUTING, "what there was room for has returned")
+
+    def _room_was_read(self, order: LiveOrder) -> bool:
+        """True where the room for a return was judged by a reading from after the last stage."""
+        return self.live.power(order.doc.point).mono_ns > order.wave_ns
 
     async def _restore(self, order: LiveOrder) -> None:
         if order.tasks:
@@ -315,11 +416,15 @@ class Engine:
             return
         if order.state is S.RESTORE_BLOCKED:
             await self.journal.move(order, S.RESTORING, "nothing blocks the return any more")
-        if self.clock.mono_ns() < order.next_stage_ns:
-            return
+        if self.clock.mono_ns() >= order.next_stage_ns:
+            await self._next_stage(order)
+
+    async def _next_stage(self, order: LiveOrder) -> bool:
+        """Start the next stage of a return; false where nothing is ready or has room."""
         items, order.waiting = self.restorer.next_stage(order)
+        order.block = self.restorer.held_up.get(order.id)
         if not items:
-            return
+            return False
         order.doc.stages += 1
         delay = float(order.order.restore.stage_delay_s)
         ramp = order.doc.max_w_per_min or order.order.restore.max_w_per_min
@@ -329,6 +434,7 @@ class Engine:
         task = asyncio.create_task(self.restorer.bring_back(order, items), name=f"restore-{order.id}")
         order.tasks.add(task)
         task.add_done_callback(lambda t: self._stage_done(order, t))
+        return True
 
     def _stage_done(self, order: LiveOrder, task: asyncio.Task[None]) -> None:
         order.tasks.discard(task)

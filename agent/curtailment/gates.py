@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
+from agent.curtailment.wear import Wear
 from agent.errors import LedgerError
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
@@ -59,8 +60,15 @@ class Gates:
     saon_lock: str | None = None
     unsafe: Callable[[str], str | None] = lambda _switch: None
     """Why the device behind an output must not be relied on now: its watchdog or safe state is set wrong, or unread."""
+    darkens: Callable[[str], str | None] = lambda _switch: None
+    """Why a switch must not open as the plant stands now: it feeds what must not go dark."""
     switches: dict[str, Switch] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    wear: Wear = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.wear = Wear(self.clock)
+        self.live.on_switch(self.wear.heard)
 
     def load(self) -> None:
         """Read acts, commissioning and tags from the ledger."""
@@ -70,6 +78,7 @@ class Gates:
             for s in self.switches.values()
             if s.control is not None
         }
+        self.wear.load(self.ledger, self.switches)
         self.act_mode = self.ledger.meta("act_mode") or "monitor"
         self.saon_lock = self.ledger.meta("saon_lock") or None
         for output, fingerprint, at in self.ledger.read_now("SELECT output, fingerprint, at FROM commissioned"):
@@ -101,8 +110,13 @@ class Gates:
             return f"commissioning lapsed: older than {switch.proof_test_months} months"
         return self.unsafe(switch_id)
 
-    def may_open(self, switch_id: str) -> str | None:
-        """Why this switch may not be opened now; ``None`` if it may."""
+    def may_open(self, switch_id: str, *, urgent: bool = False) -> str | None:
+        """Why this switch may not be opened now; ``None`` if it may.
+
+        Args:
+            switch_id: which.
+            urgent: whether it opens although it should be spared (:func:`agent.curtailment.wear.urgent`).
+        """
         why = self.unusable(switch_id)
         state = self.live.switches.get(switch_id)
         if why is None and state is not None:
@@ -116,7 +130,9 @@ class Gates:
                 why = "control voltage missing"
             elif state.service_position is False:
                 why = "not in service position"
-        return why
+            else:
+                why = self.darkens(switch_id)
+        return why if why is not None or urgent else self.wear.spared(switch_id, closed=True)
 
     def may_close(self, switch_id: str) -> str | None:
         """Why this switch may not be closed by the agent now; ``None`` if it may. Doubt never closes."""
@@ -140,7 +156,7 @@ class Gates:
                 return reason
             if seen is None and getattr(switch.readiness, name) is not None:
                 return f"{name} cannot be read"
-        return None
+        return self.wear.spared(switch_id, closed=False)
 
     async def take_act(self, raw: bytes, keys: KeysDocument | None) -> ModeAct | CommissioningAct:
         """Verify a signed act and make it effective, recorded verbatim as evidence.

@@ -85,12 +85,6 @@ def judge(signed: SignedOrder, ctx: Context) -> Verdict:
         return Verdict(
             Reason.MODE, "the agent is in mode monitor: it may not act; raise it by a signed act", authentic.kids
         )
-    if order.action in {"stage", "schedule"}:
-        return Verdict(
-            Reason.UNSUPPORTED,
-            f"{order.action} is not supported by this agent; use limit, reduce, stop or open_feeders",
-            authentic.kids,
-        )
     if order.mode == "proof_test":
         return _proof_test(order, ctx, timely)
     return timely
@@ -156,7 +150,29 @@ def _authentic(signed: SignedOrder, ctx: Context) -> Verdict:
         if ctx.site not in issuer.sites and zone not in issuer.zones:
             return Verdict(Reason.NO_RIGHT, f"key {issuer.kid} may not order site {ctx.site} (zone {zone})", kids)
     persons = tuple(dict.fromkeys(i.person for i in issuers))
+    stranger = _no_say(order, ctx.keys, persons)
+    if stranger is not None:
+        return Verdict(Reason.NO_RIGHT, stranger, kids, persons)
     return Verdict(None, "authentic", kids, persons, issuers=tuple(issuers))
+
+
+def _no_say(order: Order, keys: KeysDocument, persons: tuple[str, ...]) -> str | None:
+    """Why these persons have no say over the site's equipment; ``None`` where they have, or the register is silent.
+
+    Switches are moved by whoever has the operational control; who has the jurisdiction may limit the load. What is in
+    force may be undone by either. A person of the site may sign beside them.
+    """
+    site = keys.site(order.site)
+    if site is None or site.operational_control is None:
+        return None
+    allowed = {site.operational_control}
+    if order.action not in {"open_feeders", "emergency_trip"}:
+        allowed |= set(site.operational_jurisdiction)
+    signers = [p for name in persons if (p := keys.person(name)) is not None and p.role != "site"]
+    if any(person.organisation in allowed for person in signers):
+        return None
+    seen = ", ".join(sorted({person.organisation for person in signers})) or "the site alone"
+    return f"{order.action} is for {', '.join(sorted(allowed))} to order, which control this site; signed by {seen}"
 
 
 def _empowered(order: Order, ctx: Context, ok: Verdict) -> Verdict:

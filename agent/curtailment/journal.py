@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from agent.clock import Clock
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
 from wire.orders import Order, parse_order
 from wire.states import TRANSITIONS, Flag, OrderState, ended
+
+
+class Window(TypedDict):
+    """Energy of the window that an order is judged by: from when it counts, when it ends, and what is used (mWh)."""
+
+    from_ms: int
+    end_ms: int
+    at_ms: int
+    used_mwh: int
 
 
 @dataclass(slots=True)
@@ -37,12 +47,18 @@ class OrderDoc:
     stop_shedding: bool = False
     hold_until: int | None = None
     released_by: str | None = None
+    targets: list[str] = field(default_factory=list)
+    """Of a release, extension or cancellation: the orders it was accepted for."""
     ceiling_w: int | None = None
     max_w_per_min: int | None = None
     not_before: int | None = None
     stage_total_w: int = 0
     stages: int = 0
     abandoned: list[str] = field(default_factory=list)
+    returning: str = ""
+    """Why some of what is held may come back although nothing was released: the next hour of a schedule allows more,
+    or a looser order superseded this one's predecessor. Empty: nothing may."""
+    window: Window | None = None
     text: str = ""
 
 
@@ -69,6 +85,10 @@ class LiveOrder:
     next_stage_ns: int = 0
     waiting: tuple[str, ...] = ()
     block: str | None = None
+    saved_ns: int = 0
+    """When the energy of its window was last made durable (monotonic)."""
+    allowed_w: int | None = None
+    """Power that the energy left in the window allows; ``None`` where the order is judged by power."""
 
     @property
     def id(self) -> str:
@@ -76,14 +96,30 @@ class LiveOrder:
         return self.order.id
 
     @property
+    def aim_w(self) -> int | None:
+        """What the load has to come down to now, W."""
+        return self.doc.target_w if self.allowed_w is None else self.allowed_w
+
+    @property
     def limit_w(self) -> int | None:
-        """Target plus tolerance, W."""
-        return None if self.doc.target_w is None else self.doc.target_w + self.order.tolerance_w
+        """The same with the tolerance, W."""
+        aim = self.aim_w
+        return None if aim is None else aim + self.order.tolerance_w
+
+
+HELD_KIND = {"sleep": "machine", "open": "switch", "limit": "limit"}
+"""Kind of step → kind of what is held by it."""
+LIMIT = "limit:"
+
+
+def limit_of(machine: str) -> str:
+    """The target that stands for a machine's power limit; the machine itself stands for its sleep."""
+    return LIMIT + machine
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Something this agent put down under an order."""
+    """Put down by this agent under an order: a ``machine`` asleep, its ``limit`` set, a ``switch`` open."""
 
     target: str
     kind: str
@@ -106,6 +142,9 @@ class Journal:
         self.states: dict[str, tuple[str, OrderState]] = {}
         """Every order ever received: id → (digest, state)."""
         self.last_seq: dict[str, int] = {}
+        self.shed_wh: dict[str, int] = {}
+        """Tenant → energy that it gave under orders so far; the owner's own machines stand under no name."""
+        self.tenant_of: Callable[[str], str | None] = lambda _target: None
         self._step_no: dict[str, int] = {}
 
     def load(self) -> None:
@@ -128,10 +167,12 @@ class Journal:
             )
         for row in read("SELECT target, kind, order_id, prior, expected_w, since_ms FROM held"):
             self.held[row[0]] = Held(*row)
+        self.shed_wh = json.loads(self._ledger.meta("shed_wh") or "{}")
         self.last_seq = {str(kid): int(last) for kid, last in read("SELECT kid, last FROM seq")}
         self._step_no = {order: n + 1 for order, n in read("SELECT order_id, max(n) FROM step GROUP BY order_id")}
         for order, target, count in read(
-            "SELECT order_id, target, count(*) FROM step WHERE kind IN ('sleep', 'open') GROUP BY order_id, target"
+            "SELECT order_id, target, count(*) FROM step WHERE kind IN ('sleep', 'open', 'limit') "
+            "GROUP BY order_id, target"
         ):
             if order in self.live:
                 self.live[order].doc.attempts[target] = count
@@ -229,7 +270,7 @@ class Journal:
     ) -> int:
         """A durable intent to move one output; returns the step's number. Nothing may be written before this returns.
 
-        Kinds ``sleep`` and ``open`` also enter the target among what is held.
+        Kinds ``sleep``, ``limit`` and ``open`` also enter the target among what is held.
         """
         n = self._step_no.get(live.id, 0)
         self._step_no[live.id] = n + 1
@@ -245,9 +286,14 @@ class Journal:
             now,
         )
         held, mono = None, self._clock.mono_ns()
-        if kind in {"sleep", "open"} and target not in self.held:
-            held = Held(target, "machine" if kind == "sleep" else "switch", live.id, prior, expected_w, now, mono)
+        before = self.held.get(target)
+        if kind in HELD_KIND and before is None:
+            held = Held(target, HELD_KIND[kind], live.id, prior, expected_w, now, mono)
             txn.run("INSERT INTO held VALUES (?,?,?,?,?,?)", target, held.kind, live.id, prior, expected_w, now)
+        elif kind in HELD_KIND and before is not None:  # it had come back by itself: held anew, from now on
+            held = replace(before, since_ms=now, since_mono_ns=mono)
+            self._gave(txn, before)
+            txn.run("UPDATE held SET since_ms=? WHERE target=?", now, target)
         await self._ledger.commit(txn, urgent=urgent)
         if held is not None:
             self.held[target] = held
@@ -264,15 +310,30 @@ class Journal:
             n,
         )
         if drop is not None:
-            txn.run("DELETE FROM held WHERE target=?", drop)
+            self._drop(txn, drop)
         await self._ledger.commit(txn)
         if drop is not None:
             self.held.pop(drop, None)
 
     async def drop(self, target: str) -> None:
         """Take a target off what is held (it came back by itself or is given up)."""
-        await self._ledger.commit(Txn().run("DELETE FROM held WHERE target=?", target))
+        txn = Txn()
+        self._drop(txn, target)
+        await self._ledger.commit(txn)
         self.held.pop(target, None)
+
+    def _drop(self, txn: Txn, target: str) -> None:
+        """Add to a transaction: a target is held no longer; what its tenant gave by it is added up."""
+        txn.run("DELETE FROM held WHERE target=?", target)
+        held = self.held.get(target)
+        if held is not None:
+            self._gave(txn, held)
+
+    def _gave(self, txn: Txn, held: Held) -> None:
+        tenant = self.tenant_of(held.target.removeprefix(LIMIT)) or ""
+        gave_wh = held.expected_w * max(0, self.held_ms(held)) // 3_600_000
+        self.shed_wh[tenant] = self.shed_wh.get(tenant, 0) + gave_wh
+        txn.set_meta("shed_wh", json.dumps(self.shed_wh, sort_keys=True))
 
     async def hand_over(self, old: str, new: str) -> None:
         """What one order holds is held by another from now on (supersession)."""

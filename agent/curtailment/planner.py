@@ -6,7 +6,19 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 MARGIN_PERMILLE = 20
-"""Chosen beyond the excess, so that noise of the meter does not leave the load a hair above the limit."""
+"""Chosen beyond the excess, so that noise of the meter does not leave the load a hair above the limit. It is a share of
+what goes or of what stays, whichever is less: a deep cut must not take a low limit far below itself."""
+
+
+def wanted_w(excess_w: int, target_w: int | None) -> int:
+    """What to choose for an excess, margin included.
+
+    Args:
+        excess_w: how much has to go.
+        target_w: what may stay; ``None`` where it is not known.
+    """
+    base = excess_w if target_w is None else min(excess_w, max(0, target_w))
+    return excess_w + base * MARGIN_PERMILLE // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +29,28 @@ class Machine:
     draw_w: int
     sleep_w: int
     joule_per_th: float
-    tenant: str | None = None
+    tenant_shed_wh: int = 0
+    """What its tenant gave so far: of equally efficient machines those of the tenant that gave least go first."""
 
     @property
     def gain_w(self) -> int:
         """What sleeping takes off the meter."""
         return max(0, self.draw_w - self.sleep_w)
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """A machine whose power can be limited now."""
+
+    id: str
+    draw_w: int
+    lowest_w: int
+    """The lowest limit that its owner allows."""
+
+    @property
+    def room_w(self) -> int:
+        """What the lowest limit takes off the meter."""
+        return max(0, self.draw_w - self.lowest_w)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +61,14 @@ class Output:
     gain_w: int
     """Live power behind it."""
     saon: bool = False
+    outlet: bool = False
+    """A PDU outlet: a machine or a few, no breaker to wear."""
+    tenant_shed_wh: int = 0
     machines: frozenset[str] = frozenset()
+    run_on_s: float = 0.0
+    """How long cooling behind it has to run after its last machine."""
+    keep: str | None = None
+    """Why it should stay closed although it may open: it keeps something from freezing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +85,32 @@ class Choice:
 
 
 def choose_machines(
-    machines: Iterable[Machine], excess_w: int, *, everything: bool = False, budget_w: int | None = None
+    machines: Iterable[Machine],
+    excess_w: int,
+    *,
+    target_w: int | None = None,
+    everything: bool = False,
+    budget_w: int | None = None,
+    largest_first: bool = False,
 ) -> Choice:
     """Machines to put to sleep for an excess.
 
     Args:
         machines: candidates, each drawing now.
         excess_w: how much has to go.
+        target_w: what may stay.
         everything: all of them (a stop).
         budget_w: most that may go in this step (ramp), or ``None``.
+        largest_first: speed counts, not efficiency: those that bring most go first.
     """
-    wanted = excess_w + excess_w * MARGIN_PERMILLE // 1000
+    wanted = wanted_w(excess_w, target_w)
     expected: dict[str, int] = {}
     total = 0
-    for machine in sorted(machines, key=lambda m: (-m.joule_per_th, -m.gain_w, m.id)):
+
+    def rank(m: Machine) -> tuple[float, float, int, str]:
+        return (0, 0, -m.gain_w, m.id) if largest_first else (-m.joule_per_th, m.tenant_shed_wh, -m.gain_w, m.id)
+
+    for machine in sorted(machines, key=rank):
         if machine.gain_w <= 0 or (not everything and total >= wanted):
             continue
         if budget_w is not None and total + machine.gain_w > budget_w:
@@ -84,18 +131,53 @@ def _trim(expected: dict[str, int], wanted: int) -> None:
         spare -= expected.pop(name)
 
 
-def choose_outputs(outputs: Iterable[Output], excess_w: int, *, budget_w: int | None = None) -> Choice:
+def choose_limits(
+    machines: Iterable[Throttle],
+    excess_w: int,
+    *,
+    target_w: int | None = None,
+    everything: bool = False,
+    budget_w: int | None = None,
+) -> dict[str, int]:
+    """Power limits for an excess: machine → W. All machines give the same share of what they can.
+
+    Spread like that each machine loses least of its work, since the first watts it gives cost it the least hash rate.
+
+    Args:
+        machines: candidates, each drawing now.
+        excess_w: how much has to go.
+        target_w: what may stay.
+        everything: the lowest limit for all of them.
+        budget_w: most that may go in this step (ramp), or ``None``.
+    """
+    able = [m for m in machines if m.room_w > 0]
+    room = sum(m.room_w for m in able)
+    wanted = room if everything else min(room, wanted_w(excess_w, target_w))
+    if budget_w is not None:
+        wanted = min(wanted, budget_w)
+    if wanted <= 0:
+        return {}
+    # Rounded down for each, so that the sum suffices; the first watt over a budget is less than one a machine.
+    share = wanted if budget_w is None else max(0, wanted - len(able))
+    return {m.id: max(m.lowest_w, m.draw_w - -(-m.room_w * share // room)) for m in able}
+
+
+def choose_outputs(
+    outputs: Iterable[Output], excess_w: int, *, target_w: int | None = None, budget_w: int | None = None
+) -> Choice:
     """Switches to open for an excess: the fewest operations, САОН feeders last.
 
     One switch that suffices beats several; the smallest that suffices beats a larger one. Of two switches with the same
-    machines behind them only one is chosen: the other would bring nothing more.
+    machines behind them only one is chosen: the other would bring nothing more. Of equal ones that of the tenant who
+    gave least so far opens.
 
     Args:
         outputs: candidates.
         excess_w: how much has to go.
+        target_w: what may stay.
         budget_w: most that may go in this step, or ``None``; what is larger by itself is never chosen.
     """
-    wanted = excess_w + excess_w * MARGIN_PERMILLE // 1000
+    wanted = wanted_w(excess_w, target_w)
     if budget_w is not None:
         wanted = min(wanted, budget_w)
     expected: dict[str, int] = {}
@@ -103,14 +185,15 @@ def choose_outputs(outputs: Iterable[Output], excess_w: int, *, budget_w: int | 
     opened: frozenset[str] = frozenset()
     left = [o for o in outputs if o.gain_w > 0 and (budget_w is None or o.gain_w <= budget_w)]
     for group in ([o for o in left if not o.saon], [o for o in left if o.saon]):
-        rest = sorted((o for o in group if not o.machines & opened), key=lambda o: (o.gain_w, o.id))
+        rest = sorted((o for o in group if not o.machines & opened), key=lambda o: (o.gain_w, o.tenant_shed_wh, o.id))
         while rest and total < wanted:
             if budget_w is not None:
                 rest = [o for o in rest if total + o.gain_w <= budget_w]
                 if not rest:
                     break
             fitting = [o for o in rest if o.gain_w >= wanted - total]
-            pick = fitting[0] if fitting else rest[-1]
+            largest = [o for o in rest if o.gain_w == rest[-1].gain_w]
+            pick = fitting[0] if fitting else largest[0]
             rest = [o for o in rest if o is not pick and not o.machines & pick.machines]
             expected[pick.id] = pick.gain_w
             opened |= pick.machines
@@ -128,6 +211,9 @@ class Return:
     expected_w: int
 
 
+RETURN_ORDER = ("switch", "machine", "limit")
+
+
 def stage(items: Collection[Return], *, stage_w: int, room_w: int | None) -> tuple[Return, ...]:
     """Items of the next stage: switches before machines, in stages of about ``stage_w``, within ``room_w``.
 
@@ -135,7 +221,7 @@ def stage(items: Collection[Return], *, stage_w: int, room_w: int | None) -> tup
     """
     chosen: list[Return] = []
     total = 0
-    for item in sorted(items, key=lambda i: (i.kind != "switch", i.id)):
+    for item in sorted(items, key=lambda i: (RETURN_ORDER.index(i.kind), i.id)):
         if chosen and total + item.expected_w > stage_w:
             break
         if room_w is not None and total + item.expected_w > room_w:

@@ -14,6 +14,10 @@ from drivers.capabilities import Position
 from wire.states import Flag
 
 BLIND_S = 10.0
+STRANGE_PERMILLE = 200
+"""More than this of a fall that no output of ours explains is named."""
+NOISE_PERMILLE = 20
+"""Less than this of the contracted power is noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,23 @@ class Proof:
             every = all(state is not None and state.position is Position.OPEN for state in states)
             return "confirmed by the positions" if every else None
         met = order.good >= self.site.agent.timing.fresh_samples and self.positions_agree(order)
-        return "confirmed by the meter" if met else None
+        return f"confirmed by the meter{self._not_ours(order)}" if met else None
+
+    def _not_ours(self, order: LiveOrder) -> str:
+        """Load that fell by itself (a pool, a dip, a person) is no obedience: it may be back at any moment."""
+        power = self.live.power(order.doc.point).value_w
+        if power is None or order.doc.before_w is None:
+            return ""
+        fell = order.doc.before_w - power
+        ours = sum(h.expected_w for h in self.journal.held_by(order.id))
+        alone = fell - ours
+        if alone <= max(fell * STRANGE_PERMILLE, round(self.site.site.contracted_kw * 1000) * NOISE_PERMILLE) // 1000:
+            return ""
+        return f"; {alone / 1000:.1f} of {fell / 1000:.1f} kW fell without our doing"
+
+    def _why_closed(self, switch: str) -> str | None:
+        keep = self.fleet.loops.would_freeze(self.fleet.dark(switch, self.fleet.positions()))
+        return self.gates.may_open(switch) or keep
 
     def shortfall(self, excess_w: int | None) -> str:
         """What is missing, and which outputs could not be used and why; for people."""
@@ -76,7 +96,7 @@ class Proof:
         reasons = [
             f"{s}: {why}"
             for s in self.fleet.switches
-            if (why := self.gates.may_open(s)) is not None and why != "already open"
+            if (why := self._why_closed(s)) is not None and why != "already open"
         ]
         tail = f"; outputs not available: {'; '.join(reasons)}" if reasons else ""
         return f"everything allowed was done; missing {amount}{tail}"[:480]

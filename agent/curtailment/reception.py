@@ -14,8 +14,9 @@ from typing import Any
 import structlog
 
 from agent.clock import Clock, TrustedTime
+from agent.curtailment.cut_off import not_handed_over, without_effect
 from agent.curtailment.engine import Engine
-from agent.curtailment.intake import Context, Known, Verdict, judge
+from agent.curtailment.intake import RELEASE_MAX_AGE_MS, Context, Known, Verdict, judge
 from agent.curtailment.journal import Journal, LiveOrder, OrderDoc
 from agent.curtailment.planner import choose_machines
 from agent.errors import LedgerError
@@ -53,6 +54,18 @@ class Reception:
     unrecorded: int = 0
     _junk: deque[int] = field(default_factory=deque)
     _alone: deque[tuple[int, str, int]] = field(default_factory=deque)
+
+    async def recover(self) -> None:
+        """After a restart, and after the engine's own: what was accepted and had no effect yet takes effect.
+
+        A lock after САОН stays: what was unlocked in the moment of the cut is unlocked by a new release.
+        """
+        for order, target in without_effect(self.ledger, self.journal):
+            log.warning("cut_off_order_resumed", order=order.id, action=order.action, of=target.id)
+            await self._apply(order, target)
+        for new, old_id in not_handed_over(self.journal):
+            log.warning("cut_off_order_resumed", order=new.id, action="supersede", of=old_id)
+            await self._supersede(new, old_id)
 
     async def take(self, raw: bytes, retained: bool) -> None:
         """Take one envelope. Never raises: hostile input gets an answer or a count."""
@@ -166,55 +179,17 @@ class Reception:
 
     # orders that shed ----------------------------------------------------------------------------------------------
 
-    def point_of(self, order: Order) -> str | None:
-        """The metering or virtual point an order is judged by."""
-        measured = self.site.measured_at
-        if order.measured_at == "net_import":
-            return measured.net_import
-        if order.measured_at == "gross_mining":
-            return measured.gross_mining
-        name = order.measured_at.removeprefix("point:")
-        known = {p.id for p in self.site.metering_points} | {v.id for v in self.site.virtual_points}
-        return name if order.measured_at.startswith("point:") and name in known else None
-
-    def target_of(self, order: Order, before_w: int | None) -> int | None:
-        """Target in W; ``None`` where the order names no power (opening feeders) or the power now is unknown."""
-        keys = self.keys()
-        entry = keys.site(order.site) if keys else None
-        contracted = entry.contracted_w if entry else round(self.site.site.contracted_kw * 1000)
-        floor = self.engine.emergency_w()
-        match order.action:
-            case "limit":
-                wanted = order.limit_w if order.limit_w is not None else contracted * (order.permille or 0) // 1000
-            case "reduce":
-                if before_w is None:
-                    return None
-                by = order.reduce_w if order.reduce_w is not None else contracted * (order.permille or 0) // 1000
-                wanted = before_w - by
-            case "stop" | "emergency_trip":
-                wanted = floor
-            case _:
-                return None
-        # The reservation is the site's: it bounds what the site draws, not one feeder or the machines alone.
-        return max(wanted, floor if self.point_of(order) == self.site.measured_at.net_import else 0)
-
     async def _shed(self, signed: SignedOrder, verdict: Verdict, rx_ms: int, rx_mono: int) -> None:
         order = signed.order
-        point = self.point_of(order)
-        if point is None:
-            no_point = Verdict(
-                Reason.NO_METER, f"no metering point answers measured_at {order.measured_at!r}", verdict.kids
-            )
-            await self._refuse(signed.raw, signed, no_point, rx_ms)
-            return
-        unready = [f"{f}: {why}" for f in order.feeders or () if (why := self.engine.gates.unusable(f)) is not None]
-        if unready and order.mode != "drill":
-            text = f"outputs that may not be used: {'; '.join(unready)}"
-            await self._refuse(signed.raw, signed, Verdict(Reason.NOT_COMMISSIONED, text, verdict.kids), rx_ms)
+        targets = self.engine.targets
+        point = targets.point_of(order)
+        refusal = self._impossible(order, verdict, point)
+        if refusal is not None or point is None:
+            await self._refuse(signed.raw, signed, refusal or verdict, rx_ms)
             return
         before = self.engine.live.power(point).value_w
-        target = self.target_of(order, before)
-        refusal = self._solo(order, verdict, before, target, rx_ms)
+        target = targets.at(order, before, rx_ms, self.clock.now_ms(), sure=self.clock.synchronised())
+        refusal = self._looser(order, verdict, point, target) or self._solo(order, verdict, before, target, rx_ms)
         if refusal is not None:
             await self._refuse(signed.raw, signed, refusal, rx_ms)
             return
@@ -235,6 +210,7 @@ class Reception:
                 target_w=target,
                 before_w=before,
                 hold_until=order.hold.until if order.hold else None,
+                returning=f"looser than {order.supersedes}" if self._gives_back(order, point, target) else "",
             ),
         )
         shadow = self.engine.gates.mode != "armed" or order.mode == "drill"
@@ -260,8 +236,50 @@ class Reception:
         self.accepted_ms.append(took)
         self.trusted.raise_to(order.issued_at)
         log.info("order_accepted", order=order.id, action=order.action, target_w=target, before_w=before, ms=took)
-        if order.supersedes is not None and not shadow:
+        if shadow:
+            return
+        if order.supersedes is not None:
             await self._supersede(live, order.supersedes)
+        await self._tell_others(live)
+
+    def _impossible(self, order: Order, verdict: Verdict, point: str | None) -> Verdict | None:
+        """What this site cannot do whoever orders it."""
+        if point is None:
+            text = f"no metering point answers measured_at {order.measured_at!r}"
+            return Verdict(Reason.NO_METER, text, verdict.kids)
+        if order.stage is not None and self.engine.targets.stage_w(order.stage) is None:
+            text = f"the register has no stage {order.stage} for this site; order a limit, or have the stage registered"
+            return Verdict(Reason.UNSUPPORTED, text, verdict.kids)
+        unready = [f"{f}: {why}" for f in order.feeders or () if (why := self.engine.gates.unusable(f)) is not None]
+        if unready and order.mode != "drill":
+            text = f"outputs that may not be used: {'; '.join(unready)}"
+            return Verdict(Reason.NOT_COMMISSIONED, text, verdict.kids)
+        return None
+
+    def _gives_back(self, order: Order, point: str, target: int | None) -> bool:
+        """True where an order supersedes a stricter one at the same point: part of the load may come back."""
+        old = self.journal.live.get(order.supersedes or "")
+        if old is None or old.doc.point != point or old.doc.target_w is None or target is None:
+            return False
+        return target > old.doc.target_w and old.doc.released_by is None
+
+    def _looser(self, order: Order, verdict: Verdict, point: str, target: int | None) -> Verdict | None:
+        """A looser order that supersedes is a partial release, and needs what a release needs."""
+        if order.mode == "drill" or not self._gives_back(order, point, target):
+            return None
+        without = [issuer.kid for issuer in verdict.issuers if "release" not in issuer.rights]
+        if without:
+            text = f"it gives load back, which is a release, and key {', '.join(without)} has no right to that"
+            return Verdict(Reason.NO_RIGHT, text, verdict.kids)
+        if not self.clock.synchronised() and len(verdict.persons) < 2:
+            text = "the site's clock is not synchronised: giving load back needs two persons' signatures"
+            return Verdict(Reason.CLOCK, text, verdict.kids)
+        if self.clock.now_ms() - order.issued_at > RELEASE_MAX_AGE_MS:
+            text = "it gives load back and was issued over 10 minutes ago: sign a new one"
+            return Verdict(Reason.STALE_RELEASE, text, verdict.kids)
+        if self.engine.gates.saon_lock is not None:
+            return self._unlock_refusal(verdict)
+        return None
 
     def _solo(
         self, order: Order, verdict: Verdict, before: int | None, target: int | None, now_ms: int
@@ -329,21 +347,40 @@ class Reception:
             return f"{prefix}accepted; power or target is not known in W"
         excess = live.doc.before_w - live.doc.target_w
         choice = choose_machines(self.engine.fleet.sleepers({}), max(0, excess), everything=live.order.action == "stop")
+        cold = self.engine.fleet.loops.advice()
         return (
             f"{prefix}accepted; {live.doc.before_w / 1000:.1f} kW now, target {live.doc.target_w / 1000:.1f} kW; "
             f"{word} {len(choice.targets)} machines to sleep for {choice.expected_w / 1000:.1f} kW"
+            f"{'; ' + cold if cold else ''}"
         )
 
     async def _supersede(self, new: LiveOrder, old_id: str) -> None:
         old = self.journal.live.get(old_id)
-        if old is None or not old.order.sheds or old.state in {S.RESTORING, S.RESTORE_BLOCKED}:
+        partly = old is not None and old.state is S.RESTORING and bool(old.doc.returning)
+        if old is None or not old.order.sheds or (old.state in {S.RESTORING, S.RESTORE_BLOCKED} and not partly):
             log.warning("supersedes_unknown", order=new.id, supersedes=old_id)
             return
         await self.journal.hand_over(old_id, new.id)
-        await self.journal.move(
-            old, S.SUPERSEDED, f"superseded by {new.id}", record=self.engine.effect(old, S.SUPERSEDED)
-        )
+        old.doc.returning = ""
+        if partly:
+            await self.journal.save(old, record=self.engine.effect(old) | {"text": f"superseded by {new.id}"})
+            return
+        if old.state is not S.SUPERSEDED:  # a restart may find it half done
+            await self.journal.move(
+                old, S.SUPERSEDED, f"superseded by {new.id}", record=self.engine.effect(old, S.SUPERSEDED)
+            )
         await self.journal.move(old, S.RESTORING, "what it held is held by its successor")
+
+    async def _tell_others(self, new: LiveOrder) -> None:
+        """Two dispatchers order one point: the stricter holds, and both are told at once."""
+        for other in list(self.journal.live.values()):
+            contrary = other.order.sheds and other.doc.released_by is None and other.doc.point == new.doc.point
+            if other is new or not contrary or set(other.doc.persons) & set(new.doc.persons):
+                continue
+            text = f"{new.id} of {', '.join(new.doc.persons)} is in force too; the stricter holds"
+            await self.journal.save(other, record=self.engine.effect(other) | {"text": text})
+            text = f"{other.id} of {', '.join(other.doc.persons)} is in force too; the stricter holds"
+            await self.journal.save(new, record=self.engine.effect(new) | {"text": text})
 
     # release, extend, cancel ---------------------------------------------------------------------------------------
 
@@ -368,6 +405,8 @@ class Reception:
             rx_mono=rx_mono,
             doc=OrderDoc(persons=list(verdict.persons)),
         )
+        if order.mode != "drill":
+            live.doc.targets = [t.id for t in targets]
         names = ", ".join(t.id for t in targets)
         txn = Txn()
         self._received(txn, signed, signed.raw, rx_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -10,9 +11,10 @@ import structlog
 from agent.clock import Clock
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
-from agent.curtailment.journal import Held, Journal, LiveOrder
+from agent.curtailment.journal import LIMIT, Held, Journal, LiveOrder
 from agent.curtailment.planner import Return, stage
 from agent.curtailment.shed import Shedder
+from agent.curtailment.voltage import VoltageGuard
 from agent.live import LiveState
 from config.site import Site
 from drivers.capabilities import Position, WriteStatus
@@ -20,6 +22,8 @@ from drivers.errors import DriverError
 
 log = structlog.get_logger()
 
+WAKE_FACTOR = 2.0
+"""Times ``sleep_confirm_s``: after that a woken machine draws, or will not."""
 GIVE_UP_S = 1200.0
 RETRY_S = 3.0
 CLOSE_READBACK_S = 2.0
@@ -36,9 +40,17 @@ class Restorer:
     live: LiveState
     shedder: Shedder
     clock: Clock
+    voltage: VoltageGuard = field(init=False)
     _tries: dict[str, int] = field(default_factory=dict)
     _since: dict[str, int] = field(default_factory=dict)
     _not_before: dict[str, int] = field(default_factory=dict)
+    held_up: dict[str, str] = field(default_factory=dict)
+    """Order → why something of it waits although nothing blocks the return as a whole."""
+    _coming: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Machine → (W expected, monotonic time of its waking): awake, and not drawing yet as far as was read."""
+
+    def __post_init__(self) -> None:
+        self.voltage = VoltageGuard(self.site, self.fleet.graph, self.live)
 
     def blocked(self, order: LiveOrder) -> str | None:
         """Why nothing may come back now; ``None`` when it may. Doubt never restores."""
@@ -51,6 +63,9 @@ class Restorer:
         power = self.live.power(order.doc.point)
         if power.value_w is None:
             return f"power at {order.doc.point} is not known ({power.quality})"
+        unfit = self.voltage.unfit(order.doc.point)
+        if unfit is not None:
+            return unfit
         least = order.order.restore.min_mhz
         if least is not None:
             seen = self._frequency_mhz(order.doc.point)
@@ -79,7 +94,8 @@ class Restorer:
             and other.doc.released_by is None
             and other.doc.target_w is not None
         ]
-        for extra in (order.doc.ceiling_w, order.order.restore.ceiling_w):
+        own = order.aim_w if order.doc.released_by is None else None
+        for extra in (order.doc.ceiling_w, order.order.restore.ceiling_w, own):
             if extra is not None:
                 bounds.append((order.doc.point, extra))
         rooms: list[int] = []
@@ -87,17 +103,35 @@ class Restorer:
             power = self.live.power(point)
             # A reading from before the last stage does not show what that stage brought back.
             known = power.value_w is not None and power.mono_ns > order.wave_ns
-            rooms.append(bound - power.value_w if known and power.value_w is not None else 0)
+            coming = self.coming_w()
+            rooms.append(bound - power.value_w - coming if known and power.value_w is not None else 0)
         return min(rooms, default=None)
+
+    def coming_w(self) -> int:
+        """Power of machines that were woken and do not draw yet: a machine takes minutes from waking to full load."""
+        now = self.clock.mono_ns()
+        patience_ns = int(WAKE_FACTOR * self.site.agent.timing.sleep_confirm_s * 1e9)
+        for machine, (expected_w, since) in list(self._coming.items()):
+            seen = self.live.miners.get(machine)
+            drawing = seen.status.power_w if seen is not None and seen.status is not None else None
+            up = seen is not None and seen.mono_ns > since and drawing is not None and drawing >= expected_w * 8 // 10
+            if up or now - since > patience_ns:
+                del self._coming[machine]
+        return sum(watts for watts, _ in self._coming.values())
 
     def next_stage(self, order: LiveOrder) -> tuple[tuple[Held, ...], tuple[str, ...]]:
         """Items of the next stage, and switches that wait for a person."""
         positions = self.fleet.positions()
+        self.held_up.pop(order.id, None)
         waiting: list[str] = []
         ready: list[Held] = []
         now = self.clock.mono_ns()
         for held in self.journal.held_by(order.id):
             if self._not_before.get(held.target, 0) > now:
+                continue
+            cold = self._cold(held, positions)
+            if cold is not None:
+                self.held_up[order.id] = cold
                 continue
             if held.kind == "switch":
                 rule = self.gates.switches[held.target].close
@@ -107,7 +141,7 @@ class Restorer:
                     ready.append(held)
                 else:
                     waiting.append(held.target)
-            elif self.fleet.fed(held.target, positions):
+            elif self.fleet.fed(held.target.removeprefix(LIMIT), positions):
                 ready.append(held)
         if order.doc.stage_total_w == 0:
             order.doc.stage_total_w = sum(h.expected_w for h in self.journal.held_by(order.id))
@@ -118,16 +152,33 @@ class Restorer:
         by_id = {h.target: h for h in ready}
         return tuple(by_id[c.id] for c in chosen), tuple(waiting)
 
+    def _cold(self, held: Held, positions: Mapping[str, bool]) -> str | None:
+        """Why the machines that would start with this must wait for their cooling; a switch that feeds the cooling of
+        its own machines does not wait for it."""
+        loops = self.fleet.loops
+        if held.kind != "switch":
+            known = self.fleet.machines.get(held.target.removeprefix(LIMIT))
+            return loops.why_not_wake(known.group.load) if known is not None and held.kind == "machine" else None
+        state = self.live.switches.get(held.target)
+        if state is not None and state.position is Position.CLOSED:
+            return None
+        dark = self.fleet.dark(held.target, positions)
+        own = {loop.id for loop in loops.darkened(dark)}
+        groups = {m.group.load for m in self.fleet.machines_behind(held.target, positions)}
+        waits = (loops.why_not_wake(load) for load in sorted(groups) if loops.loop_of(load) not in own)
+        return next((why for why in waits if why is not None), None)
+
     async def bring_back(self, order: LiveOrder, items: tuple[Held, ...]) -> None:
         """One stage: switches close one after the other, machines wake staggered."""
         for item in items:
             if item.kind == "switch":
                 await self._close(order, item)
-        machines = [i for i in items if i.kind == "machine"]
+        machines = [i for i in items if i.kind != "switch"]
         gap = 1.0 / self.site.agent.timing.wake_stagger_per_s
         async with asyncio.TaskGroup() as group:
             for number, item in enumerate(machines):
-                group.create_task(self._wake(order, item, number * gap))
+                back = self._wake if item.kind == "machine" else self._unlimit
+                group.create_task(back(order, item, number * gap))
 
     async def _close(self, order: LiveOrder, item: Held) -> None:
         port = self.fleet.switches[item.target]
@@ -178,12 +229,33 @@ class Restorer:
         outcome = await known.sleeper.wake(item.prior)
         self.fleet.expect([item.target])
         if outcome.status is WriteStatus.ACKNOWLEDGED:
+            self._coming[item.target] = (item.expected_w, self.clock.mono_ns())
             await self.journal.outcome(order.id, n, outcome.status, outcome.detail, drop=item.target)
             return
         awake = await self._is_awake(item.target)
         await self.journal.outcome(order.id, n, outcome.status, outcome.detail, drop=item.target if awake else None)
         if not awake:
             await self._failed(order, item, f"wake {outcome.status}: {outcome.detail}")
+
+    async def _unlimit(self, order: LiveOrder, item: Held, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        machine = item.target.removeprefix(LIMIT)
+        known = self.fleet.machines.get(machine)
+        if known is None or known.limiter is None:
+            await self._abandon(order, item, "the machine can no longer be limited: the site file changed")
+            return
+        n = await self.journal.intend(order, "unlimit", item.target, item.expected_w, item.prior, urgent=False)
+        if item.prior is None:
+            await self.journal.outcome(order.id, n, "kept", "no prior limit was read", drop=item.target)
+            return
+        outcome = await known.limiter.restore_limit(item.prior)
+        self.fleet.expect([machine])
+        done = outcome.status is WriteStatus.ACKNOWLEDGED
+        if done:
+            self._coming[machine] = (item.expected_w, self.clock.mono_ns())
+        await self.journal.outcome(order.id, n, outcome.status, outcome.detail, drop=item.target if done else None)
+        if not done:
+            await self._failed(order, item, f"limit {outcome.status}: {outcome.detail}")
 
     async def _is_awake(self, machine: str) -> bool:
         """After an unknown answer the machine itself is asked; it is never just told again."""

@@ -11,7 +11,8 @@ import structlog
 
 from agent.clock import Clock
 from agent.curtailment.fleet import Fleet
-from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.journal import Journal, LiveOrder, limit_of
+from agent.curtailment.wear import urgent
 from agent.errors import LedgerError
 from agent.live import LiveState
 from drivers.asic.fanout import Command, FanOut
@@ -104,11 +105,61 @@ class Shedder:
             log.warning("sleep_not_acknowledged", machine=machine, status=outcome.status, detail=outcome.detail)
         return outcome
 
+    async def limit_all(self, order: LiveOrder, limits: Mapping[str, int], draws: Mapping[str, int]) -> None:
+        """Limit the power of machines side by side.
+
+        Args:
+            order: why.
+            limits: machine → W.
+            draws: machine → W that it draws now.
+        """
+        commands = [
+            Command(
+                machine,
+                partial(self._limit, order, machine, limit_w, max(0, draws[machine] - limit_w)),
+                self.fleet.machines[machine].group.id,
+            )
+            for machine, limit_w in limits.items()
+        ]
+        await self._fan_out.run(commands, stop=lambda: not self._may_shed(order))
+
+    async def _limit(self, order: LiveOrder, machine: str, limit_w: int, expected_w: int) -> WriteOutcome:
+        """Limit one machine: what it accepts and had before, durable intent, write, outcome."""
+        limiter, target = self.fleet.machines[machine].limiter, limit_of(machine)
+        if limiter is None:
+            return self._not_told(f"{machine} has no power limit")
+        order.doc.attempts[target] = order.doc.attempts.get(target, 0) + 1
+        try:
+            held = self.journal.held.get(target)
+            prior = held.prior if held is not None else await limiter.prior_limit()
+            bounds = await limiter.power_range()
+        except DriverError as error:
+            log.warning("limit_skipped", machine=machine, order=order.id, error=str(error))
+            return self._not_told(str(error))
+        if bounds.highest_w is not None:
+            limit_w = min(limit_w, bounds.highest_w)
+        limit_w = max(limit_w, bounds.lowest_w or 0)
+        if not self._may_shed(order):
+            return self._not_told("the order ended while this machine was asked")
+        if bounds.now_w is not None and bounds.now_w <= limit_w:
+            return self._not_told(f"{machine} stands at {bounds.now_w} W already")
+        try:
+            n = await self.journal.intend(order, "limit", target, expected_w, prior, urgent=False)
+        except LedgerError as error:
+            order.doc.attempts[target] -= 1
+            log.error("no_journal_no_movement", target=target, order=order.id, error=str(error))
+            return self._not_told(str(error))
+        self._first_output(order)
+        outcome = await limiter.limit_power(limit_w)
+        await self._outcome(order.id, n, outcome.status, f"{limit_w} W {outcome.detail}")
+        return outcome
+
     def _not_told(self, why: str) -> WriteOutcome:
         return WriteOutcome(WriteStatus.REFUSED, self.clock.now_ms(), why)
 
-    async def open(self, order: LiveOrder, switch: str, expected_w: int) -> None:
-        """Open one switch and read its position back."""
+    async def open(self, order: LiveOrder, switch: str, expected_w: int, *, again: bool = False) -> None:
+        """Open one switch and read its position back. ``again``: others closed it; it is not spared for that."""
+        at_once = again or urgent(order.order)
         port = self.fleet.switches[switch]
         before = await port.read()
         self.live.put_switch(switch, before)
@@ -122,7 +173,7 @@ class Shedder:
             order.doc.attempts[switch] -= 1
             log.error("no_journal_no_movement", target=switch, order=order.id, error=str(error))
             return
-        why = self.fleet.gates.may_open(switch)
+        why = self.fleet.gates.may_open(switch, urgent=at_once)
         if why is not None:  # a tag was hung, or a person took over, while the intent was written
             log.warning("open_refused", switch=switch, order=order.id, reason=why)
             await self._outcome(order.id, n, "skipped", why)

@@ -1,22 +1,26 @@
-"""What an order does next: which machines go to sleep, which switches open, and what only has to wait."""
+"""What an order does next: which machines sleep or are limited, which switches open, and what only has to wait."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder
-from agent.curtailment.planner import Choice, choose_machines, choose_outputs
+from agent.curtailment.planner import Choice, Output, choose_limits, choose_machines, choose_outputs
+from agent.curtailment.power_return import PowerReturn
 from agent.curtailment.shed import Shedder
+from agent.curtailment.targets import Targets
+from agent.curtailment.wear import urgent
 from agent.live import LiveState
 from config.site import Site
 
 
 @dataclass(frozen=True, slots=True)
 class Waves:
-    """Starts waves of outputs: sleep first, then switches; each as tasks of the order."""
+    """Starts waves of outputs: sleep, power limits, PDU outlets, switches; each as tasks of the order."""
 
     site: Site
     journal: Journal
@@ -24,45 +28,81 @@ class Waves:
     fleet: Fleet
     shedder: Shedder
     live: LiveState
+    targets: Targets
+    ahead: PowerReturn
 
     def excess_w(self, order: LiveOrder) -> int | None:
-        """Power above the target, W; ``None`` where one of them is not known."""
-        power = self.live.power(order.doc.point).value_w
-        return None if power is None or order.doc.target_w is None else power - order.doc.target_w
+        """Power above the target, W, with what is still to come; ``None`` where one of them is not known."""
+        power, aim = self.live.power(order.doc.point).value_w, order.aim_w
+        return None if power is None or aim is None else power + self.ahead.ahead_w() - aim
 
     def next(self, order: LiveOrder) -> bool:
-        """Start the next wave: sleep first, then switches. False when there is nothing left to do."""
+        """Start the next wave, of the mildest means that is left. False when there is nothing left to do."""
         if order.doc.stop_shedding:
             return False
         o = order.order
         if o.action == "open_feeders":
             return self._opennext(order, Choice(tuple(o.feeders or ()), dict.fromkeys(o.feeders or (), 0)))
         if o.action == "emergency_trip":
-            outputs = self.fleet.outputs(order.doc.attempts)
+            outputs = self.fleet.outputs(order.doc.attempts, urgent=True)
             return self._opennext(order, Choice(tuple(x.id for x in outputs), {x.id: x.gain_w for x in outputs}))
         excess = self.excess_w(order)
-        everything = o.action == "stop" or excess is None
-        if excess is not None and excess <= 0 and o.action != "stop":
+        stops = self.stops(order)
+        everything = stops or excess is None
+        if excess is not None and excess <= 0 and not stops:
             return False
-        if "sleep" in o.methods or o.action == "stop":
-            choice = choose_machines(
-                self.fleet.sleepers(order.doc.attempts),
-                excess or 0,
-                everything=everything,
-                budget_w=self._budget_w(order),
-            )
-            if not choice.targets and self._machines_paced(order):
-                return False
-            if choice.targets:
-                work = self.shedder.sleep_all(order, choice.expected)
-                self.shedder.launch(order, [lambda: asyncio.create_task(work, name=f"sleep-{order.id}")])
-                return True
-        if not self._may_switch(order):
+        if ("sleep" in o.methods or o.action == "stop") and self._sleep_next(order, excess or 0, everything):
+            return True
+        if self._machines_paced(order):
             return False
-        ready = [x for x in self.fleet.outputs(order.doc.attempts) if self._cooled(x.machines)]
+        if ("power_limit" in o.methods or o.action == "stop") and self._limit_next(order, excess or 0, everything):
+            return True
+        if not self._may_outlet(order):
+            return False
+        # While a process ends, no switch takes away what it needs.
+        if self.targets.ends_process(order) and excess is None:
+            return False
+        ready = [x for x in self._outputs(order) if x.keep is None and self._cooled(x)]
+        outlets = [x for x in ready if x.outlet]
         if excess is None:  # no meter to judge by: a stop opens all it may, anything else goes no further
-            excess = sum(x.gain_w for x in ready) if o.action == "stop" else 0
-        return self._opennext(order, choose_outputs(ready, excess, budget_w=self._budget_w(order)))
+            excess = sum(x.gain_w for x in ready) if stops else 0
+        pick = partial(choose_outputs, excess_w=excess, target_w=order.aim_w, budget_w=self._budget_w(order))
+        if self._opennext(order, pick(outlets)):
+            return True
+        return self._may_switch(order) and self._opennext(order, pick(x for x in ready if not x.outlet))
+
+    def stops(self, order: LiveOrder) -> bool:
+        """True where everything that may go has to: a stop, once it leaves no process its time any more."""
+        return order.order.action == "stop" and not self.targets.ends_process(order)
+
+    def _sleep_next(self, order: LiveOrder, excess_w: int, everything: bool) -> bool:
+        choice = choose_machines(
+            self.fleet.sleepers(order.doc.attempts),
+            excess_w,
+            target_w=order.aim_w,
+            everything=everything,
+            budget_w=self._budget_w(order),
+            largest_first=self.ahead.awaited(),
+        )
+        if not choice.targets:
+            return False
+        work = self.shedder.sleep_all(order, choice.expected)
+        self.shedder.launch(order, [lambda: asyncio.create_task(work, name=f"sleep-{order.id}")])
+        return True
+
+    def _limit_next(self, order: LiveOrder, excess_w: int, everything: bool) -> bool:
+        machines = self.fleet.throttles(order.doc.attempts)
+        limits = choose_limits(
+            machines, excess_w, target_w=order.aim_w, everything=everything, budget_w=self._budget_w(order)
+        )
+        if not limits:
+            return False
+        work = self.shedder.limit_all(order, limits, {m.id: m.draw_w for m in machines})
+        self.shedder.launch(order, [lambda: asyncio.create_task(work, name=f"limit-{order.id}")])
+        return True
+
+    def _outputs(self, order: LiveOrder) -> list[Output]:
+        return self.fleet.outputs(order.doc.attempts, urgent=urgent(order.order))
 
     def _budget_w(self, order: LiveOrder) -> int | None:
         """Most that may go in one step, from the order's ramp and step limits."""
@@ -81,22 +121,26 @@ class Waves:
         o = order.order
         if o.ramp_w_per_min is None or order.doc.stop_shedding or not self._may_switch(order):
             return False
-        left = self.fleet.outputs(order.doc.attempts)
+        left = self._outputs(order)
         return any(x.gain_w > 0 and (o.max_step_w is None or x.gain_w <= o.max_step_w) for x in left)
 
     def _machines_paced(self, order: LiveOrder) -> bool:
-        if order.order.ramp_w_per_min is None or order.doc.stop_shedding:
+        o = order.order
+        if o.ramp_w_per_min is None or order.doc.stop_shedding or not ("sleep" in o.methods or o.action == "stop"):
             return False
         return any(m.gain_w > 0 for m in self.fleet.sleepers(order.doc.attempts))
+
+    def _may_outlet(self, order: LiveOrder) -> bool:
+        return "outlet" in order.order.methods or self._may_switch(order)
 
     def _may_switch(self, order: LiveOrder) -> bool:
         o = order.order
         return o.action == "stop" or "switch" in o.methods or o.escalation.to == "switch"
 
-    def _cooled(self, machines: frozenset[str]) -> bool:
-        """True once every machine behind had its cool-down after we put it to sleep."""
-        wait_ms = self.site.agent.timing.cooldown_s * 1000
-        held = [self.journal.held[m] for m in machines if m in self.journal.held]
+    def _cooled(self, output: Output) -> bool:
+        """True once every machine behind had its cool-down after we put it to sleep, and its cooling ran on."""
+        wait_ms = max(self.site.agent.timing.cooldown_s, output.run_on_s) * 1000
+        held = [self.journal.held[m] for m in output.machines if m in self.journal.held]
         return all(not 0 <= self.journal.held_ms(h) < wait_ms for h in held)
 
     def _opennext(self, order: LiveOrder, choice: Choice) -> bool:
@@ -105,7 +149,7 @@ class Waves:
             for t in choice.targets
             if t in self.fleet.switches
             and order.doc.attempts.get(t, 0) < self.fleet.max_attempts(t)
-            and self.gates.may_open(t) is None
+            and self.gates.may_open(t, urgent=urgent(order.order)) is None
         ]
         if not work:
             return False
@@ -127,6 +171,6 @@ class Waves:
 
     def cooling(self, order: LiveOrder) -> bool:
         """True while an output only waits for its machines to cool down."""
-        if not self._may_switch(order) or order.doc.stop_shedding:
+        if not self._may_outlet(order) or order.doc.stop_shedding:
             return False
-        return any(not self._cooled(x.machines) for x in self.fleet.outputs(order.doc.attempts) if x.gain_w > 0)
+        return any(not self._cooled(x) for x in self._outputs(order) if x.gain_w > 0 and x.keep is None)

@@ -25,6 +25,7 @@ from agent.clock import Clock, clock_state
 from agent.errors import AlreadyRunning, LedgerError, LedgerForeign
 from agent.ledger.ballast import give_up_ballast, is_no_space, make_ballast
 from agent.ledger.schema import DDL, VERSION
+from agent.ledger.signer import PLANNED, Planned, Signer
 from agent.ledger.tree import Tree
 from wire.canonical import Json
 from wire.checkpoints import anchor_of
@@ -90,7 +91,8 @@ class Ledger:
         self._db = db
         self._lock = lock
         self._path = path
-        self._key = key
+        self._signer = Signer(key)
+        self._turned: list[Appended] = []
         self._clock = clock
         self._fw = fw
         self._tree = Tree(db)
@@ -111,8 +113,18 @@ class Ledger:
         self.is_new = self._count("site") == 0
 
     @classmethod
-    def open(cls, path: Path, *, site: str, key: SigningKey, clock: Clock, fw: str) -> Ledger:
+    def open(
+        cls, path: Path, *, site: str, key: SigningKey, clock: Clock, fw: str, successor: SigningKey | None = None
+    ) -> Ledger:
         """Open or make the ledger of a site.
+
+        Args:
+            path: the file.
+            site: id of the site.
+            key: its record key.
+            clock: the agent's clock.
+            fw: version written into records.
+            successor: a key that may have taken over from ``key``: which of the two signs, the ledger says.
 
         Raises:
             AlreadyRunning: another process holds it.
@@ -146,6 +158,8 @@ class Ledger:
             )
             raise LedgerError(f"{path}: the ledger cannot be opened: {error}; {todo}") from error
         found = dict(db.execute("SELECT key, value FROM meta WHERE key IN ('site', 'kid', 'version')").fetchall())
+        if successor is not None and found.get("kid") == successor.kid:
+            key = successor
         if found.get("site") != site or found.get("kid") != key.kid or found.get("version") != str(VERSION):
             db.close()
             os.close(lock)
@@ -256,6 +270,26 @@ class Ledger:
         except sqlite3.Error as error:
             raise LedgerError(f"{self._path}: {error}") from error
 
+    @property
+    def key(self) -> SigningKey:
+        """The record key that signs now."""
+        return self._signer.key
+
+    async def plan(self, change: Planned | None) -> bool:
+        """Have a key take over at its place in the log, or forget what was planned.
+
+        Returns:
+            False where the log is past that place already: then nothing is planned.
+        """
+
+        def work() -> bool:
+            if change is not None and self._tree.size > change.from_index - 1:
+                return False
+            self._signer.planned = change
+            return True
+
+        return await self._call(work)
+
     def _meta(self, key: str) -> str | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
@@ -309,7 +343,7 @@ class Ledger:
         self, futures: list[asyncio.Future[list[Appended]]], results: Sequence[list[Appended] | LedgerError]
     ) -> None:
         """Tell every waiter what became of its transaction, then the listeners what is new."""
-        done: list[Appended] = []
+        done, self._turned = self._turned, []
         for future, result in zip(futures, results, strict=True):
             if isinstance(result, LedgerError):
                 if not future.done():
@@ -327,7 +361,7 @@ class Ledger:
 
     def _write(self, batch: Sequence[tuple[Txn, int, int]], clk: Json) -> list[list[Appended] | LedgerError]:
         """One SQLite transaction for the batch; a failing member is rolled back alone."""
-        edge = self._tree.mark()
+        edge, signer = self._tree.mark(), self._signer.mark()
         for attempt in (1, 2):
             try:
                 return self._write_once(batch, clk)
@@ -335,6 +369,7 @@ class Ledger:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 self._tree.back_to(edge)
+                self._signer.back_to(signer)
                 if attempt == 1 and is_no_space(error) and give_up_ballast(self._path):
                     continue
                 return [LedgerError(f"{self._path}: {error}")] * len(batch)
@@ -342,12 +377,16 @@ class Ledger:
 
     def _write_once(self, batch: Sequence[tuple[Txn, int, int]], clk: Json) -> list[list[Appended] | LedgerError]:
         results: list[list[Appended] | LedgerError] = []
+        turned: list[Appended] = []
         self._db.execute("BEGIN IMMEDIATE")
         for txn, at, mono in batch:
             self._db.execute("SAVEPOINT one")
-            edge = self._tree.mark()
+            edge, signer, count = self._tree.mark(), self._signer.mark(), len(turned)
             try:
-                appended = [self._append(r, at, mono, clk) for r in txn.records]
+                appended: list[Appended] = []
+                for record in txn.records:
+                    turned += self._turn(at, mono, clk)
+                    appended.append(self._append(record, at, mono, clk))
                 for statement, args in txn.sql:
                     self._db.execute(statement, args)
             except sqlite3.OperationalError:
@@ -355,13 +394,27 @@ class Ledger:
             except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
                 self._db.execute("ROLLBACK TO one")
                 self._tree.back_to(edge)
+                self._signer.back_to(signer)
+                del turned[count:]
                 results.append(LedgerError(f"{self._path}: {type(error).__name__}: {error}"))
             else:
                 results.append(appended)
             self._db.execute("RELEASE one")
         self._tree.save()
         self._db.execute("COMMIT")
+        self._turned += turned
         return results
+
+    def _turn(self, at: int, mono: int, clk: Json) -> list[Appended]:
+        """Where a change of key is due at this place of the log: its record, by the old key, before the next one."""
+        change = self._signer.due(self._tree.size)
+        if change is None:
+            return []
+        appended = self._append(NewRecord("site", "key_rotate", change.fields), at, mono, clk)
+        self._db.execute("DELETE FROM meta WHERE key = ?", (PLANNED,))
+        for name, value in self._signer.turn(change):
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        return [appended]
 
     def _append(self, new: NewRecord, at: int, mono: int, clk: Json) -> Appended:
         row = self._db.execute("SELECT count, last FROM stream WHERE name = ?", (new.stream,)).fetchone()
@@ -381,7 +434,7 @@ class Ledger:
             "fw": self._fw,
             **new.fields,
         }
-        line = RecordLine.sign(payload, self._key)
+        line = RecordLine.sign(payload, self._signer.key)
         cursor = self._db.execute(
             "INSERT INTO record (stream, n, ty, at, payload, kid, sig, hash) VALUES (?,?,?,?,?,?,?,?)",
             (new.stream, n, new.ty, at, line.payload, line.kid, line.signature, line.hash),

@@ -126,7 +126,7 @@ class Delivery:
         return at is None or (self.clock.mono_ns() - at) / 1e9 > RESEND_S
 
     def _young(self, record: Appended) -> bool:
-        if record.stream == "cmd":
+        if _is_answer(record):
             return True
         return self.clock.now_ms() - self._at(record) <= YOUNG_SLOTS * self.slot_s * 1000
 
@@ -142,8 +142,8 @@ class Delivery:
         oldest, newest = await self.ledger.undelivered(0, 400), await self.ledger.undelivered_newest(400)
         records = sorted({r.idx: r for r in (*oldest, *newest)}.values(), key=lambda r: r.idx)
         due = [r for r in records if self._due(self._sent, r.idx)]
-        answers = [r for r in due if r.stream == "cmd"]
-        young = [r for r in due if r.stream != "cmd" and self._young(r)]
+        answers = [r for r in due if _is_answer(r)]
+        young = [r for r in due if not _is_answer(r) and self._young(r)]
         for name, chosen in (("answer", answers), ("evidence", young)):
             for group in _chunks(chosen, EVIDENCE_BYTES):
                 await self._send(self.control_link, name, group)
@@ -231,6 +231,11 @@ class Delivery:
             self._sent.pop(record.idx, None)
         self._work.set()
         self._bulk_work.set()
+
+
+def _is_answer(record: Appended) -> bool:
+    """True for what a dispatcher waits for; traces of orders are evidence like any other."""
+    return record.stream == "cmd" and record.ty != "cmd_trace"
 
 
 def _chunks(records: list[Appended], limit: int) -> list[list[Appended]]:

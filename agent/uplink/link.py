@@ -99,19 +99,26 @@ class MqttLink:
         self.connected = asyncio.Event()
         self.connects = 0
         self.last_error: str | None = None
-        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=MQTTProtocolVersion.MQTTv5)
+        self._client_id = client_id
+        self._will = will
+        self._client = self._make_client()
+
+    def _make_client(self) -> paho.Client:
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=self._client_id, protocol=MQTTProtocolVersion.MQTTv5
+        )
         client.suppress_exceptions = True
         client.max_inflight_messages_set(100)
         client.reconnect_delay_set(1, 30)
-        if will is not None:
-            client.will_set(will[0], will[1], qos=1, retain=True)
+        if self._will is not None:
+            client.will_set(self._will[0], self._will[1], qos=1, retain=True)
         client.on_connect = self._connected_cb
         client.on_disconnect = self._disconnected_cb
         client.on_connect_fail = self._failed_cb
         client.on_message = self._message_cb
         client.on_publish = self._published_cb
         client.on_socket_open = self._socket_cb
-        self._client = client
+        return client
 
     async def start(self) -> None:
         """Begin connecting; returns at once.
@@ -120,31 +127,52 @@ class MqttLink:
             OSError, ssl.SSLError: the TLS files cannot be used; the message names them.
         """
         self._loop = asyncio.get_running_loop()
-        host, port = self._endpoint.host_port()
+        self._client.tls_set_context(self._context(self._endpoint))
+        await asyncio.sleep(random.uniform(0, 0.2))
+        self._begin()
+
+    @staticmethod
+    def _context(endpoint: Endpoint) -> ssl.SSLContext:
         try:
-            self._client.tls_set_context(self._endpoint.context())
+            return endpoint.context()
         except (OSError, ssl.SSLError) as error:
             raise OSError(
-                f"TLS files {self._endpoint.ca_file}, {self._endpoint.cert_file}, {self._endpoint.key_file} "
-                f"cannot be used: {error}"
+                f"TLS files {endpoint.ca_file}, {endpoint.cert_file}, {endpoint.key_file} cannot be used: {error}"
             ) from error
+
+    def _begin(self) -> None:
+        host, port = self._endpoint.host_port()
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho ships no types for it
         properties.SessionExpiryInterval = 0
         properties.ReceiveMaximum = 200
-        await asyncio.sleep(random.uniform(0, 0.2))
         self._client.connect_async(host, port, keepalive=20, clean_start=True, properties=properties)
         self._client.loop_start()
+
+    async def use(self, endpoint: Endpoint) -> None:
+        """Connect anew with another TLS identity; returns at once. What was in flight fails, and is sent again.
+
+        Raises:
+            OSError, ssl.SSLError: its files cannot be used; the connection stays as it is.
+        """
+        context = self._context(endpoint)
+        old, self._client, self._endpoint = self._client, self._make_client(), endpoint
+        self._client.tls_set_context(context)
+        await asyncio.to_thread(self._end, old)
+        self._lost("another certificate is used")
+        self.last_error = None
+        self._begin()
 
     async def stop(self, farewell: tuple[str, bytes] | None = None) -> None:
         """Say good-bye and end the thread."""
         if farewell is not None and self.connected.is_set():
             with contextlib.suppress(NotConnected, TimeoutError):
                 await asyncio.wait_for(self.publish(farewell[0], farewell[1], retain=True), 1.0)
-        await asyncio.to_thread(self._end)
+        await asyncio.to_thread(self._end, self._client)
 
-    def _end(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+    @staticmethod
+    def _end(client: paho.Client) -> None:
+        client.disconnect()
+        client.loop_stop()
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> None:
         """Publish and wait for the broker's acknowledgement (QoS 1) or for nothing (QoS 0).
@@ -179,30 +207,39 @@ class MqttLink:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(work, *args)
 
+    def _hand_of(self, client: paho.Client, work: Callable[..., None], *args: Any) -> None:
+        """As :meth:`_hand`; of a client that was given up nothing is heard: its numbers now mean other messages."""
+
+        def of_this() -> None:
+            if client is self._client:
+                work(*args)
+
+        self._hand(of_this)
+
     def _socket_cb(self, _client: paho.Client, _userdata: Any, sock: Any) -> None:
         with contextlib.suppress(OSError, AttributeError):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _connected_cb(self, client: paho.Client, _u: Any, _flags: Any, reason: Any, _props: Any) -> None:
         if reason.is_failure:
-            self._hand(self._note_error, f"broker refused: {reason}")
+            self._hand_of(client, self._note_error, f"broker refused: {reason}")
             return
         for topic in self._subscribe:
             client.subscribe(topic, qos=1)
-        self._hand(self._up)
+        self._hand_of(client, self._up)
 
-    def _disconnected_cb(self, _c: paho.Client, _u: Any, _flags: Any, reason: Any, _props: Any) -> None:
-        self._hand(self._down, str(reason))
+    def _disconnected_cb(self, client: paho.Client, _u: Any, _flags: Any, reason: Any, _props: Any) -> None:
+        self._hand_of(client, self._down, str(reason))
 
-    def _failed_cb(self, _c: paho.Client, _u: Any) -> None:
+    def _failed_cb(self, client: paho.Client, _u: Any) -> None:
         # paho calls this from where it caught the error, and tells it in no other way.
-        self._hand(self._note_error, why_not(sys.exc_info()[1], self._endpoint.ca_file))
+        self._hand_of(client, self._note_error, why_not(sys.exc_info()[1], self._endpoint.ca_file))
 
     def _message_cb(self, _c: paho.Client, _u: Any, message: paho.MQTTMessage) -> None:
         self._hand(self._deliver, Inbound(message.topic, bytes(message.payload), bool(message.retain)))
 
-    def _published_cb(self, _c: paho.Client, _u: Any, mid: int, _reason: Any, _props: Any) -> None:
-        self._hand(self._acked, mid)
+    def _published_cb(self, client: paho.Client, _u: Any, mid: int, _reason: Any, _props: Any) -> None:
+        self._hand_of(client, self._acked, mid)
 
     # in the event loop ---------------------------------------------------------------------------------------------
 
@@ -222,6 +259,9 @@ class MqttLink:
                 f"the broker closed the connection before it accepted this site ({reason}); "
                 f"was {self._endpoint.cert_file} issued by its authority, and is it still valid?"
             )
+        self._lost(reason)
+
+    def _lost(self, reason: str) -> None:
         self.connected.clear()
         for future in self._acks.values():
             if not future.done():

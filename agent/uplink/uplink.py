@@ -14,10 +14,26 @@ from agent.clock import Clock
 from agent.errors import LedgerError
 from agent.ledger import Ledger
 from agent.outbox import BulkOutbox
+from agent.tls import TlsStore
 from agent.uplink.delivery import Delivery
 from agent.uplink.link import Endpoint, Inbound, MqttLink, NotConnected
+from agent.uplink.renewal import Renewal
 from wire.errors import WireError
-from wire.messages import Commit, Cosign, Heads, Inventory, Live, Message, Progress, State, StreamHead, Want, decode
+from wire.messages import (
+    CertGrant,
+    CertRequest,
+    Commit,
+    Cosign,
+    Heads,
+    Inventory,
+    Live,
+    Message,
+    Progress,
+    State,
+    StreamHead,
+    Want,
+    decode,
+)
 from wire.names import topic
 
 log = structlog.get_logger()
@@ -46,6 +62,7 @@ class Uplink:
         *,
         site: str,
         endpoint: Endpoint,
+        tls: TlsStore,
         ledger: Ledger,
         bulk: BulkOutbox,
         clock: Clock,
@@ -82,6 +99,7 @@ class Uplink:
         self.bulk = MqttLink(endpoint, f"{site}.b.{random_id}")
         self.delivery = Delivery(site, ledger, bulk, self.control, self.bulk, clock, slot_s, backfill_bytes_s)
         ledger.on_append(self.delivery.notify)
+        self.renewal = Renewal(site, tls, endpoint, ledger, clock, (self.bulk, self.control), self._ask_renewal)
 
     def _client_random(self) -> str:
         """128 random bits kept with the ledger: stable over restarts, not to be guessed by others."""
@@ -111,6 +129,7 @@ class Uplink:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.delivery.run(), name="delivery")
                 group.create_task(self._announce(), name="announce")
+                group.create_task(self.renewal.run(), name="renewal")
                 group.create_task(self._dispatch(self._orders), name="inbound-orders")
                 group.create_task(self._dispatch(self._inbox), name="inbound")
         finally:
@@ -174,6 +193,9 @@ class Uplink:
         """Publish on the control connection."""
         await self.control.publish(topic(self._site, name), message.encode(), retain=retain)
 
+    async def _ask_renewal(self, request: CertRequest) -> None:
+        await self.publish("csr", request)
+
     async def live(self, message: Live) -> None:
         """Publish live values, fire and forget."""
         if self.bulk.connected.is_set():
@@ -230,5 +252,7 @@ class Uplink:
                 said = decode(Cosign, message.payload)
                 if said.site == self._site:
                     await self._checkpointer.taken(said)
+            case "cert":
+                await self.renewal.take(decode(CertGrant, message.payload))
             case _:
-                log.info("message_ignored", name=name, reason="not used by this version")
+                log.info("message_ignored", name=name, reason="not in the contract")

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from central import energy
-from central.api import views
+from central import energy, shares
+from central.api import order_reports, views
 from central.api.problems import Problem, read_body
 from central.dispatch import OrderView, view
 from central.registers import OlderRegister
@@ -20,7 +20,7 @@ from central.store import orders
 from central.store.orders import StoredOrder
 from central.store.schema import forks, intervals, order_answers, quarantine, records, tallies
 from wire.errors import BadOrder, WireError
-from wire.orders import MAX_ORDER_BYTES, Text, Watt, parse_order, uuid7
+from wire.orders import MAX_ORDER_BYTES, Method, Text, Watt, parse_order, uuid7
 from wire.registry import MAX_KEYS_BYTES
 
 PROPOSAL_LIFE_MS = 86_400_000
@@ -68,6 +68,7 @@ def make_router(service: CentralService) -> APIRouter:
     router = APIRouter(prefix="/api/v1")
     _site_routes(router, service)
     _order_routes(router, service)
+    order_reports.add(router, service)
     _register_routes(router, service)
     return router
 
@@ -90,6 +91,31 @@ def _site_routes(router: APIRouter, service: CentralService) -> None:
     async def one_site(site: str) -> dict[str, Any]:
         """Presence, mode, epoch, live, ages, newest order."""
         return views.site_detail(service, _known(service, site), await latest_order(service, site))
+
+    @router.get("/zones/proposal")
+    async def shares_of_zones(
+        zone: Annotated[list[str], Query(min_length=1, max_length=64)],
+        target_w: Annotated[int | None, Query(ge=0, le=10**13)] = None,
+        permille: Annotated[int | None, Query(ge=0, le=1000)] = None,
+        ramp_w_per_min: Annotated[int | None, Query(ge=1, le=10**10)] = None,
+        max_cut_w: Annotated[int | None, Query(ge=0, le=10**10)] = None,
+        method: Annotated[list[Method] | None, Query(max_length=4)] = None,
+    ) -> dict[str, Any]:
+        """Shares of a target over all sites of the zones, with the reason for each that gives nothing. Unsigned."""
+        if (target_w is None) == (permille is None):
+            raise Problem(422, "parameter", "A parameter is wrong", "give exactly one of target_w, permille")
+        document = service.registers.document
+        zones = tuple(dict.fromkeys(zone))
+        found = shares.propose(
+            [views.site_now(service, site) for site in service.sites if views.zone_of(service, site) in zones],
+            [document.zone(one) if document else None for one in zones],
+            target_w=target_w,
+            permille=permille,
+            ramp_w_per_min=ramp_w_per_min,
+            max_cut_w=max_cut_w,
+            methods=tuple(method or ("sleep",)),
+        )
+        return views.proposal(service, found)
 
     @router.get("/sites/{site}/latest")
     async def latest(site: str, kind: Annotated[str | None, Query(max_length=20)] = None) -> list[dict[str, Any]]:

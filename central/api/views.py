@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from central.dispatch import OrderView
-from central.live import LiveSite
+from central.live import Freshness, LiveSite
 from central.service import CentralService
+from central.shares import Proposal, SiteNow
 from wire.keys import b64
 
 
@@ -89,4 +90,68 @@ def order_detail(view: OrderView, phone: str | None) -> dict[str, Any]:
         "answers": [a.line.decode() for a in view.answers],
         "answers_verified": [a.verified for a in view.answers],
         "phone": phone,
+    }
+
+
+def zone_of(service: CentralService, site_id: str) -> str:
+    """The zone of a site: the register's word, else the settings'."""
+    entry = service.registers.document.site(site_id) if service.registers.document else None
+    return entry.zone if entry else service.sites[site_id].zone
+
+
+def site_now(service: CentralService, site_id: str) -> SiteNow:
+    """What a proposal of shares is made from. The larger of two reservations counts."""
+    settings, live, now = service.sites[site_id], service.live.sites[site_id], service.now_ms()
+    entry = service.registers.document.site(site_id) if service.registers.document else None
+    net, said, inventory = live.net(now), live.live, live.inventory
+    claimed = inventory.emergency_w if inventory and inventory.emergency_w is not None else 0
+    registered = entry.emergency_w if entry else round(settings.emergency_kw * 1000)
+    return SiteNow(
+        id=site_id,
+        zone=zone_of(service, site_id),
+        presence=live.presence(broker_up=service.live.broker_up).value,
+        mode=live.state.mode if live.state else None,
+        net_w=net.power_w if net.freshness is Freshness.FRESH else None,
+        age_ms=net.age_ms,
+        last_w=said.net_w if said else None,
+        contracted_w=entry.contracted_w if entry else round(settings.contracted_kw * 1000),
+        floor_w=max(claimed, registered),
+        mining_w=said.mining_w if said else None,
+        awake=said.asics_hashing if said else None,
+        outputs_usable=sum(inventory.outputs.values()) if inventory else None,
+        limit_w=said.limit_w if said else None,
+    )
+
+
+def proposal(service: CentralService, found: Proposal) -> dict[str, Any]:
+    """Shares of a target as JSON. Unsigned, and says so."""
+    return {
+        "signed": False,
+        "total_w": found.total_w,
+        "known_w": found.known_w,
+        "target_w": found.target_w,
+        "cut_w": found.cut_w,
+        "shortfall_w": found.shortfall_w,
+        "objections": list(found.objections),
+        "sites": [
+            {
+                "id": share.site.id,
+                "zone": share.site.zone,
+                "phone": service.sites[share.site.id].phone,
+                "presence": share.site.presence,
+                "mode": share.site.mode,
+                "net_w": share.site.net_w,
+                "age_ms": share.site.age_ms,
+                "at": live.live.at if (live := service.live.sites[share.site.id]).live else None,
+                "last_w": share.site.last_w,
+                "floor_w": share.site.floor_w,
+                "limit_now_w": share.site.limit_w,
+                "available_w": share.available_w,
+                "share_w": share.share_w,
+                "limit_w": share.limit_w,
+                "left_out": share.code,
+                "why": share.why,
+            }
+            for share in found.shares
+        ],
     }

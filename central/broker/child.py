@@ -74,13 +74,23 @@ def free_port(host: str) -> int:
 class ChildBroker:
     """One Mosquitto for one central. Start, change the sites, stop."""
 
-    def __init__(self, paths: Paths, host: str, port: int, sites: Iterable[str], *, user: str | None = None) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        host: str,
+        port: int,
+        sites: Iterable[str],
+        *,
+        witnesses: Iterable[str] = (),
+        user: str | None = None,
+    ) -> None:
         self.host = host
         self.port = port
         self.restarts = 0
         self._paths = paths
         self._any_port = port == 0
         self._sites = tuple(sites)
+        self._witnesses = tuple(witnesses)
         self._user = user
         self._process: asyncio.subprocess.Process | None = None
         self._owner: asyncio.Task[None] | None = None
@@ -187,7 +197,7 @@ class ChildBroker:
                 os.chown(path, uid, gid)
 
     def _write_acl(self) -> None:
-        self._put(self._acl_file, acl.render(self._sites).encode())
+        self._put(self._acl_file, acl.render(self._sites, self._witnesses).encode())
 
     def _put(self, path: Path, data: bytes) -> None:
         uid, gid = self._ids()

@@ -24,7 +24,7 @@ from central.store import evidence
 from central.store.database import Database
 from central.telemetry.protocol import TelemetryStore
 from central.witness import Witness, largest_note, missing_leaves
-from wire.messages import CheckpointMessage, Commit, Heads, State, Want
+from wire.messages import CertGrant, CertRequest, CheckpointMessage, Commit, Heads, State, Want
 from wire.names import PREFIX, UP, topic
 
 log = structlog.get_logger(__name__)
@@ -55,6 +55,7 @@ class Collector:
         on_online: Callable[[str], None],
         witness: Witness,
         on_checkpoint: Callable[[CheckpointMessage], None] = lambda _message: None,
+        renew: Callable[[CertRequest], CertGrant | None] = lambda _request: None,
     ) -> None:
         self.link: MqttLink | None = None
         self._live = live
@@ -68,6 +69,7 @@ class Collector:
         self._on_online = on_online
         self._witness = witness
         self._on_checkpoint = on_checkpoint
+        self._renew = renew
         self._inbox: deque[Sorted] = deque()
         self._wake = asyncio.Event()
         self._owner: asyncio.Task[None] | None = None
@@ -160,6 +162,9 @@ class Collector:
                 self._publish(answer.cosign.site, "cosign", answer.cosign.encode())
                 if answer.submitted is not None:
                     self._on_checkpoint(answer.submitted)
+        for item in group:
+            if item.request is not None and (grant := self._renew(item.request)) is not None:
+                self._publish(item.site, "cert", grant.encode())
         answers = [line for item in group for line in item.evidence if line.stream == "cmd"]
         if answers:
             self._on_answers(answers)

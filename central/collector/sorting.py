@@ -13,11 +13,21 @@ from wire import batch as batches
 from wire.batch import Batch
 from wire.canonical import MAX_INT
 from wire.errors import WireError
-from wire.messages import MAX_MESSAGE, CheckpointMessage, Heads, Inventory, Live, Progress, State, decode
+from wire.messages import (
+    MAX_MESSAGE,
+    CertRequest,
+    CheckpointMessage,
+    Heads,
+    Inventory,
+    Live,
+    Progress,
+    State,
+    decode,
+)
 from wire.names import UP, check_epoch, parse_topic
 from wire.records import parse_line
 
-M = TypeVar("M", State, Live, Progress, Heads, Inventory, CheckpointMessage)
+M = TypeVar("M", State, Live, Progress, Heads, Inventory, CheckpointMessage, CertRequest)
 
 PAST_MS = 90 * 86_400_000
 FUTURE_MS = 5 * 60_000
@@ -59,6 +69,7 @@ class Sorted:
     state: State | None = None
     live: Live | None = None
     progress: Progress | None = None
+    request: CertRequest | None = None
     quarantined: list[Quarantined] = field(default_factory=list)
 
 
@@ -132,7 +143,7 @@ class Sorter:
             case "checkpoint":
                 result.checkpoint = self._own(result.site, decode(CheckpointMessage, raw))
             case "csr":
-                raise Refused("csr", "certificate renewal is done with 'tizgin central enroll'")
+                result.request = self._own(result.site, decode(CertRequest, raw))
             case other:
                 raise Refused("topic", f"{other} is not written by sites")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from nicegui import ui
 from nicegui.element import Element
 
+from central.dispatch import OrderView
 from central.live import Freshness
 from central.pages.format import DASH, age, clock, kilowatt, localised
 from central.pages.style import CSS
@@ -127,6 +129,10 @@ def alarm_text(alarm: str, texts: Texts) -> str:
         "orphaned": texts("the lease of an order has lapsed"),
         "saon_lock": texts("locked by emergency automatics"),
         "meter_silent": texts("meter is silent"),
+        "certificate_ends": texts("the site's certificate ends soon and was not renewed"),
+        "certificate_expired": texts("the site's certificate has ended"),
+        "certificate_refused": texts("the site could not renew its certificate"),
+        "key_change_missed": texts("a change of the site's key did not happen in time"),
     }
     words = names.get(name)
     if words is None:
@@ -183,3 +189,9 @@ def fill_share(fill: Element, mark: Element, summary: Mapping[str, Any]) -> None
     mark.set_visibility(limit is not None and bool(whole))
     if limit is not None and whole:
         mark.style(f"left:{min(100.0, limit / whole * 100):.1f}%")
+
+
+def show_report(link: ui.link, view: OrderView, texts: Texts) -> None:
+    """Show the link to an order's report where the site has signed one."""
+    link.set_visibility(any(a.ty == "cmd_report" and a.verified is not False for a in view.answers))
+    link.props(f'href="/api/v1/orders/{quote(view.order.id)}/report.pdf?language={texts.language}"')

@@ -187,6 +187,8 @@ class SitePage:
                 self._order_state = parts.text(DASH, "tz-chip", testid="order-state")
             self._newest = parts.text("", "tz-chip", testid="order-newest")
             self._newest.set_visibility(False)
+            self._report = ui.link(self._texts("Report on paper (PDF)"), "#", new_tab=True)
+            self._report.props('data-testid="order-report"').set_visibility(False)
             self._notices = parts.box("tz-notices", testid="order-notices")
             self._steps = parts.box("tz-steps", testid="order-steps").style("margin-top:10px")
             with self._steps:
@@ -271,6 +273,7 @@ class SitePage:
         self._order_state.set_text(texts("NOT DELIVERED — CALL") if view.not_delivered and is_open else words)
         self._order_state.props(f'data-state="{view.state.value if view.state else "sent"}"')
         parts.set_classes(self._order_state, "tz-chip", "bad" if view.not_delivered and is_open else kind)
+        parts.show_report(self._report, view, texts)
         listed = steps(view)
         if (listed, beside) == self._shown_steps:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ RecordKeys = Mapping[str, Mapping[str, VerifyKey]]
 """Epoch → kid → record key, as the register gives them for one site."""
 StreamKey = tuple[str, str, str]
 """(site, epoch, stream)."""
+StreamPlace = tuple[str, str, int]
+"""(epoch, stream, number)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +230,7 @@ def _project(connection: Connection, items: Iterable[Incoming], now_ms: int) -> 
                     "flags": _short(" ".join(str(f) for f in flags or []), 120) or "",
                 }
             )
-        elif kind in {"cmd_rx", "cmd_ack", "cmd_eff"} and item.stream == "cmd":
+        elif kind in {"cmd_rx", "cmd_ack", "cmd_eff", "cmd_report"} and item.stream == "cmd":
             answers.append(
                 identity
                 | {
@@ -236,7 +238,7 @@ def _project(connection: Connection, items: Iterable[Incoming], now_ms: int) -> 
                     "ty": kind,
                     "at": doc["at"],
                     "received_at": now_ms,
-                    "state": _short(doc.get("state"), 20),
+                    "state": _short(doc.get("verdict" if kind == "cmd_report" else "state"), 20),
                     "code": _short(doc.get("code"), 40),
                     "text": _short(doc.get("text"), 500),
                     "power_w": _whole(doc.get("power_w", doc.get("before_w"))),
@@ -350,15 +352,50 @@ def reverify(connection: Connection, site: str, keys: RecordKeys, *, limit: int 
     ).all()
     for epoch, stream, n, line in rows:
         verdict = judge(parse_line(bytes(line))[0], epoch, keys)
-        here = (records.c.site == site, records.c.epoch == epoch, records.c.stream == stream, records.c.n == n)
-        connection.execute(sa.update(records).where(*here).values(verified=verdict))
-        for table, match in (
-            (intervals, intervals.c.mp == stream.removeprefix("mp:")),
-            (order_answers, sa.literal(stream == "cmd")),
-        ):
-            connection.execute(
-                sa.update(table)
-                .where(table.c.site == site, table.c.epoch == epoch, table.c.n == n, match)
-                .values(verified=verdict)
-            )
+        _set_verdict(connection, (site, epoch, stream), n, verdict=verdict)
     return len(rows)
+
+
+def rejudge(
+    connection: Connection, site: str, keys: RecordKeys, kids: Set[str], after: StreamPlace, *, limit: int = 500
+) -> StreamPlace | None:
+    """Judge again what was refused because its key was in no register yet: one pass, in pieces.
+
+    Args:
+        connection: within a transaction.
+        site: whose records.
+        keys: the register's record keys.
+        kids: keys that came with it.
+        after: where the last piece ended, ``("", "", -1)`` at first.
+        limit: most records of a piece.
+
+    Returns:
+        Where this piece ended, ``None`` after the last one.
+    """
+    place = sa.tuple_(records.c.epoch, records.c.stream, records.c.n)
+    rows = connection.execute(
+        sa.select(records.c.epoch, records.c.stream, records.c.n, records.c.line)
+        .where(records.c.site == site, records.c.verified.is_(False), place > sa.tuple_(*after))
+        .order_by(records.c.epoch, records.c.stream, records.c.n)
+        .limit(limit)
+    ).all()
+    for epoch, stream, n, line in rows:
+        record = parse_line(bytes(line))[0]
+        if record.kid in kids and judge(record, epoch, keys):
+            _set_verdict(connection, (site, epoch, stream), n, verdict=True)
+    return (rows[-1].epoch, rows[-1].stream, int(rows[-1].n)) if rows else None
+
+
+def _set_verdict(connection: Connection, key: StreamKey, n: int, *, verdict: bool | None) -> None:
+    site, epoch, stream = key
+    here = (records.c.site == site, records.c.epoch == epoch, records.c.stream == stream, records.c.n == n)
+    connection.execute(sa.update(records).where(*here).values(verified=verdict))
+    for table, match in (
+        (intervals, intervals.c.mp == stream.removeprefix("mp:")),
+        (order_answers, sa.literal(stream == "cmd")),
+    ):
+        connection.execute(
+            sa.update(table)
+            .where(table.c.site == site, table.c.epoch == epoch, table.c.n == n, match)
+            .values(verified=verdict)
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from config.addresses import AddressError, AddressRange, count, parse
+from config.devices import CoolingLoop
 from config.problems import Problem
 from config.rules.facts import Facts, listed, megawatts
 
@@ -39,8 +40,9 @@ def loops(facts: Facts) -> Iterator[Problem]:
                 ("cooling_loops", index, "min_temp_c"),
                 f"min_temp_c of {loop.id} without supply_temp",
                 "a temperature that can be read",
-                "name the device that reads it",
+                "name the device and point that reads it",
             )
+        yield from _dark_sensors(facts, index, loop)
     for load in facts.loads.values():
         if load.kind == "mining" and load.cooling_loop is None:
             yield facts.error(
@@ -55,6 +57,20 @@ def loops(facts: Facts) -> Iterator[Problem]:
                 f"{load.cooling_loop}, which does not list {load.id} among its members",
                 "a loop that lists it",
                 "add it to the members of the loop",
+            )
+
+
+def _dark_sensors(facts: Facts, index: int, loop: CoolingLoop) -> Iterator[Problem]:
+    """A sensor that goes dark with an output leaves the loop unknown just when its machines are to be woken."""
+    for field, sensor in (("flow_ok", loop.flow_ok), ("supply_temp", loop.supply_temp)):
+        feed = facts.devices[sensor.device].fed_from if sensor is not None else None
+        above = [switch.id for switch in facts.outputs if feed is not None and feed in facts.dark(switch)]
+        if sensor is not None and above:
+            yield facts.warning(
+                ("cooling_loops", index, field),
+                f"{sensor.device}, fed from behind output {listed(above)}",
+                "a module that keeps its supply",
+                f"while that is open nothing is known of {loop.id}",
             )
 
 

@@ -29,6 +29,8 @@ class ProfileFacts:
     """Input name → the device itself latches or counts it."""
     counted: frozenset[str] | None = None
     """Inputs whose contacts the device counts."""
+    temperatures: frozenset[str] = frozenset()
+    """Points at which the device measures a temperature."""
     commands: frozenset[str] = frozenset()
     """Outputs that are commands of a breaker's own electronics: they hold no level and need no pulse."""
     pulse_unit_ms: Mapping[str, int] = field(default_factory=dict)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from config.devices import TemperaturePoint
 from config.nodes import Bus, Compensation, Generator, Input, Load, Storage, Switch
 from config.problems import Path, Problem
-from config.rules.facts import Facts
+from config.rules.facts import Facts, listed
 
 
 def duplicates(facts: Facts) -> Iterator[Problem]:
@@ -152,6 +153,24 @@ def _input(facts: Facts, path: Path, found: Input) -> Iterator[Problem]:
         )
 
 
+def _temperature(facts: Facts, path: Path, found: TemperaturePoint) -> Iterator[Problem]:
+    device = facts.devices.get(found.device)
+    if device is None or device.kind != "relay":
+        seen = repr(found.device) + (f", which is a {device.kind}" if device is not None else "")
+        yield facts.error(
+            (*path, "device"), seen, "the id of a relay (remote I/O) in devices", "name the module that measures it"
+        )
+        return
+    profile = facts.profiles(device.profile) if facts.profiles is not None else None
+    if profile is not None and found.point not in profile.temperatures:
+        yield facts.error(
+            (*path, "point"),
+            f"{found.point!r} of {device.profile}",
+            f"a temperature of that profile: {listed(profile.temperatures) or 'it measures none'}",
+            "correct the point, or name a module that measures temperatures",
+        )
+
+
 def _profile_output(facts: Facts, path: Path, device_id: str, output: str) -> Iterator[Problem]:
     device = facts.devices[device_id]
     profile = facts.profiles(device.profile) if facts.profiles is not None else None
@@ -191,20 +210,15 @@ def _field_side(facts: Facts) -> Iterator[Problem]:
         for order, name in enumerate(group.via):
             yield from _missing(facts, (*at, "via", order), name, equipment, "equipment")
     cooling = {load.id for load in facts.loads.values() if load.kind == "cooling"}
-    signals = facts.devices.keys()
     for index, loop in enumerate(site.cooling_loops):
         for order, name in enumerate(loop.members):
             yield from _missing(
                 facts, ("cooling_loops", index, "members", order), name, cooling, "a load of kind cooling"
             )
-        for field, signal in (("flow_ok", loop.flow_ok), ("supply_temp", loop.supply_temp)):
-            if signal is not None and signal not in signals and signal.rsplit(".", 1)[0] not in signals:
-                yield facts.error(
-                    ("cooling_loops", index, field),
-                    repr(signal),
-                    "a device in this file, or device.input",
-                    "name the device that reads it",
-                )
+        if loop.flow_ok is not None:
+            yield from _input(facts, ("cooling_loops", index, "flow_ok"), loop.flow_ok)
+        if loop.supply_temp is not None:
+            yield from _temperature(facts, ("cooling_loops", index, "supply_temp"), loop.supply_temp)
     hosts = {item.id for item in site.equipment if item.kind == "host"}
     yield from _missing(facts, ("agent", "host"), site.agent.host, hosts, "equipment of kind host")
 

@@ -221,26 +221,30 @@ def terminals(facts: Facts) -> Iterator[Problem]:
 
 def _shared_contacts(facts: Facts, positions: dict[tuple[str, str], str]) -> Iterator[Problem]:
     """A position contact is nothing else: two readiness points may share an input, a position never."""
+    for path, found in _other_inputs(facts):
+        other = positions.get(_terminal(found))
+        if other is not None:
+            yield facts.error(
+                path,
+                f"{found.device}/{found.input}, which reads the position of {other}",
+                "one contact per input",
+                "correct the terminal",
+            )
+
+
+def _other_inputs(facts: Facts) -> Iterator[tuple[Path, Input]]:
+    """Every input that is wired to something else than a position contact."""
     for node in facts.site.nodes:
         if not isinstance(node, Switch):
             continue
-        wired: list[tuple[Path, Input]] = [
-            (facts.node_path(node.id, "readiness", name), found) for name, found in node.readiness.wired()
-        ]
-        wired += [
-            (facts.node_path(node.id, "saon", order, "operated"), stage.operated)
-            for order, stage in enumerate(node.saon)
-            if stage.operated is not None
-        ]
-        for path, found in wired:
-            other = positions.get(_terminal(found))
-            if other is not None:
-                yield facts.error(
-                    path,
-                    f"{found.device}/{found.input}, which reads the position of {other}",
-                    "one contact per input",
-                    "correct the terminal",
-                )
+        for name, found in node.readiness.wired():
+            yield facts.node_path(node.id, "readiness", name), found
+        for order, stage in enumerate(node.saon):
+            if stage.operated is not None:
+                yield facts.node_path(node.id, "saon", order, "operated"), stage.operated
+    for index, loop in enumerate(facts.site.cooling_loops):
+        if loop.flow_ok is not None:
+            yield ("cooling_loops", index, "flow_ok"), loop.flow_ok
 
 
 def counters(facts: Facts) -> Iterator[Problem]:

@@ -146,6 +146,28 @@ class SleepControl:
         return seen
 
 
+class SleepsByControl:
+    """:class:`~drivers.capabilities.Sleeper` of a driver that gives reading and telling (:class:`TwoStates`)."""
+
+    _sleep: SleepControl
+
+    async def prior_state(self) -> str:
+        """Whether it sleeps now, as compact JSON.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        return await self._sleep.prior_state()
+
+    async def sleep(self) -> WriteOutcome:
+        """Put it to sleep. Never raises; "acknowledged" means that it says itself that it sleeps."""
+        return await self._sleep.sleep()
+
+    async def wake(self, prior_state: str) -> WriteOutcome:
+        """Wake it, unless it slept before. Never raises."""
+        return await self._sleep.wake(prior_state)
+
+
 def _word(asleep: bool) -> str:
     return "asleep" if asleep else "awake"
 

@@ -157,6 +157,36 @@ class PowerControl:
         return unknown(self.wall, f"{what_said}; the limit {reads}")
 
 
+class LimitsByControl:
+    """:class:`~drivers.capabilities.PowerLimiter` of a driver that gives reading and telling (:class:`Limited`)."""
+
+    _power: PowerControl
+
+    async def power_range(self) -> PowerRange:
+        """What it accepts and what is set, as far as it says.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        return await self._power.power_range()
+
+    async def prior_limit(self) -> str:
+        """What has to be put back later, as compact JSON.
+
+        Raises:
+            DriverError: it could not be read; then the machine must not be changed.
+        """
+        return await self._power.prior_limit()
+
+    async def limit_power(self, limit_w: int) -> WriteOutcome:
+        """Ask it to stay at or under ``limit_w``. Never raises."""
+        return await self._power.limit_power(limit_w)
+
+    async def restore_limit(self, prior: str) -> WriteOutcome:
+        """Put the prior limit back. Never raises."""
+        return await self._power.restore_limit(prior)
+
+
 def settable(state: LimitState, limit_w: int, name: str) -> int:
     """The highest limit at or under ``limit_w`` that the machine knows.
 

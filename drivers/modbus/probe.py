@@ -191,16 +191,17 @@ def _shape(
 
 async def _relay(url: str, relay: RelayDevice) -> dict[str, Any]:
     image = await relay.read(deadline_s=10.0)
-    bits = [*image.coils.values(), *image.inputs.values()]
-    if all(b is None for b in bits):
+    seen = [*image.coils.values(), *image.inputs.values(), *image.temperatures.values()]
+    if all(value is None for value in seen):
         return {"url": url, "responds": False, "reason": image.error or "no answer"}
     return {
         "url": url,
         "responds": True,
         "profile": relay.profile.id,
-        "confidence": round(min(UNSURE, sum(b is not None for b in bits) / len(bits)), 2),
+        "confidence": round(min(UNSURE, sum(value is not None for value in seen) / len(seen)), 2),
         "points": {},
         "outputs": dict(image.coils),
         "inputs": dict(image.inputs),
+        "temperatures_c": dict(image.temperatures),
         "latency_ms": None,
     }

@@ -24,7 +24,7 @@ class Entry:
     """``meter``, ``relay``, ``breaker`` or ``pdu``."""
     status: str
     points: int
-    """Points that are read; of relays and breakers their outputs and inputs."""
+    """Points that are read; of relays and breakers their outputs, inputs and temperatures."""
 
 
 def catalogue() -> tuple[Entry, ...]:
@@ -44,7 +44,7 @@ def entry_of(profile: EveryProfile) -> Entry:
     elif isinstance(profile, PduProfile):
         points = len(profile.points) + len(profile.sensors)
     else:
-        points = len(profile.outputs) + len(profile.inputs)
+        points = len(profile.outputs) + len(profile.inputs) + len(profile.temperatures)
     return Entry(profile.id, profile.vendor, profile.model, profile.kind, profile.status, points)
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from config.base import Model
 from drivers.profiles.fields import Address, FieldType, HexWords, Order, Table
 from drivers.profiles.points import Check, Identify, Live, Point, Variable
-from drivers.profiles.switching import BinaryInput, CommandInterface, Output, Setting, Watchdog
+from drivers.profiles.switching import BinaryInput, CommandInterface, Output, Setting, Temperature, Watchdog
 
 __all__ = [
     "Check",
@@ -228,6 +228,7 @@ class RelayProfile(ProfileBase):
     kind: Literal["relay", "breaker"]
     outputs: tuple[Output, ...] = ()
     inputs: tuple[BinaryInput, ...] = ()
+    temperatures: tuple[Temperature, ...] = ()
     command_interface: CommandInterface | None = None
     watchdog: Watchdog
     settings: tuple[Setting, ...] = ()

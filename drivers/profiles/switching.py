@@ -1,4 +1,4 @@
-"""Parts of a relay's or breaker's profile: outputs, inputs, and what the device does when its master is silent.
+"""Parts of a relay's, remote I/O's or breaker's profile: outputs, inputs, temperatures, its own watchdog and settings.
 
 Nothing here can describe a toggle, a pulse made of two writes, or a reboot: such commands do not exist in this product.
 """
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from config.base import Model
-from drivers.profiles.fields import Address, BitTable, Table, WordOrder
+from drivers.profiles.fields import Address, BitTable, RegisterField, Table, WordOrder
 
 TerminalId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 Actuator = Literal["shunt_trip", "undervoltage_release", "contactor_no", "contactor_nc", "latching", "motor_operator"]
@@ -111,6 +111,29 @@ class BinaryInput(Model):
         if (self.table in {"holding", "input"}) != (self.bit is not None):
             raise ValueError("input: 'bit' belongs to an input in a register (table holding or input), and only there")
         return self
+
+
+class Temperature(RegisterField):
+    """One input that measures a temperature. Value in °C = raw × ``scale``.
+
+    A sensor that is broken or not there shows a sentinel, no number, or one outside ``min`` to ``max``: no value.
+    """
+
+    id: TerminalId
+    min: float = Field(default=-60.0, ge=-273.15, le=1000)
+    max: float = Field(default=200.0, ge=-273.15, le=1000)
+
+    @model_validator(mode="after")
+    def _number(self) -> Temperature:
+        if self.type in {"str", "enum", "sum", "bits"}:
+            raise ValueError(f"type: seen {self.type}, expected a type that is a number")
+        if self.min >= self.max:
+            raise ValueError(f"min: {self.min} is not below max {self.max}; swap the two")
+        return self
+
+    def plausible(self, celsius: float) -> bool:
+        """Can a sensor of this input say so?"""
+        return self.min <= celsius <= self.max
 
 
 class CommandInterface(Model):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from drivers.profiles.fields import READ_FUNCTION
 from drivers.profiles.model import RelayProfile
-from drivers.profiles.switching import BinaryInput, Output
+from drivers.profiles.switching import BinaryInput, Output, Temperature
 
 Problem = tuple[tuple[int | str, ...], str]
 MOST_SETTINGS = 64
@@ -16,6 +16,7 @@ MOST_SETTINGS = 64
 def relay_problems(profile: RelayProfile) -> Iterator[Problem]:
     """Everything wrong with a relay's profile whose fields are each in order."""
     yield from _terminals(profile)
+    yield from _temperatures(profile)
     yield from _pulses(profile)
     yield from _functions(profile)
     yield from _settings(profile)
@@ -47,6 +48,19 @@ def _terminals(profile: RelayProfile) -> Iterator[Problem]:
             whole.setdefault((row.table, place), row.bit is not None)
 
 
+def _temperatures(profile: RelayProfile) -> Iterator[Problem]:
+    ids: set[str] = set()
+    taken: dict[tuple[str, int], Temperature] = {}
+    for index, found in enumerate(profile.temperatures):
+        if found.id in ids:
+            yield ("temperatures", index), f"id {found.id!r} appears twice"
+        ids.add(found.id)
+        cells = [(found.table, addr) for addr in found.span]
+        if other := next((taken[cell] for cell in cells if cell in taken), None):
+            yield ("temperatures", index), f"{found.id} shares a register with {other.id}"
+        taken.update(dict.fromkeys(cells, found))
+
+
 def _pulses(profile: RelayProfile) -> Iterator[Problem]:
     levels = {output.addr for output in profile.outputs if output.table == "coil"}
     for index, output in enumerate(profile.outputs):
@@ -76,6 +90,7 @@ def functions_of(profile: RelayProfile) -> frozenset[int]:
         if binary.counter is not None:
             used.add(READ_FUNCTION[binary.counter.table])
             used |= {1} if binary.counter.run_coil is not None else set()
+    used |= {READ_FUNCTION[found.table] for found in profile.temperatures}
     used |= {READ_FUNCTION[setting.table] for setting in profile.settings}
     return frozenset(used)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grid.claims import integer_of, plain, text_of, texts_of
 from grid.client import CentralClient
 from grid.errors import CentralRefused, ComposeError, GridError
 from grid.ordering import fetch_order, new_order
@@ -129,20 +130,20 @@ class Desk:
 
     def _site(self, site: str, row: Mapping[str, Any]) -> SiteLine:
         entry = self.register.site(site)
-        age = _integer(row.get("age_ms"))
+        age = integer_of(row.get("age_ms"))
         names = row.get("name")
-        epoch = _text(row.get("epoch"))
+        epoch = text_of(row.get("epoch"))
         epochs = {e.epoch for e in entry.epochs} if entry else set()
         return SiteLine(
             id=site,
-            names={k: str(v)[:120] for k, v in names.items()} if isinstance(names, dict) else {},
-            power_w=_integer(row.get("power_w")),
+            names={k: plain(v, 120) for k, v in names.items() if isinstance(v, str)} if isinstance(names, dict) else {},
+            power_w=integer_of(row.get("power_w")),
             age_ms=age,
-            stale=age is None or age > STALE_MS or row.get("freshness") not in {None, "fresh", "live"},
-            limit_w=_integer(row.get("limit_w")),
-            mode=_text(row.get("mode")),
-            presence=_text(row.get("presence")),
-            phone=_text(row.get("phone")),
+            stale=age is None or age > STALE_MS or text_of(row.get("freshness", "fresh")) not in {"fresh", "live"},
+            limit_w=integer_of(row.get("limit_w")),
+            mode=text_of(row.get("mode")),
+            presence=text_of(row.get("presence")),
+            phone=text_of(row.get("phone")),
             simulation=bool(entry and entry.simulation),
             other_epoch=epoch if epoch is not None and epoch not in epochs else None,
         )
@@ -155,17 +156,17 @@ class Desk:
             return []
         found: list[Proposal] = []
         for row in rows[:50]:
-            site, action, minutes = _text(row.get("site")), _text(row.get("action")), _integer(row.get("minutes"))
+            site, action, minutes = text_of(row.get("site")), text_of(row.get("action")), integer_of(row.get("minutes"))
             if site is None or self.register.site(site) is None or action not in {"limit", "reduce", "stop"}:
                 continue
             fields = {"site": site, "action": action}
             for watt, kilowatt in (("limit_w", "limit_kw"), ("reduce_w", "reduce_kw")):
-                value = _integer(row.get(watt))
+                value = integer_of(row.get(watt))
                 if value is not None and value >= 0:
                     fields[kilowatt] = f"{value // 1000}.{value % 1000:03d}".rstrip("0").rstrip(".")
             if minutes is not None:
                 fields["hold_minutes"] = str(minutes)
-            found.append(Proposal(site, fields, _text(row.get("note")) or ""))
+            found.append(Proposal(site, fields, text_of(row.get("note")) or ""))
         return found
 
     def compose(self, fields: Mapping[str, str]) -> str:
@@ -235,9 +236,9 @@ class Desk:
         except GridError:
             rows = []
         others = [
-            (str(r.get("id"))[:36], str(r.get("site"))[:41], str(r.get("action"))[:20], False)
+            (order_id, text_of(r.get("site"), 41) or "?", text_of(r.get("action"), 20) or "?", False)
             for r in rows
-            if r.get("id") not in self._sent
+            if (order_id := text_of(r.get("id"), 36)) and order_id not in self._sent
         ]
         return [*reversed(own), *others]
 
@@ -270,7 +271,7 @@ class Desk:
             signers=signers,
             bad_signature=bad,
             not_delivered=story.not_delivered(signed_ms=since, now_ms=self.now_ms()),
-            phone=_text(doc.get("phone")),
+            phone=text_of(doc.get("phone")),
             claim=_newest_claim(doc.get("progress")),
             error=error if story.received is None else None,
         )
@@ -299,22 +300,10 @@ def _newest_claim(rows: Any) -> Claim | None:
     if not isinstance(last, dict):
         return None
     return Claim(
-        state=_text(last.get("state")),
-        at=_integer(last.get("at")),
-        power_w=_integer(last.get("power_w")),
-        flags=_texts(last.get("flags")),
-        waiting_for=_texts(last.get("waiting_for")),
-        text=_text(last.get("text")) or "",
+        state=text_of(last.get("state")),
+        at=integer_of(last.get("at")),
+        power_w=integer_of(last.get("power_w")),
+        flags=texts_of(last.get("flags")),
+        waiting_for=texts_of(last.get("waiting_for")),
+        text=text_of(last.get("text")) or "",
     )
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(str(item)[:100] for item in value[:50]) if isinstance(value, list) else ()
-
-
-def _text(value: Any) -> str | None:
-    return value[:500] if isinstance(value, str) else None
-
-
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -10,6 +10,7 @@ from grid.errors import GridError
 from grid.progress import (
     completion_text,
     flag_text,
+    report_text,
     returned_text,
     state_text,
     steps,
@@ -293,7 +294,8 @@ def order_part(_desk: Desk, t: Texts, found: OrderPage) -> Html:
     if order.mode == "drill":
         parts.append(el("p", t("DRILL: nothing is switched"), class_="note"))
     if found.not_delivered:
-        phone = found.phone or t("the number in your directory")
+        # A number that central names is a claim like any other: whoever has central would like to be called.
+        phone = f"{found.phone} {t('(unsigned)')}" if found.phone else t("the number in your directory")
         text = t("NOT DELIVERED — CALL") + " " + phone
         parts.append(el("p", text, class_="alarm", role="alert", data_testid="desk-not-delivered"))
     state = story_state_text(story, t) or t("signed and sent, no signed answer yet")
@@ -306,6 +308,10 @@ def order_part(_desk: Desk, t: Texts, found: OrderPage) -> Html:
         parts.append(el("p", completed, class_="aloud", data_testid="desk-completion"))
     if returned is not None:
         parts.append(el("p", returned, class_="aloud", data_testid="desk-returned"))
+    said = report_text(story, t)
+    if said is not None and story.report is not None:
+        kind = "good" if story.report.verdict in {"obeyed", "not_due"} else "bad"
+        parts.append(el("p", said, class_=kind, data_testid="desk-report"))
     parts.append(_notices(found, t))
     items = [el("li", el("b", at), " ", what, " ", el("code", kid)) for at, what, kid in steps(story, t)]
     parts.append(el("ol", *items) if items else None)

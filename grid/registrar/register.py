@@ -1,12 +1,14 @@
 """A person's YAML → the register (:class:`wire.registry.KeysDocument`) → its signed envelope.
 
 The YAML has the fields of the register with three eases: times may be ISO dates, power may be given in kW
-(``contracted_kw`` instead of ``contracted_w``), and an issuer's ``kid`` may be left out (it follows from ``key``).
+(``contracted_kw`` instead of ``contracted_w``, ``max_ramp_kw_per_min`` likewise), and an issuer's ``kid`` may be left
+out (it follows from ``key``).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -23,7 +25,8 @@ from wire.errors import BadKey, NotCanonical, WireError
 from wire.keys import SigningKey, VerifyKey, kid_of, unb64
 from wire.registry import MAX_KEYS_BYTES, KeysDocument, open_keys, sign_keys
 
-TIMES = frozenset({"valid_from", "valid_to", "issued_at", "at"})
+KILOWATTS = re.compile(r"_kw(_per_min)?$")
+TIMES = frozenset({"valid_from", "valid_to", "issued_at", "at", "until"})
 
 
 class _NoAlias(yaml.SafeLoader):
@@ -100,20 +103,26 @@ def to_watt(value: object, where: str) -> int:
     return int(watt)
 
 
-def _ease(value: Any, where: str) -> Any:
+def ease(value: Any, where: str) -> Any:
+    """Plain YAML data with kW and dates → the same with W and ms, at any depth.
+
+    Raises:
+        RegisterError: a number or a time that is none.
+    """
     if isinstance(value, list):
-        return [_ease(item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [ease(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if not isinstance(value, dict):
         return value
     out: dict[str, Any] = {}
     for name, item in value.items():
         here = f"{where}.{name}" if where else str(name)
-        if isinstance(name, str) and name.endswith("_kw"):
-            out[name[:-3] + "_w"] = to_watt(item, here)
+        plain = KILOWATTS.sub(r"_w\1", name) if isinstance(name, str) else name
+        if isinstance(plain, str) and plain != name:
+            out[plain] = to_watt(item, here)
         elif name in TIMES:
             out[name] = to_ms(item, here)
         else:
-            out[str(name)] = _ease(item, here)
+            out[str(name)] = ease(item, here)
     return out
 
 
@@ -123,7 +132,7 @@ def build(doc: dict[str, Any], *, now_ms: int, source: str) -> KeysDocument:
     Raises:
         RegisterError: field, what was seen, what is wrong.
     """
-    body = _ease(doc, "")
+    body = ease(doc, "")
     body.setdefault("v", 1)
     body.setdefault("issued_at", now_ms)
     for index, issuer in enumerate(body.get("issuers") or ()):

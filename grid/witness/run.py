@@ -9,10 +9,15 @@ import uvicorn
 
 from grid.errors import GridError
 from grid.witness.app import Witness, make_app
+from grid.witness.link import BrokerLink
 
 
-def run_witness(witness: Witness, *, host: str, port: int, started: Callable[[str], None]) -> None:
-    """Serve until SIGINT or SIGTERM. ``started`` is given the address.
+def run_witness(
+    witness: Witness, *, host: str, port: int, started: Callable[[str], None], link: BrokerLink | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM, over HTTP and, with a link, over central's broker.
+
+    ``started`` is given the address.
 
     Raises:
         GridError: the address cannot be listened on.
@@ -28,4 +33,10 @@ def run_witness(witness: Witness, *, host: str, port: int, started: Callable[[st
         settings = uvicorn.Config(
             make_app(witness), log_level="warning", access_log=False, server_header=False, lifespan="off"
         )
-        uvicorn.Server(settings).run(sockets=[listener])
+        if link is not None:
+            link.start()
+        try:
+            uvicorn.Server(settings).run(sockets=[listener])
+        finally:
+            if link is not None:
+                link.stop()

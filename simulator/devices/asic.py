@@ -15,7 +15,7 @@ from time import time
 from simulator.devices import asic_answers as say
 from simulator.devices.asic_answers import Json
 from simulator.devices.asic_http import DigestSite, HttpConnection
-from simulator.devices.asic_server import AsicServer, Faults
+from simulator.devices.asic_server import AsicServer, Faults, JsonServer
 from simulator.devices.models import MachineModel, Mode
 
 __all__ = ["AsicServer", "Faults", "LuxosMiner", "StockAntminer"]
@@ -26,7 +26,7 @@ SESSION_MIN_LIFE_S = 3.0
 """However fast machines are made, their clients are not: a session outlives a few slow exchanges."""
 
 
-class StockAntminer(AsicServer):
+class StockAntminer(JsonServer):
     """Bitmain's own firmware: single commands on the JSON socket, sleep and wake over HTTP with digest log-in.
 
     Args:
@@ -149,7 +149,7 @@ class StockAntminer(AsicServer):
             self.machine.request_wake(mode)
 
 
-class LuxosMiner(AsicServer):
+class LuxosMiner(JsonServer):
     """LuxOS: joined commands and sessions on the JSON socket; ``curtail`` sleeps and wakes; no web interface.
 
     Args:

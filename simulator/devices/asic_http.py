@@ -10,9 +10,8 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-MAX_HEAD_BYTES = 16 * 1024
-MAX_BODY_BYTES = 256 * 1024
-IDLE_S = 60.0
+from simulator.devices.connection import WebConnection, WebRequest
+
 _PAIR = re.compile(r'(\w+)=(?:"([^"]*)"|([^\s,]+))')
 
 Handler = Callable[[str, str, bytes], Awaitable[dict[str, Any] | None]]
@@ -63,70 +62,27 @@ class DigestSite:
             transport.abort()
 
 
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(WebConnection):
     """One connection: one request, one answer."""
 
     def __init__(self, site: DigestSite, admit: Callable[[asyncio.Transport], bool]) -> None:
+        super().__init__(site.open_connections, admit)
         self._site = site
-        self._admit = admit
-        self._received = bytearray()
-        self._transport: asyncio.Transport | None = None
-        self._idle: asyncio.TimerHandle | None = None
-        self._busy = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or drop it where the machine has no power or a fault says so."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._site.open_connections.add(transport)
-        if not self._admit(transport):
-            self._busy = True
-            return
-        self._idle = asyncio.get_running_loop().call_later(IDLE_S, transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
-        del exc
-        if self._idle is not None:
-            self._idle.cancel()
-        if self._transport is not None:
-            self._site.open_connections.discard(self._transport)
-        self._transport = None
-
-    def data_received(self, data: bytes) -> None:
-        """Collect a request and start answering it once it is whole."""
-        if self._busy or self._transport is None:
-            return
-        self._received += data
-        head, found, body = bytes(self._received).partition(b"\r\n\r\n")
-        if not found:
-            if len(head) > MAX_HEAD_BYTES:
-                self._transport.abort()
-            return
-        lines = head.decode("latin-1").split("\r\n")
-        pairs = (line.partition(":") for line in lines[1:])
-        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-        length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length[:9]) > MAX_BODY_BYTES:
-            self._transport.abort()
-        elif len(body) >= int(length):
-            self._busy = True
-            method, _, rest = lines[0].partition(" ")
-            self._answer(method, rest.split(" ")[0], headers.get("authorization", ""), body)
-
-    def _answer(self, method: str, path: str, authorization: str, body: bytes) -> None:
-        if not self._site.allows(method, authorization):
+    def requested(self, request: WebRequest) -> None:
+        """Answer, once the log-in is right."""
+        if not self._site.allows(request.method, request.headers.get("authorization", "")):
             challenge = f'Digest realm="{self._site.realm}", nonce="{self._site.nonce}", qop="auth"'
             self._send(401, b"<html><h1>401 - Unauthorized</h1></html>", challenge)
             return
         self._site.requests += 1
-        task = asyncio.get_running_loop().create_task(self._handle(method, path, body))
+        task = asyncio.get_running_loop().create_task(self._handle(request))
         self._site.tasks.add(task)
         task.add_done_callback(self._site.tasks.discard)
 
-    async def _handle(self, method: str, path: str, body: bytes) -> None:
+    async def _handle(self, request: WebRequest) -> None:
         try:
-            answer = await self._site.handler(method, path, body)
+            answer = await self._site.handler(request.method, request.path, request.body)
         except LookupError:
             self._send(404, b"<html><h1>404 - Not Found</h1></html>")
             return

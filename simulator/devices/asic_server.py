@@ -1,9 +1,10 @@
-"""What all simulated miners share: the JSON socket, its faults, and being without power."""
+"""What all simulated miners share: faults and being without power; and those with the JSON socket of cgminer."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
@@ -12,10 +13,10 @@ from typing import Any
 import msgspec
 
 from simulator.devices import asic_answers as say
+from simulator.devices.connection import Connection
 from simulator.devices.models import MachineModel
 
 MAX_REQUEST_BYTES = 8 * 1024
-IDLE_S = 60.0
 GARBAGE = b"\xff\xfe<!DOCTYPE html>\x01\x02 Socket connect failed: Connection refused\n"
 
 Json = dict[str, Any]
@@ -45,78 +46,62 @@ class Faults:
     """The web interface resets connections."""
 
 
-class _RpcConnection(asyncio.Protocol):
-    """One connection to the JSON socket: one command, one answer ending with NUL."""
+class MachineConnection(Connection):
+    """A connection whose answers the faults of the machine act on."""
 
-    def __init__(self, device: AsicServer) -> None:
-        self._device = device
-        self._received = bytearray()
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._answered = False
+    def __init__(self, device: AsicServer, admit: Callable[[asyncio.Transport], bool] | None = None) -> None:
+        super().__init__(device.open_connections, admit or device.admits)
+        self._server = device
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._device.open_connections.add(transport)
-        if not self._device.admits(transport):
-            self._answered = True
-            return
-        self._timer = asyncio.get_running_loop().call_later(IDLE_S, transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._transport is not None:
-            self._device.open_connections.discard(self._transport)
-        self._transport = None
-
-    def data_received(self, data: bytes) -> None:
-        if self._answered or self._transport is None:
-            return
-        self._received += data
-        if len(self._received) > MAX_REQUEST_BYTES:
-            self._transport.abort()
-            return
-        try:
-            request = json.loads(self._received.rstrip(b"\x00"))
-        except (ValueError, RecursionError):
-            if not self._received.rstrip().endswith(b"}"):
-                return
-            request = None
-        self._answered = True
-        answer = self._device.answer_bytes(request)
-        faults = self._device.faults
+    def reply(self, whole: bytes) -> None:
+        """Send an answer as the faults let it."""
+        faults = self._server.faults
         if faults.silent:
             return
         if faults.slow_s > 0:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(faults.slow_s, self._send, answer)
+            self.later(faults.slow_s, self._send, whole)
         else:
-            self._send(answer)
+            self._send(whole)
 
-    def _send(self, answer: bytes) -> None:
-        if self._transport is None or not self._device.machine.powered():
+    def _send(self, whole: bytes) -> None:
+        if self._transport is None or not self._server.machine.powered():
             return
-        if self._device.faults.half_open:
-            self._transport.write(answer[: len(answer) // 2])
+        if self._server.faults.half_open:
+            self._transport.write(whole[: len(whole) // 2])
             return
-        self._transport.write(GARBAGE if self._device.faults.garbage else answer + b"\x00")
+        self._transport.write(GARBAGE if self._server.faults.garbage else whole)
         self._transport.close()
 
 
-class AsicServer:
-    """What all simulated miners share: the JSON socket, faults, power.
+class _JsonConnection(MachineConnection):
+    """The JSON socket: one command, one answer ending with NUL."""
+
+    def __init__(self, device: JsonServer) -> None:
+        super().__init__(device)
+        self._device = device
+
+    def take(self, transport: asyncio.Transport, received: bytes) -> bool:
+        if len(received) > MAX_REQUEST_BYTES:
+            transport.abort()
+            return False
+        try:
+            request = json.loads(received.rstrip(b"\x00"))
+        except (ValueError, RecursionError):
+            if not received.rstrip().endswith(b"}"):
+                return False
+            request = None
+        self.reply(self._device.answer_bytes(request) + b"\x00")
+        return True
+
+
+class AsicServer(ABC):
+    """What all simulated miners share: faults, power, commands that were counted.
 
     Args:
         machine: the machine behind.
         time_scale: delays of the firmware are divided by it.
         wall: UTC clock in seconds, for the time stamps in answers.
     """
-
-    description = "cgminer"
 
     def __init__(self, machine: MachineModel, *, time_scale: float = 1.0, wall: Callable[[], float] = time) -> None:
         self.machine = machine
@@ -130,23 +115,17 @@ class AsicServer:
         self._http: asyncio.Server | None = None
         self._waking: asyncio.TimerHandle | None = None
 
+    @abstractmethod
     async def start(self, host: str = "127.0.0.1", rpc_port: int = 0, http_port: int = 0) -> None:
         """Listen; port 0 takes any free one.
 
         Raises:
             OSError: a port is taken.
         """
-        loop = asyncio.get_running_loop()
-        self._rpc = await loop.create_server(self.rpc_connection, host, rpc_port, backlog=16)
-        try:
-            self._http = await self._start_http(loop, host, http_port)
-        except OSError:
-            await self.stop()
-            raise
 
-    def rpc_connection(self) -> asyncio.Protocol:
-        """One more connection to the JSON socket, for whoever listens for this machine."""
-        return _RpcConnection(self)
+    def rpc_connection(self) -> asyncio.Protocol | None:
+        """One more connection to the API's own port, for whoever listens for this machine; ``None``: it has no such."""
+        return None
 
     def web_connection(self) -> asyncio.Protocol | None:
         """One more connection to the web interface; ``None`` for firmwares without one."""
@@ -180,6 +159,48 @@ class AsicServer:
         transport.abort()
         return False
 
+    def go_to_sleep(self) -> None:
+        """Take a sleep command, as far as the faults let it."""
+        if self.faults.refuses_sleep:
+            return
+        self.machine.request_sleep()
+        if self.faults.wakes_itself_s is not None:
+            loop = asyncio.get_running_loop()
+            self._waking = loop.call_later(self.faults.wakes_itself_s, self.machine.request_wake)
+
+
+class SocketServer(AsicServer):
+    """A machine with a port of its own for the API, and perhaps a web interface."""
+
+    @abstractmethod
+    def rpc_connection(self) -> asyncio.Protocol:
+        """See :class:`AsicServer`."""
+
+    async def start(self, host: str = "127.0.0.1", rpc_port: int = 0, http_port: int = 0) -> None:
+        """See :class:`AsicServer`."""
+        loop = asyncio.get_running_loop()
+        self._rpc = await loop.create_server(self.rpc_connection, host, rpc_port, backlog=16)
+        try:
+            self._http = await self._start_http(loop, host, http_port)
+        except OSError:
+            await self.stop()
+            raise
+
+    async def _start_http(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> asyncio.Server | None:
+        """Open the web interface; firmwares without one have nothing to open."""
+        del loop, host, port
+        return None
+
+
+class JsonServer(SocketServer):
+    """A machine with the JSON socket of cgminer."""
+
+    description = "cgminer"
+
+    def rpc_connection(self) -> asyncio.Protocol:
+        """See :class:`AsicServer`."""
+        return _JsonConnection(self)
+
     def answer_bytes(self, request: object) -> bytes:
         """The answer to one request as sent, without the closing NUL."""
         command = request.get("command") if isinstance(request, dict) else None
@@ -191,9 +212,9 @@ class AsicServer:
             answer = self.answer(command, str(parameter))
         return msgspec.json.encode(answer)
 
+    @abstractmethod
     def answer(self, command: str, parameter: str) -> Json:
         """The answer to one command."""
-        raise NotImplementedError
 
     def common_reading(self, command: str, head: Json) -> Json | None:
         """``summary``, ``stats`` and ``pools``, which all firmwares here answer alike."""
@@ -212,20 +233,6 @@ class AsicServer:
     def error(self, code: int, message: str) -> Json:
         """An error answer."""
         return say.error(code, message, self.description, self._wall())
-
-    async def _start_http(self, loop: asyncio.AbstractEventLoop, host: str, port: int) -> asyncio.Server | None:
-        """Open the web interface; firmwares without one have nothing to open."""
-        del loop, host, port
-        return None
-
-    def go_to_sleep(self) -> None:
-        """Take a sleep command, as far as the faults let it."""
-        if self.faults.refuses_sleep:
-            return
-        self.machine.request_sleep()
-        if self.faults.wakes_itself_s is not None:
-            loop = asyncio.get_running_loop()
-            self._waking = loop.call_later(self.faults.wakes_itself_s, self.machine.request_wake)
 
 
 def port_of(server: asyncio.Server | None) -> int:

@@ -125,7 +125,7 @@ def encode_point(point: Point, values: Mapping[str, Value | Fraction]) -> tuple[
     """
     value = values.get(point.id)
     if value is None or isinstance(value, str):
-        return _no_value(point) if value is None else encode(point, value)
+        return encode_or_zero(point, value)
     exact = Fraction(value)
     for name in point.scale_by:
         ratio = values.get(name)
@@ -145,8 +145,11 @@ def _counted(point: Point, value: Fraction) -> Fraction:
     return math.floor(value / step) * step if point.type in WHOLE else value
 
 
-def _no_value(field: RegisterField) -> tuple[int, ...]:
+def encode_or_zero(field: RegisterField, value: Value) -> tuple[int, ...]:
+    """Registers of a value; zeros for none where the device has no way to say that it has none."""
     try:
-        return encode(field, None)
+        return encode(field, value)
     except ValueError:
+        if value is not None:
+            raise
         return (0,) * field.words

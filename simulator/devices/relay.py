@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from drivers.profiles.model import RelayProfile
 from drivers.profiles.switching import BinaryInput, CommandInterface, Output
+from simulator.devices.meter import encode_or_zero
 from simulator.devices.modbus import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, ModbusError
 from simulator.faults import DeviceFaults
 from simulator.relays import RelayBody
@@ -27,6 +28,7 @@ class RelayUnit:
         now_s: the plant's clock, after it was brought up to date.
         pulse_s: by output id, the pulse length set in the device, for devices that keep it as a setting.
         counts: edges that a counting input has seen, by input id.
+        celsius: what a temperature input measures, by its id; ``None``: nothing.
         moved: called after every write.
     """
 
@@ -39,6 +41,7 @@ class RelayUnit:
         now_s: Callable[[], float],
         pulse_s: Mapping[str, float] | None = None,
         counts: Callable[[str], int] = lambda _: 0,
+        celsius: Callable[[str], float | None] = lambda _: None,
         faults: DeviceFaults | None = None,
         moved: Callable[[], None] = lambda: None,
     ) -> None:
@@ -48,6 +51,7 @@ class RelayUnit:
         self._now_s = now_s
         self._pulse_s = dict(pulse_s or {})
         self._counts = counts
+        self._celsius = celsius
         self._faults = faults or DeviceFaults()
         self._moved = moved
         self.stopped_counters: set[int] = set()
@@ -215,4 +219,14 @@ class RelayUnit:
             if counter.word_order == "little":
                 words.reverse()
             known.update((counter.addr + i, word) for i, word in enumerate(words))
+        self._add_temperatures(table, known)
         return known
+
+    def _add_temperatures(self, table: str, known: dict[int, int]) -> None:
+        """Temperatures, and the registers between them that the profile says may be read along."""
+        end: int | None = None
+        for found in sorted((t for t in self.profile.temperatures if t.table == table), key=lambda t: t.addr):
+            if end is not None and found.addr - end <= self.profile.link.max_hole:
+                known.update((addr, 0) for addr in range(end, found.addr) if addr not in known)
+            known.update(zip(found.span, encode_or_zero(found, self._celsius(found.id)), strict=True))
+            end = found.span.stop

@@ -179,7 +179,11 @@ def test_the_command_line_from_nothing_to_a_bundle(tmp_path: Path, central) -> N
     assert len(base64.b64decode(facts["collector"])) == 32
 
 
-def test_an_enrolment_is_taken_whole_and_only_with_both_proofs(tmp_path: Path, central) -> None:
+LOW_ORDER = base64.b64encode(b"\x01" + bytes(31)).decode()
+"""The neutral element of the curve: a key under which one signature fits many messages."""
+
+
+def test_an_enrolment_is_taken_whole_and_only_with_all_proofs(tmp_path: Path, central) -> None:
     config = tmp_path / "central.yaml"
     central(["init", "--config", str(config), "--registrar", REGISTRAR.public.text, "--data-dir", "d"])
     site = (
@@ -221,8 +225,12 @@ def test_an_enrolment_is_taken_whole_and_only_with_both_proofs(tmp_path: Path, c
         (good | {"proof_rec": "AAAA"}, "proof_rec does not verify"),
         (good | {"proof_rec": "not base64"}, "not base64"),
         ({k: v for k, v in good.items() if k != "proof_log"}, "'proof_log' is missing"),
-        (good | {"v": 2}, "version 1"),
+        (good | {"v": 1}, "expected version 2"),
         (good | {"csr": "nothing"}, "certificate request cannot be read"),
+        # Somebody puts his own TLS key beside the site's.
+        (good | {"csr": make_csr(SITE)[0].decode()}, "statement does not name"),
+        (good | {"proof_tls": good["proof_rec"]}, "proof_tls does not verify"),
+        (good | {"k_rec": LOW_ORDER}, "low order"),
         ("{" * 100_000, "expected at most"),
         ('{"a":' * 20_000, "expected at most"),
         ('{"a":' * 9_000, "cannot be read"),

@@ -76,6 +76,8 @@ class Site:
     """False: records name no checkpoint, as somebody writes them who has none."""
     rotated: tuple[int, SigningKey] | None = None
     """After this time (ms) records are signed by this key."""
+    later_log: tuple[int, SigningKey] | None = None
+    """Checkpoints that hold this place of the log are signed by this key."""
     first: int = START
     last: int = START + SLOTS * SLOT
 
@@ -143,7 +145,8 @@ class Site:
         """A checkpoint over these leaves, cosigned by the named witnesses (all by default)."""
         tree = Frontier()
         tree.extend(leaves)
-        note = Checkpoint(f"tizgin/{SITE}/{self.epoch}", tree.size, tree.root()).sign(self.log)
+        key = self.later_log[1] if self.later_log and tree.size > self.later_log[0] else self.log
+        note = Checkpoint(f"tizgin/{SITE}/{self.epoch}", tree.size, tree.root()).sign(key)
         lines = [cosign(note.text, w, self.witnesses[w], at_s) for w in names or sorted(self.witnesses)]
         return Note(note.text, (*note.signatures, *lines)).encode()
 

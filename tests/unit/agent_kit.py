@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,10 +23,11 @@ import yaml
 
 from agent.clock import TrustedTime
 from agent.curtailment import shed as shed_module
+from agent.curtailment.account import Account, Terms
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet, KnownMachine
 from agent.curtailment.gates import Gates
-from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.journal import Journal, LiveOrder, limit_of
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
@@ -35,7 +37,16 @@ from agent.live import LiveState
 from config.check import check
 from config.graph import Graph
 from config.site import Site
-from drivers.capabilities import MinerStatus, Position, Reading, Sample, SwitchState, WriteOutcome, WriteStatus
+from drivers.capabilities import (
+    MinerStatus,
+    Position,
+    PowerRange,
+    Reading,
+    Sample,
+    SwitchState,
+    WriteOutcome,
+    WriteStatus,
+)
 from drivers.errors import NoAnswer
 from wire import canonical
 from wire.acts import CommissioningAct, ModeAct, OutputTest, encode_act
@@ -61,6 +72,7 @@ RIGHTS = (
     "mode",
     "commission",
 )
+ALL_PER_RACK = 4
 MACHINE_W = 3500
 SLEEP_W = 30
 BASE_W = 32_000
@@ -96,13 +108,15 @@ class SimClock:
 
 
 @contextlib.asynccontextmanager
-async def running_core(folder: Path, *, armed: bool = True, site: Site | None = None) -> AsyncIterator[Core]:
+async def running_core(
+    folder: Path, *, armed: bool = True, site: Site | None = None, core: Core | None = None
+) -> AsyncIterator[Core]:
     """A booted core; at the end it stands still and every write it ever made had its durable intent."""
     with (
         mock.patch.object(store_module, "GROUP_S", 0.001),
         mock.patch.object(shed_module, "READBACK_STEP_S", 0.001),
     ):
-        core = await Core(folder, site=site).boot()
+        core = await (core or Core(folder, site=site)).boot()
         if armed:
             await core.arm()
         try:
@@ -249,12 +263,42 @@ class PlayedMachine:
     refuses: bool = False
     mute: bool = False
     draw_w: int = MACHINE_W
+    limit_w: int = 10**6
+    lowest_w: int = 1500
+    """The lowest limit that its firmware takes."""
+
+    answers_at_ns: int = 0
+    full_at_ns: int = 0
+    """It starts: it answers from the first moment on and draws from the second."""
 
     @property
     def power_w(self) -> int:
-        if not self.plant.switches[self.switch].closed:
+        if self.plant.blackout or not self.plant.switches[self.switch].closed:
             return 0
-        return SLEEP_W if self.asleep else self.draw_w
+        starting = self.plant.clock.mono_ns() < self.full_at_ns
+        return SLEEP_W if self.asleep or starting else min(self.draw_w, self.limit_w)
+
+    @property
+    def answers(self) -> bool:
+        live = not self.plant.blackout and self.plant.switches[self.switch].closed
+        return live and self.plant.clock.mono_ns() >= self.answers_at_ns
+
+    async def power_range(self) -> PowerRange:
+        return PowerRange(self.lowest_w, self.draw_w, None if self.limit_w == 10**6 else self.limit_w)
+
+    async def prior_limit(self) -> str:
+        return f'{{"limit_w":{self.limit_w}}}'
+
+    async def limit_power(self, limit_w: int) -> WriteOutcome:
+        self.plant.written("limit", limit_of(self.id))
+        assert limit_w >= self.lowest_w
+        self.limit_w = limit_w
+        return WriteOutcome(WriteStatus.ACKNOWLEDGED, self.plant.clock.now_ms())
+
+    async def restore_limit(self, prior: str) -> WriteOutcome:
+        self.plant.written("unlimit", limit_of(self.id))
+        self.limit_w = json.loads(prior)["limit_w"]
+        return WriteOutcome(WriteStatus.ACKNOWLEDGED, self.plant.clock.now_ms())
 
     async def prior_state(self) -> str:
         if self.mute:
@@ -282,10 +326,13 @@ class Plant:
 
     clock: SimClock
     ledger_path: Path
-    per_rack: int = 4
+    per_rack: int = ALL_PER_RACK
     machines: dict[str, PlayedMachine] = field(default_factory=dict)
     switches: dict[str, PlayedSwitch] = field(default_factory=dict)
     meter_silent: bool = False
+    blackout: bool = False
+    volts: float | None = None
+    """Phase voltage at every meter; none of them reads it where it is ``None``."""
     extra_w: int = 0
     writes: list[tuple[str, str]] = field(default_factory=list)
     undurable: list[tuple[str, str]] = field(default_factory=list)
@@ -330,14 +377,14 @@ class Plant:
         for name, switch in self.switches.items():
             live.put_switch(name, await switch.read())
         for machine in self.machines.values():
-            if self.switches[machine.switch].closed:
+            if machine.answers:
                 status = MinerStatus(
                     "played", sleeping=machine.asleep, power_w=float(machine.power_w), power_source="measured"
                 )
                 live.put_miner(machine.id, status, Quality.GOOD, None)
             else:
                 live.put_miner(machine.id, None, Quality.NO_CONNECTION, "dark")
-        if self.meter_silent:
+        if self.meter_silent or self.blackout:
             return
         for device, value in (("em-0", self.net_w), ("em-1", self.feeder_w("KM1")), ("em-2", self.feeder_w("KM2"))):
             live.put_sample(
@@ -345,7 +392,8 @@ class Plant:
                     device,
                     self.clock.now_ms(),
                     self.clock.mono_ns(),
-                    {"power_w": Reading(value, Quality.GOOD), "frequency_hz": Reading(50.0, Quality.GOOD)},
+                    {"power_w": Reading(value, Quality.GOOD), "frequency_hz": Reading(50.0, Quality.GOOD)}
+                    | ({} if self.volts is None else {"voltage_l1_n_v": Reading(self.volts, Quality.GOOD)}),
                 )
             )
 
@@ -412,7 +460,11 @@ class Core:
         self.gates = Gates(site, self.ledger, self.live, clock, check(site), lambda _profile: "1")
         self.gates.load()
         groups = {g.id: g for g in site.miners}
-        machines = {m.id: KnownMachine(m.id, groups[m.id.partition("/")[0]], m) for m in self.plant.machines.values()}
+        machines = {
+            m.id: KnownMachine(m.id, group, m, m if group.lowest_power_w is not None else None)
+            for m in self.plant.machines.values()
+            if (group := groups[m.id.partition("/")[0]])
+        }
         self.fleet = Fleet(
             site, Graph(site), self.live, self.gates, self.journal, clock, machines, dict(self.plant.switches)
         )
@@ -435,14 +487,29 @@ class Core:
             lambda: self.silence_s if self.online else 3600.0,
             lambda: self.online,
             self._note,
+            entry=lambda: self.keys.site(site.site.id) if self.keys else None,
             wake=self.wake,
         )
         self.reception = Reception(
             site, self.ledger, self.journal, self.engine, clock, self.trusted, lambda: self.keys, START_MS - 60_000
         )
+        self.account = Account(
+            site,
+            self.ledger,
+            self.journal,
+            self.fleet,
+            self.gates,
+            self.engine.waves.cooling,
+            self.live,
+            clock,
+            lambda: Terms(220_000, 0),
+        )
+        self.account.load()
+        self.engine.observe = self.account.observe
         for name, switch in self.plant.switches.items():
             self.live.put_switch(name, await switch.read())
         await self.engine.recover()
+        await self.reception.recover()
         await self.plant.publish(self.live)
         if run:
             await self.go()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from agent.curtailment.journal import LiveOrder
+from agent.curtailment.reception import Reception
+from agent.errors import LedgerError
 from agent.ledger import Txn
 from tests.unit.agent_kit import BASE_W, MACHINE_W, Core, running_core
-from wire.orders import Restore
+from wire.orders import Hold, Restore
 from wire.states import OrderState
 
 S = OrderState
@@ -208,6 +212,61 @@ async def test_a_failed_order_stays_failed_and_its_attempts_are_not_forgotten(co
     await core.pass_time(60, step_s=5)
     assert len(core.plant.writes) == wrote
     assert again.state is S.FAILED
+
+
+@contextlib.contextmanager
+def cut_before(what: str) -> Iterator[None]:
+    """The process dies after an order was accepted, durably and with a signed answer, and before this."""
+    with mock.patch.object(Reception, what, side_effect=LedgerError("the process dies here")):
+        yield
+
+
+async def test_a_release_that_was_accepted_and_cut_off_takes_effect_after_the_restart(core: Core) -> None:
+    order = await core.give("limit", limit_w=50_000, restore=AT_ONCE)
+    await core.until_state(order, S.HOLDING)
+    given = core.order("release", target=order.id)
+    with cut_before("_apply"):
+        assert (await core.send(given))["state"] == "validated"
+    assert core.journal.live[order.id].doc.released_by is None
+    await core.reboot()
+    assert core.journal.live[order.id].doc.released_by == given.id
+    await core.until(lambda: not core.journal.live)
+    assert core.plant.net_w == ALL_W
+
+
+async def test_a_drill_of_a_release_takes_effect_neither_before_nor_after_a_restart(core: Core) -> None:
+    order = await core.give("limit", limit_w=50_000, restore=AT_ONCE)
+    await core.until_state(order, S.HOLDING)
+    await core.release(order, mode="drill")
+    await core.reboot()
+    await core.pass_time(5)
+    assert core.journal.live[order.id].state is S.HOLDING
+
+
+async def test_an_extension_and_a_cancellation_that_were_cut_off_take_effect_after_the_restart(core: Core) -> None:
+    until = core.clock.now_ms() + 600_000
+    order = await core.give("limit", limit_w=50_000, hold=Hold(until=until), restore=AT_ONCE)
+    await core.until_state(order, S.HOLDING)
+    with cut_before("_apply"):
+        await core.send(core.order("extend", target=order.id, hold=Hold(until=until + 60_000)))
+        await core.send(core.order("extend", target=order.id, hold=Hold(until=until + 90_000)))
+        await core.send(core.order("cancel", target=order.id))
+    await core.reboot()
+    again = core.journal.live[order.id]
+    assert (again.state, again.doc.hold_until, again.doc.stop_shedding) == (S.HOLDING, until + 90_000, True)
+
+
+async def test_a_supersession_that_was_cut_off_is_finished_after_the_restart(core: Core) -> None:
+    old = await core.give("limit", limit_w=50_000, restore=AT_ONCE)
+    await core.until_state(old, S.HOLDING)
+    with cut_before("_supersede"):
+        new = core.order("limit", limit_w=45_000, supersedes=old.id, restore=AT_ONCE)
+        await core.send(new)
+    assert {h.order_id for h in core.journal.held.values()} == {old.id}
+    await core.reboot()
+    await core.until(lambda: old.id not in core.journal.live and core.journal.live[new.id].state is S.HOLDING)
+    assert {h.order_id for h in core.journal.held.values()} == {new.id}
+    assert core.plant.net_w <= 45_000
 
 
 async def test_selection_does_not_survive_a_restart(core: Core) -> None:

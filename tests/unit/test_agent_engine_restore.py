@@ -386,7 +386,7 @@ async def test_escalation_is_undone_in_the_order_switch_then_machines(core: Core
         if machine.switch == "KM2":
             machine.refuses = True
     order = await held(core, limit_w=37_000, escalation=Escalation(to="switch", after_s=5))
-    await core.pass_time(5)
+    await core.pass_time(70)
     await core.release(order)
     await core.until(lambda: order.id not in core.journal.live)
     kinds = [k for k, _ in closings(core)]
@@ -397,6 +397,7 @@ async def test_escalation_is_undone_in_the_order_switch_then_machines(core: Core
 @pytest.mark.parametrize("kind", ["open", "close"])
 async def test_a_tag_hung_while_the_intent_is_being_written_still_stops_the_write(core: Core, kind: str) -> None:
     order = await held(core, "emergency_trip") if kind == "close" else None
+    await core.pass_time(60, step_s=10)
     real = core.journal.intend
     writes = len(core.plant.writes)
 
@@ -415,3 +416,16 @@ async def test_a_tag_hung_while_the_intent_is_being_written_still_stops_the_writ
     assert (kind, "KM1") not in core.plant.writes[writes:]
     assert (kind, "KM2") in core.plant.writes[writes:]
     assert core.journal.open_steps() == []
+
+
+@pytest.mark.parametrize(("volts", "returns"), [(230.0, True), (256.0, False), (200.0, False), (None, True)])
+async def test_load_returns_only_at_a_fit_voltage(core: Core, volts: float | None, returns: bool) -> None:
+    core.plant.volts = volts
+    order = await held(core)
+    await core.release(order)
+    await core.pass_time(120, step_s=5)
+    assert (order.id not in core.journal.live) is returns
+    if not returns:
+        assert order.block == f"voltage at M0 is {volts / 1000:.2f} kV, needed 0.23 kV ± 10 %"
+        core.plant.volts = 231.0
+        await core.until(lambda: order.id not in core.journal.live)

@@ -408,3 +408,21 @@ async def test_no_switch_is_opened_that_is_larger_than_the_ordered_step(core: Co
     other = await core.give("limit", limit_w=50_000, methods=("switch",), max_step_w=20_000)
     await core.until_state(other, S.HOLDING)
     assert [kind for kind, _ in core.plant.writes].count("open") == 1, "one of them suffices, and is within the step"
+
+
+async def test_a_loss_of_load_that_is_not_ours_is_not_called_obedience(core: Core) -> None:
+    for number in range(1, 5):
+        core.plant.machines[f"rack1/{number}"].draw_w = 100  # their pool is gone
+    before = core.plant.net_w + 4 * (MACHINE_W - 100)
+    core.plant.extra_w = 4 * (MACHINE_W - 100)
+    await core.plant.publish(core.live)
+    order = await core.give("limit", limit_w=before - 3000)
+    core.plant.extra_w = 0
+    await core.until_state(order, S.HOLDING)
+    (told,) = [e["text"] for e in await core.effects(order.id) if e["state"] == "holding"]
+    assert "kW fell without our doing" in told
+    assert len(core.plant.asleep) <= 1
+    for number in range(1, 5):  # the pool is back: what was not ours to keep is answered
+        core.plant.machines[f"rack1/{number}"].draw_w = MACHINE_W
+    await core.pass_time(60)
+    assert core.plant.net_w <= before - 3000

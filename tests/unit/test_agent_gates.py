@@ -289,6 +289,8 @@ def opened(core: Core, position: Position = Position.OPEN, *, age_s: float = 0, 
 async def ready(tmp_path: Path) -> AsyncIterator[Core]:
     async with running_core(tmp_path, site=wired(small_site())) as found:
         opened(found, **READY)
+        found.clock.advance(60)  # its least time open
+        opened(found, **READY)
         assert found.gates.may_close("KM1") is None
         yield found
 
@@ -304,6 +306,8 @@ async def test_each_readiness_point_forbids_closing_when_bad_and_when_it_cannot_
 
 async def test_points_that_are_not_wired_forbid_nothing(tmp_path: Path) -> None:
     async with running_core(tmp_path) as core:
+        opened(core)
+        core.clock.advance(60)
         opened(core)
         assert core.gates.may_close("KM1") is None
 

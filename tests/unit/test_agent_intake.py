@@ -139,7 +139,6 @@ CASES: dict[str, tuple[Reason, Callable[[], Verdict]]] = {
         lambda: say(order("release", expires_at=NOW + 3_600_000), context(now_ms=NOW + 600_001)),
     ),
     "monitor": (Reason.MODE, lambda: say(order(), context(mode="monitor"))),
-    "stage": (Reason.UNSUPPORTED, lambda: say(order("stage", stage=1), context(keys=with_issuer(rights=("stage",))))),
     "a proof test of a limit": (Reason.FORMAT, lambda: say(order(mode="proof_test"), None, *BOTH_SIDES)),
     "a proof test of two feeders": (Reason.FORMAT, lambda: proof(feeders=("KM1", "KM2"))),
     "a proof test without a window": (Reason.FORMAT, lambda: proof(not_before=None)),

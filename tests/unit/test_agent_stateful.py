@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.agent_kit import Core, running_core, sealed
+from tests.unit.agent_kit import Core, running_core, sealed, small_site
 from wire.orders import Escalation, Order, Restore
 from wire.states import OrderState, ended
 
@@ -32,7 +32,10 @@ class Orders(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp())
         self.stack = contextlib.AsyncExitStack()
-        self.core: Core = self.run(self.stack.enter_async_context(running_core(self.folder)))
+        site = small_site()
+        groups = tuple(g.model_copy(update={"lowest_power_w": 2000.0}) for g in site.miners)
+        site = site.model_copy(update={"miners": groups})
+        self.core: Core = self.run(self.stack.enter_async_context(running_core(self.folder, site=site)))
         self.core.plant.at_write = self.on_write
         self.sent: list[Order] = []
         self.released = False
@@ -45,11 +48,12 @@ class Orders(RuleBasedStateMachine):
     def on_write(self, kind: str, target: str) -> None:
         """At the moment of a write: is there somebody who may want it?"""
         live = [o for o in self.core.journal.live.values() if o.order.sheds]
-        if kind in {"close", "wake"} and not any(o.doc.released_by for o in live):
+        back = kind in {"close", "wake", "unlimit"}
+        if back and not any(o.doc.released_by or o.doc.returning for o in live):
             self.wrongs.append(f"{kind} {target} without a release")
-        if kind in {"close", "wake"} and self.core.plant.meter_silent and self.blind:
+        if back and self.core.plant.meter_silent and self.blind:
             self.wrongs.append(f"{kind} {target} while no meter speaks")
-        if kind in {"sleep", "open"} and not any(not ended(o.state) for o in live):
+        if kind in {"sleep", "open", "limit"} and not any(not ended(o.state) for o in live):
             self.wrongs.append(f"{kind} {target} without a live order")
         if kind in {"close", "open"} and target in self.core.gates.tags:
             self.wrongs.append(f"{kind} {target} under a tag")
@@ -62,11 +66,20 @@ class Orders(RuleBasedStateMachine):
     def settle(self) -> None:
         self.run(self.core.step())
 
-    @rule(limit_kw=st.integers(36, 62), switch=st.booleans())
-    def limit(self, limit_kw: int, switch: bool) -> None:
+    @rule(
+        limit_kw=st.integers(36, 62),
+        switch=st.booleans(),
+        methods=st.sampled_from([("sleep",), ("sleep", "power_limit"), ("power_limit",)]),
+        basis=st.sampled_from(["instant_1min", "instant_1min", "slot"]),
+        follows=st.integers(0, 200),
+    )
+    def limit(self, limit_kw: int, switch: bool, methods: Any, basis: str, follows: int) -> None:
         escalation = Escalation(to="switch" if switch else "none", after_s=5)
         restore = Restore(stage_permille=500, stage_delay_s=1)
-        self.give(self.core.order("limit", limit_w=limit_kw * 1000, escalation=escalation, restore=restore))
+        more: dict[str, Any] = {"methods": methods, "limit_basis": basis}
+        if follows < len(self.sent):  # stricter or looser than what it supersedes
+            more["supersedes"] = self.sent[follows].id
+        self.give(self.core.order("limit", limit_w=limit_kw * 1000, escalation=escalation, restore=restore, **more))
 
     @rule(action=st.sampled_from(["stop", "emergency_trip"]), drill=st.booleans())
     def stop(self, action: str, drill: bool) -> None:
@@ -121,6 +134,30 @@ class Orders(RuleBasedStateMachine):
     def meter(self, silent: bool) -> None:
         self.core.plant.meter_silent = silent
         self.blind = False
+
+    @rule(seconds=st.sampled_from([3, 20]))
+    def blackout(self, seconds: int) -> None:
+        """Supply goes and comes; machines start by themselves."""
+        self.core.plant.blackout = True
+        self.wait(seconds, 1)
+        self.wait(seconds, 1)
+        self.core.plant.blackout = False
+        for machine in self.core.plant.machines.values():
+            machine.asleep = False
+
+    @rule()
+    def all_is_well(self) -> None:
+        """Nothing is broken for some minutes: then what is said to be held is held, at the strictest limit."""
+        plant = self.core.plant
+        plant.meter_silent = self.blind = False
+        for machine in plant.machines.values():
+            machine.deaf = machine.refuses = machine.mute = False
+        for _ in range(60):
+            self.run(self.core.step(5))
+        for order in self.core.journal.live.values():
+            if order.state is S.HOLDING and "degraded" not in order.flags and order.order.action != "open_feeders":
+                assert order.limit_w is not None
+                assert plant.net_w <= order.limit_w, f"{order.doc.text}: {plant.net_w} W over {order.limit_w} W"
 
     @rule(name=st.sampled_from(["KM1", "KM2"]))
     def tag(self, name: str) -> None:

@@ -12,6 +12,7 @@ from drivers.asic.http import HttpAnswer, HttpClient
 from drivers.asic.session import SessionHttp, Token, checked
 from drivers.errors import BadAnswer, DriverError, Refused
 from simulator.devices.asic_families.session_web import WebAnswer, WebRequest, WebServer
+from simulator.devices.asic_server import Json
 from simulator.devices.models import StandaloneMachine
 
 MARK = "t0ken-marked"
@@ -24,6 +25,9 @@ class Site(WebServer):
         super().__init__(StandaloneMachine())
         self.seen: list[WebRequest] = []
         self.answers: Callable[[WebRequest], WebAnswer] = lambda _: WebAnswer(200, {"good": True})
+
+    def answer(self, command: str, parameter: str) -> Json:
+        raise AssertionError(f"nobody asks the JSON socket here: {command} {parameter}")
 
     def page(self, request: WebRequest) -> WebAnswer:
         self.seen.append(request)

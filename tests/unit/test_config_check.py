@@ -39,6 +39,7 @@ PROFILES = {
         inputs={f"di_{n}": False for n in TERMINALS},
         commands=frozenset({"open", "close"}),
     ),
+    "thermometer": ProfileFacts("relay", outputs={}, inputs={}, temperatures=frozenset({"ti_1", "ti_2"})),
     "apc-rpdu2": ProfileFacts("pdu", outputs={"1": False}, inputs={}),
 }
 

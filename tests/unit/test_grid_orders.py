@@ -22,8 +22,16 @@ from grid.desk.desk import Desk
 from grid.desk.html import el, join
 from grid.errors import CentralRefused, CentralUnreachable, ComposeError, GridError, KeyFileError, RegisterError
 from grid.keystore import create_key, load_key
-from grid.ordering import add_signature, new_order, read_order
-from grid.progress import completion_text, returned_text, state_text, steps, story_state_text, trial_text
+from grid.ordering import add_signature, new_order, read_order, story_json
+from grid.progress import (
+    completion_text,
+    report_text,
+    returned_text,
+    state_text,
+    steps,
+    story_state_text,
+    trial_text,
+)
 from grid.registrar.register import build, load_register, load_yaml, sign_to_file
 from grid.sequence import Sequence
 from grid.story import tell
@@ -423,6 +431,44 @@ def test_signed_answers_tell_the_story_in_any_order(case: Story) -> None:
     assert told.completed is not None
     assert told.completed.power_w == 37_000_000
     assert not told.not_delivered(signed_ms=NOW, now_ms=NOW + 60_000)
+
+
+REPORT = {
+    "verdict": "short",
+    "hold_permille": 875,
+    "missing_permille": 31,
+    "delivered_permille": 990,
+    "shortfall_wh": 1_250,
+    "excuses": ["tag"],
+}
+
+
+def test_the_sites_report_is_told_and_is_no_state(case: Story) -> None:
+    told = tell(case.order, [*case.good(), case.line(3, "cmd_report", REPORT)], case.register)
+    assert (told.state, told.refused) == ("holding", [])
+    assert told.report is not None
+    assert (told.report.verdict, told.report.n, told.report.kid) == ("short", 3, case.rec.kid)
+    assert report_text(told, load_texts("en")) == (
+        "Report of the site: NOT OBEYED IN FULL; target met in 87.5\u00a0% of what was measured; "
+        "above the target: 1.25 kWh; not measured: 3.1\u00a0%; the site names: output tagged"
+    )
+    assert story_json(case.order, {"kids": [], "verified": [], "bad": None}, told, not_delivered=False)["report"][
+        "excuses"
+    ] == ("tag",)
+    assert report_text(tell(case.order, case.good(), case.register), load_texts("en")) is None
+
+
+def test_a_report_that_is_not_the_sites_is_refused(case: Story) -> None:
+    for line in (
+        case.line(3, "cmd_report", REPORT, SigningKey.generate()),
+        case.line(3, "cmd_report", REPORT).replace("short", "obeyed"),
+        case.line(3, "cmd_report", REPORT | {"id": "x"}),
+    ):
+        told = tell(case.order, [*case.good(), line], case.register)
+        assert told.report is None
+        assert len(told.refused) == 1
+    forked = [case.line(3, "cmd_report", REPORT | {"verdict": v}) for v in ("short", "obeyed")]
+    assert "a fork" in tell(case.order, [*case.good(), *forked], case.register).refused[0].why
 
 
 @pytest.mark.parametrize(

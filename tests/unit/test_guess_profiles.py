@@ -85,9 +85,12 @@ class Ignoring:
 
 TELLING = {"voltage_l1_n_v", "frequency_hz", "current_l1_a"}
 """Without any of these a model's numbers prove nothing."""
+NOT_SIMULATED = {"carlogavazzi-em330-em340"}
+"""Models whose identity registers the simulated meter does not hold."""
+TOLD_APART = sorted(p.id for p in METERS.values() if TELLING & set(p.point_ids) and p.id not in NOT_SIMULATED)
 
 
-@pytest.mark.parametrize("profile_id", sorted(p.id for p in METERS.values() if TELLING & set(p.point_ids)))
+@pytest.mark.parametrize("profile_id", TOLD_APART)
 async def test_every_simulated_model_is_recognised_or_named_among_those_that_look_alike(profile_id: str) -> None:
     profile = METERS[profile_id]
     # 8 kW: within the range of every model, those that count in small steps without transformers too.
@@ -95,8 +98,7 @@ async def test_every_simulated_model_is_recognised_or_named_among_those_that_loo
     async with served({1: unit}) as server, on(server) as link:
         registers = Registers(link, 1)
         told = await fit(registers, profile)
-        if identity(profile, registers) is False:
-            pytest.skip("left out: the simulated meter does not hold the identity registers of its profile")
+        assert identity(profile, registers) is not False, "the simulated meter is another one by its own registers"
         ranking = await guess(registers, METERS.values())
     best = ranking[0]
     assert profile_id == best.profile.id or profile_id in best.same_as

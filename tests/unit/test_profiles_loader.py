@@ -404,7 +404,7 @@ def test_every_shipped_profile_loads_under_its_own_name() -> None:
             assert {"power_w", "energy_import_wh"} & set(profile.point_ids)
         else:
             assert isinstance(profile, RelayProfile)
-            assert profile.outputs or profile.inputs
+            assert profile.outputs or profile.inputs or profile.temperatures
 
 
 def test_the_json_schema_is_json_and_knows_both_kinds() -> None:

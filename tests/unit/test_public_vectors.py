@@ -13,6 +13,7 @@ import pytest
 
 from verifier.keys import load_key
 from verifier.notes import read_note
+from wire.checkpoints import cosigned_message
 from wire.errors import BadKey, BadNote, BadProof
 from wire.keys import VerifyKey, b64
 from wire.merkle import HASH_BYTES, check_consistency, check_inclusion
@@ -85,6 +86,39 @@ def test_the_example_of_the_note_format_s_first_implementation() -> None:
     assert parse_note(raw).signed_by(key)
     with pytest.raises(BadNote):
         parse_note(raw.replace(b"answer", b"Answer")).signed_by(key)
+
+
+def test_the_example_of_the_cosignature_format() -> None:
+    """Of C2SP's tlog-cosignature; it publishes no key, so what it fixes is the text and where the time stands."""
+    raw = (
+        "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n\n"
+        "— example.com/behind-the-sofa Az3grlgtzPICa5OS8npVmf1Myq/5IZniMp+ZJurmRDeOoRDe4URYN7u5/Zhcyv2q1gGzGku9nTo+"
+        "zyWE+xeMcTOAYQ8=\n"
+        "— witness.example.com/w1 jWbPPwAAAABkGFDLEZMHwSRaJNiIDoe9DYn/zXcrtPHeolMI5OWXEhZCB9dlrDJsX3b2oyin1nPZqhf5nNo0"
+        "xUe+mbIUBkBIfZ+qnA==\n"
+    ).encode()
+    note = parse_note(raw)
+    line = note.signatures[1]
+    assert note.encode() == raw
+    assert (line.name, len(line.signature)) == ("witness.example.com/w1", 72)
+    time_s = int.from_bytes(line.signature[:8], "big")
+    assert cosigned_message(time_s, note.text) == (
+        b"cosignature/v1\ntime 1679315147\nexample.com/behind-the-sofa\n20852163\n"
+        b"CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
+    )
+
+
+def test_the_example_of_a_signed_note_has_an_empty_line_in_its_text() -> None:
+    """Of C2SP's signed-note: text and signatures are parted by the last empty line."""
+    raw = (
+        "Ognuno sta solo sul cuor della terra\ntrafitto da un raggio di sole:\n\ned è subito sera.\n\n"
+        "— quasimodo.example/salvatore NnugSzTjtVAewIS+Z/iJhUPeFDkO/5QQ2i5ddnGITLlC+EhfLW9oJKONrMouFSQU0xMcXxj99ihAQwaq"
+        "P3ZekRwNtIc=\n"
+    ).encode()
+    note = parse_note(raw)
+    assert note.text.endswith("sole:\n\ned è subito sera.\n")
+    assert [(s.name, len(s.signature)) for s in note.signatures] == [("quasimodo.example/salvatore", 64)]
+    assert note.encode() == raw
 
 
 def test_checkpoint_notes_are_read_alike_by_writer_and_verifier() -> None:

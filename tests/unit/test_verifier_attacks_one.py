@@ -1,7 +1,7 @@
 """Attacks 1 to 20 on a witnessed bundle: edits, cuts, replays, forks, false times, false identities, false texts.
 
 The attacker is the collector too: every bundle has a manifest that fits it. What he has stolen is said in each test.
-``docs/verification.md`` lists all forty.
+``docs/verification.md`` lists them all.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Attacks 39 and 40: hostile files, and a machine with a wrong clock and no network.
 
-Continues ``test_verifier_attacks_two.py``; ``docs/verification.md`` lists all forty.
+Continues ``test_verifier_attacks_two.py``; ``docs/verification.md`` lists them all.
 """
 
 from __future__ import annotations

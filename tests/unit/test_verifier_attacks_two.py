@@ -1,6 +1,6 @@
 """Attacks 21 to 38: keys, epochs, registers, invented readings, witnesses, totals, what no signature shows.
 
-Continues ``test_verifier_attacks_one.py``; ``docs/verification.md`` lists all forty.
+Continues ``test_verifier_attacks_one.py``; ``docs/verification.md`` lists them all.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from wire.energy import interval_wh
 from wire.keys import SigningKey, b64
 from wire.merkle import Frontier
 from wire.notes import Note, parse_note
+from wire.rotation import KeyChange
 
 NOTES, LEAVES = f"log/{EPOCH}.notes", f"log/{EPOCH}.leaves"
 M1 = f"records/{EPOCH}/mp_M1.tzr"
@@ -142,6 +143,35 @@ def test_attack_23_a_rotation_that_the_new_key_says_itself(site: Site, tmp_path:
     site.streams["site"][-1]["at"] += 1000
     report = judged(tmp_path, site)
     assert any("KEY_CHAIN" in error.line() for error in report.errors)
+
+
+def log_rotated(site: Site, *, told: bool = True, by: str = "log", off: int = 0) -> Site:
+    """The log key changes in slot 5: the old one's proof in ``key_rotate``, the register's entry, later checkpoints."""
+    new, at_s = SigningKey.generate(), START + 5 * SLOT + 100
+    site.add("site", "event", at_s - 50, {"ev": "tag", "obj": "F1"})
+    if told:
+        site.add("site", "key_rotate", at_s, {})
+    index = site.signed().places["site"][-1]
+    change = KeyChange(SITE, site.epoch, "k_log", site.log.public, new.public, index + 1)
+    if told:
+        site.streams["site"][-1] |= change.fields(new if by == "new" else site.log, new)
+    site.later_log = (index + 1, new)
+    entry = of_site(site)["epochs"][0]
+    later = entry | {"k_log": new.public.text, "from_index": index + 1 + off}
+    of_site(site)["epochs"] = [entry | {"to_index": index + off}, later]
+    return site
+
+
+def test_a_log_key_that_all_three_exchange_is_good(site: Site, tmp_path: Path) -> None:
+    report = judged(tmp_path, log_rotated(site))
+    assert (report.errors, report.doubts, report.exit) == ([], [], 0)
+
+
+@pytest.mark.parametrize("lacking", [{"told": False}, {"by": "new"}, {"off": 1}, {"off": -1}])
+def test_attack_23_a_log_key_that_one_of_three_does_not_say(site: Site, tmp_path: Path, lacking: Doc) -> None:
+    report = judged(tmp_path, log_rotated(site, **lacking))
+    assert codes(report) & {"KEY", "CHECKPOINT"}
+    assert report.exit == 2
 
 
 # epochs --------------------------------------------------------------------------------------------------------------

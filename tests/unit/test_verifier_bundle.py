@@ -454,3 +454,10 @@ def test_command_line_in_a_process_of_its_own(site: Site, tmp_path: Path, reposi
     assert run(["verify", words[0]]) == 4
     assert main([str(tmp_path / "absent.zip"), *words[1:5]]) == 3
     assert main([words[0], "--trust", str(tmp_path / "absent"), *words[3:5]]) == 3
+
+
+def test_bounds_of_zones_in_the_register_change_no_verdict(site: Site, judge: Callable[..., Report]) -> None:
+    before = judge(site)
+    site.register["zones"] = [{"id": "north", "max_step_w": 1, "max_ramp_w_per_min": 1}]
+    after = judge(site)
+    assert (after.exit, after.errors, after.points) == (0, [], before.points)

@@ -204,3 +204,32 @@ def test_any_signed_document_is_a_register_or_a_wire_error(data: st.DataObject) 
         return
     found.verify_keys()
     found.record_keys("kz-01")
+
+
+ZONE = {"id": "north", "max_step_w": 50_000_000, "max_ramp_w_per_min": 200_000_000}
+
+
+def test_bounds_of_a_zone_are_read_back_and_a_zone_without_them_stays_legal() -> None:
+    document = opened(register(zones=[ZONE | {"max_return_w_per_min": 20_000_000}, ZONE | {"id": "west"}]))
+    north = document.zone("north")
+    assert north is not None
+    assert (north.max_step_w, north.max_return_w_per_min) == (50_000_000, 20_000_000)
+    assert document.zone("south") is None
+    assert open_keys(sign_keys(document, REGISTRAR), [REGISTRAR.public])[0] == document
+    # A register without zones has the bytes it always had: older sides refuse fields they do not know.
+    assert "zones" not in canonical.decode(opened(register()).encode())
+
+
+@pytest.mark.parametrize(
+    ("zones", "match"),
+    [
+        ([ZONE, ZONE], "zone is listed twice"),
+        ([ZONE | {"max_step_w": -1}], "greater than or equal to 0"),
+        ([ZONE | {"max_step": 1}], "Extra inputs"),
+        ([{"id": "north", "max_step_w": 1}], "Field required"),
+        ([ZONE | {"id": "no rth"}], "pattern"),
+    ],
+)
+def test_bounds_of_zones_that_cannot_be_are_refused(zones: list[dict[str, Any]], match: str) -> None:
+    with pytest.raises(WireError, match=match):
+        opened(register(zones=zones))

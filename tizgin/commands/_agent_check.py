@@ -71,6 +71,7 @@ def _modbus_facts(profile_id: str) -> ProfileFacts | None:
         outputs={output.id: output.times_itself for output in profile.outputs},
         inputs={found.id: found.latched or found.counter is not None for found in profile.inputs},
         counted=frozenset(found.id for found in profile.inputs if found.counter is not None),
+        temperatures=frozenset(found.id for found in profile.temperatures),
         commands=frozenset(output.id for output in profile.outputs if output.table == "command"),
         pulse_unit_ms={
             output.id: output.pulse.unit_ms

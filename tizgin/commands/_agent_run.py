@@ -20,6 +20,7 @@ from agent.clock import SystemClock
 from agent.errors import AgentError
 from agent.identity import enrolment, load_keys, make_keys
 from agent.ledger import Ledger
+from agent.rotation import settle
 from config.loader import load_site
 from config.problems import ConfigError
 from config.site import Site
@@ -73,7 +74,9 @@ def enroll_site(path: Path, out: Path | None) -> int:
             key=keys.rec,
             clock=SystemClock(site.agent.clock_source),
             fw=f"tizgin/{__version__}",
+            successor=keys.next_rec,
         )
+        settle(state, keys, ledger)
         epoch = ledger.epoch
         asyncio.run(ledger.close())
         document = enrolment(state, site.site.id, epoch)

@@ -209,6 +209,22 @@ def commission(
     return body.commission(config, asked)
 
 
+@app.command(epilog="Example: tizgin agent rotate --role record --who 'D. Kim' --out change.json --config site.yaml")
+def rotate(
+    config: ConfigOption,
+    role: Annotated[str, typer.Option("--role", help="record: the key of records; log: that of checkpoints.")],
+    who: WhoOption,
+    records: Annotated[
+        int | None, typer.Option("--records", help="Change after so many records; by default a day's.", min=20)
+    ] = None,
+    out: OutOption = None,
+) -> int:
+    """Have the running agent change a key: it makes a new one, and changes once the registrar has entered it."""
+    from tizgin.commands._agent_rotate import rotate_key
+
+    return rotate_key(config, role, who, records, out)
+
+
 inventory = typer.Typer(no_args_is_help=True, help="Machines on site against the register list and accredited pools.")
 app.add_typer(inventory, name="inventory")
 

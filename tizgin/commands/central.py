@@ -1,4 +1,4 @@
-"""``tizgin central``: init, check, run, enroll, bundle, broker-config."""
+"""``tizgin central``: init, check, run, enroll, bundle, energy, report, broker-config."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ class Unit(StrEnum):
     DAY = "day"
     MONTH = "month"
     QUARTER = "quarter"
+
+
+class Language(StrEnum):
+    """Languages of papers."""
+
+    KK = "kk"
+    RU = "ru"
+    EN = "en"
 
 
 Config = Annotated[Path, typer.Option("--config", help="Settings of central.", show_default="central.yaml")]
@@ -150,15 +158,16 @@ def enroll(
     out: Annotated[Path, typer.Option(help="Where the certificate goes.")],
     config: Config = DEFAULT,
 ) -> None:
-    """Sign a site's TLS certificate. Of an enrolment both proofs of possession are checked first.
+    """Sign a site's TLS certificate. Of an enrolment the proofs of all three keys are checked first.
 
     Prints K_rec's fingerprint: compare it with the site by telephone before the certificate leaves this computer. A
     bare request proves nothing about the site's record keys.
     """
     from central import pki
-    from central.enrolment import MAX_BYTES, is_enrolment, read_enrolment
     from central.errors import CentralError
     from central.paths import Paths, write_public
+    from wire.enrolment import MAX_BYTES, is_enrolment, read_enrolment
+    from wire.errors import WireError
 
     settings = _load(config)
     if site not in {s.id for s in settings.sites}:
@@ -169,11 +178,46 @@ def enroll(
         if is_enrolment(request):
             enrolment = read_enrolment(request, site)
             request = enrolment.csr
-            typer.echo(f"both proofs hold; epoch {enrolment.epoch}; K_rec {enrolment.fingerprint}", err=True)
+            typer.echo(f"all three proofs hold; epoch {enrolment.epoch}; K_rec {enrolment.fingerprint}", err=True)
         authority = pki.Authority.load(Paths.of(settings, config.resolve().parent))
-        write_public(out, pki.sign_csr(authority, request, site, datetime.now(UTC)))
-    except (CentralError, OSError) as error:
+        cert = pki.sign_csr(authority, request, site, datetime.now(UTC), days=settings.site_certificate_days)
+        write_public(out, cert)
+    except (CentralError, WireError, OSError) as error:
         raise UserError(str(error)) from None
+    typer.echo(str(out))
+
+
+@app.command(
+    "enroll-witness",
+    epilog="Example: tizgin central enroll-witness --csr witness.csr --key so.example+0a1b2c3d+BASE64 --out w.pem",
+)
+def enroll_witness(
+    csr: Annotated[Path, typer.Option(help="The witness's certificate request ('tizgin witness request').")],
+    key: Annotated[str, typer.Option(help="Its key as the policy names it; the certificate is issued to this key.")],
+    out: Annotated[Path, typer.Option(help="Where the certificate goes.")],
+    config: Config = DEFAULT,
+) -> None:
+    """Sign a witness's TLS certificate for central's broker. It may read what it is asked and answer, nothing else."""
+    from central import pki
+    from central.errors import CentralError
+    from central.paths import Paths, write_public
+    from wire.errors import BadKey, BadNote
+    from wire.notes import NoteKey
+    from wire.witness_link import client_name
+
+    settings = _load(config)
+    try:
+        client = client_name(NoteKey.parse(key))
+        with csr.open("rb") as file:
+            request = file.read(pki.MAX_CSR_BYTES + 1)
+        authority = pki.Authority.load(Paths.of(settings, config.resolve().parent))
+        write_public(out, pki.sign_csr(authority, request, client, datetime.now(UTC)))
+    except (CentralError, BadKey, BadNote, OSError) as error:
+        raise UserError(str(error)) from None
+    if not any(w.key == key and w.url is None for w in settings.witnesses):
+        typer.echo(
+            f"{client} has no rights at the broker yet: add {{key: {key!r}}} to 'witnesses' in {config}", err=True
+        )
     typer.echo(str(out))
 
 
@@ -307,6 +351,20 @@ def _kwh(wh: int | None) -> str:
     return "not known" if wh is None else f"{wh / 1000:,.3f}".replace(",", " ")
 
 
+@app.command(epilog="Example: tizgin central report --order 01912345-0000-7000-8000-000000000001 --pdf report.pdf")
+def report(
+    order: Annotated[str, typer.Option(help="Order id.")],
+    pdf: Annotated[Path | None, typer.Option(help="Write it on paper: this PDF file.")] = None,
+    language: Annotated[Language, typer.Option(help="Of the PDF.")] = Language.RU,
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> int:
+    """How an order was obeyed, by the site's signed report. Exits 1 where there is none, or it says otherwise."""
+    from tizgin.commands._central_report import show
+
+    return show(_load(config), config.resolve().parent, order, pdf, language.value, as_json=as_json)
+
+
 @app.command("witness-key", epilog="Example: tizgin central witness-key --config central.yaml")
 def witness_key(config: Config = DEFAULT) -> None:
     """Print central's line for the register's policy: it cosigns its sites' checkpoints."""
@@ -334,10 +392,17 @@ def broker_config(
     """Print the configuration of Mosquitto as a service of its own, so that orders survive central's upgrades."""
     from central.broker import acl as access
     from central.broker import conf
+    from central.errors import CentralError
+    from central.witnesses import broker_clients
+    from wire.errors import WireError
 
     settings = _load(config)
     if acl:
-        typer.echo(access.render(site.id for site in settings.sites), nl=False)
+        try:
+            text = access.render((site.id for site in settings.sites), broker_clients(settings.witnesses))
+        except (CentralError, WireError) as error:
+            raise UserError(str(error)) from None
+        typer.echo(text, nl=False)
         return
     files = conf.BrokerFiles(
         folder / "ca.pem", folder / "broker.pem", folder / "broker.key", folder / "acl", Path("/var/lib/mosquitto")

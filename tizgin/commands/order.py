@@ -5,14 +5,28 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tizgin.commands import _order_powers
+from tizgin.commands._order_common import (
+    Central,
+    Json,
+    Key,
+    Keys,
+    Language,
+    PassphraseFile,
+    Registrar,
+    Yes,
+    agreed,
+    as_user_errors,
+    ask,
+    now_ms,
+    read_register,
+)
 from tizgin.errors import EXIT_PROBLEM, EXIT_WRONG_USE, UserError
 
 app = typer.Typer(
@@ -24,52 +38,8 @@ act_app = typer.Typer(
     help="Signed acts about a site: the agent's mode, commissioning, a display.", no_args_is_help=True
 )
 app.add_typer(act_app, name="act")
-
-Key = Annotated[Path, typer.Option("--key", help="The dispatcher's private key (mode 0600).")]
-PassphraseFile = Annotated[
-    Path | None, typer.Option(help="File (mode 0600) with the key's passphrase; else TIZGIN_KEY_PASSPHRASE.")
-]
-Keys = Annotated[Path | None, typer.Option("--keys", help="The signed register (keys.json).")]
-Registrar = Annotated[str | None, typer.Option("--registrar", help="The registrar's public key: base64, or a file.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; for scripts that have shown the order elsewhere.")]
-Language = Annotated[str, typer.Option("--lang", help="kk, ru or en.")]
-Central = Annotated[str | None, typer.Option("--central", help="Central's address, http(s)://host:port.")]
-
-
-@contextmanager
-def _as_user_errors() -> Iterator[None]:
-    from grid.errors import ComposeError, GridError
-
-    try:
-        yield
-    except ComposeError as error:
-        raise UserError(f"not an order: {error}", exit_code=EXIT_WRONG_USE) from None
-    except GridError as error:
-        raise UserError(str(error)) from None
-
-
-def _ask() -> Callable[[], str] | None:
-    """Asks at a terminal; in a pipe nobody is there to ask."""
-    if not sys.stdin.isatty():
-        return None
-    return lambda: str(typer.prompt("Passphrase of the key", hide_input=True, err=True))
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _register(keys: Path | None, registrar: str | None) -> Any:
-    """The verified register, or ``None`` when none was named."""
-    from grid.keystore import read_public
-    from grid.registrar.register import load_register
-
-    if keys is None:
-        return None
-    if registrar is None:
-        raise UserError("--keys needs --registrar: a register that nobody checked proves nothing", exit_code=2)
-    return load_register(keys, [read_public(registrar)])
+app.command()(_order_powers.declare)
+app.command()(_order_powers.mandate)
 
 
 @app.command()
@@ -85,13 +55,13 @@ def keygen(
     """
     from grid.keystore import PASSPHRASE_VARIABLE, create_key, find_passphrase, fingerprint
 
-    def ask() -> str:
+    def ask_new() -> str:
         return str(
             typer.prompt("Passphrase (empty: none)", default="", hide_input=True, confirmation_prompt=True, err=True)
         )
 
-    with _as_user_errors():
-        passphrase = find_passphrase(passphrase_file, os.environ, ask if sys.stdin.isatty() else None)
+    with as_user_errors():
+        passphrase = find_passphrase(passphrase_file, os.environ, ask_new if sys.stdin.isatty() else None)
         key = create_key(out, passphrase)
     if passphrase is None:
         typer.echo(f"{out}: no passphrase; whoever copies the file can sign (see {PASSPHRASE_VARIABLE})", err=True)
@@ -146,6 +116,9 @@ def sign(
     dispatch_no: Annotated[str | None, typer.Option(help="Number in the dispatcher's journal.")] = None,
     given_by: Annotated[str | None, typer.Option(help="Who gave it.")] = None,
     dispatch_name: Annotated[str | None, typer.Option(help="Dispatch name of the equipment.")] = None,
+    declaration: Annotated[
+        Path | None, typer.Option(help="Emergency declaration («Авария») of two persons, to shed alone within its cap.")
+    ] = None,
     keys: Keys = None,
     registrar: Registrar = None,
     passphrase_file: PassphraseFile = None,
@@ -161,27 +134,30 @@ def sign(
     from grid.acts import write_envelope
     from grid.keystore import load_key
     from grid.ordering import OPTION_NAMES, add_signature, new_order, read_order
+    from grid.powers import power_text
     from grid.registrar.register import load_yaml
     from grid.sequence import Sequence
     from wire.dsse import ORDER_TYPE, seal
+    from wire.powers import Declaration
 
-    with _as_user_errors():
-        register = _register(keys, registrar)
-        signer = load_key(key, passphrase_file=passphrase_file, environment=os.environ, ask=_ask())
+    with as_user_errors():
+        options["declaration"] = None if declaration is None else power_text(declaration, Declaration)
+        register = read_register(keys, registrar)
+        signer = load_key(key, passphrase_file=passphrase_file, environment=os.environ, ask=ask())
         sequence = Sequence(key, signer.kid)
         if add is not None:
             signed = read_order(add)
             _show_order(signed.order, language, register, [*(k for k, _ in signed.envelope.signatures), signer.kid])
-            if not _agreed(yes):
+            if not agreed(yes):
                 return EXIT_PROBLEM
             envelope = add_signature(signed, signer, sequence, register)
             order = signed.order
         else:
             fields = load_yaml(file) if file is not None else {}
             given = {name: options[source] for name, source in OPTION_NAMES.items() if options[source] is not None}
-            order = new_order({**fields, **given}, register=register, sequence=sequence, now_ms=_now_ms())
+            order = new_order({**fields, **given}, register=register, sequence=sequence, now_ms=now_ms())
             _show_order(order, language, register, [signer.kid])
-            if not _agreed(yes):
+            if not agreed(yes):
                 return EXIT_PROBLEM
             envelope = seal(ORDER_TYPE, order.encode(), signer)
         write_envelope(out, envelope)
@@ -191,17 +167,6 @@ def sign(
     else:
         typer.echo(f"{out}: order {order.id} signed by {', '.join(k for k, _ in envelope.signatures)}")
     return None
-
-
-def _agreed(yes: bool) -> bool:
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        raise UserError("nobody is there to be asked: run at a terminal, or give --yes", exit_code=EXIT_WRONG_USE)
-    if typer.confirm("Sign exactly this?", default=False, err=True):
-        return True
-    typer.echo("not signed", err=True)
-    return False
 
 
 def _show_order(order: Any, language: str, register: Any, kids: list[str]) -> None:
@@ -231,7 +196,7 @@ def send(
     from grid.client import CentralClient
     from grid.ordering import read_order
 
-    with _as_user_errors():
+    with as_user_errors():
         signed = read_order(file)
         with CentralClient(central) as client:
             answer = client.post_order(signed.raw)
@@ -265,8 +230,8 @@ def show(
 
     if file is None and not (central and order_id):
         raise UserError("give FILE, or --central with --id", exit_code=EXIT_WRONG_USE)
-    with _as_user_errors():
-        register = _register(keys, registrar)
+    with as_user_errors():
+        register = read_register(keys, registrar)
         lines: list[str] = []
         signed = read_order(file) if file is not None else None
         if central:
@@ -276,7 +241,7 @@ def show(
             raise UserError("no order", exit_code=EXIT_WRONG_USE)
         who = _check_signers(signed, register)
     story = tell(signed, lines, register) if register is not None else None
-    late = bool(central and story and story.not_delivered(signed_ms=signed.order.issued_at, now_ms=_now_ms()))
+    late = bool(central and story and story.not_delivered(signed_ms=signed.order.issued_at, now_ms=now_ms()))
     if json_output:
         typer.echo(json.dumps(story_json(signed, who, story, not_delivered=late), ensure_ascii=False))
     else:
@@ -298,7 +263,7 @@ def _check_signers(signed: Any, register: Any) -> dict[str, Any]:
 
 
 def _print_story(signed: Any, register: Any, story: Any, language: str, *, late: bool, unverified: int) -> None:
-    from grid.progress import completion_text, returned_text, steps, trial_text
+    from grid.progress import completion_text, report_text, returned_text, steps, trial_text
     from grid.texts import load_texts
 
     _show_order(signed.order, language, register, [kid for kid, _ in signed.envelope.signatures])
@@ -315,7 +280,7 @@ def _print_story(signed: Any, register: Any, story: Any, language: str, *, late:
         typer.echo(t("NOT DELIVERED — CALL"))
     if story.trial is not None:
         typer.echo(trial_text(story.trial, t))
-    for said in (completion_text(story, t), returned_text(story, t)):
+    for said in (completion_text(story, t), returned_text(story, t), report_text(story, t)):
         if said is not None:
             typer.echo(said)
 
@@ -339,9 +304,9 @@ def desk(
     from grid.desk.run import run_desk
     from grid.keystore import load_key
 
-    with _as_user_errors():
-        register = _register(keys, registrar)
-        signer = load_key(key, passphrase_file=passphrase_file, environment=os.environ, ask=_ask())
+    with as_user_errors():
+        register = read_register(keys, registrar)
+        signer = load_key(key, passphrase_file=passphrase_file, environment=os.environ, ask=ask())
 
         def started(url: str) -> None:
             typer.echo(f"order desk: {url}")
@@ -351,7 +316,7 @@ def desk(
                 replace_file(ready_file, json.dumps({"url": url}).encode(), mode=0o600)
 
         run_desk(
-            central=central, signer=signer, key_file=key, register=register, port=port, now_ms=_now_ms, started=started
+            central=central, signer=signer, key_file=key, register=register, port=port, now_ms=now_ms, started=started
         )
 
 
@@ -378,8 +343,8 @@ def own_reading(
 
     first, _, last = period.partition("/")
     span = {"from_s": instant(first) // 1000, "to_s": instant(last) // 1000}
-    with _as_user_errors():
-        signer = load_key(key, passphrase_file=passphrase_file, environment=os.environ, ask=_ask())
+    with as_user_errors():
+        signer = load_key(key, passphrase_file=passphrase_file, environment=os.environ, ask=ask())
         envelope = sign_reading(site=site, point=point, wh=kwh_to_wh(kwh), source=source, key=signer, **span)
         write_envelope(out, envelope)
     typer.echo(f"{out}: {kwh} kWh at {site} {point} over {period}, signed by {signer.kid}")
@@ -407,7 +372,7 @@ def act_mode(
     def make() -> Any:
         if site is None or epoch is None or mode not in {"monitor", "shadow", "armed"}:
             raise UserError("give --site, --epoch and --to monitor|shadow|armed, or --add FILE", exit_code=2)
-        return mode_act(site=site, epoch=epoch, mode=mode, reason=reason, now_ms=_now_ms())  # type: ignore[arg-type] # checked above
+        return mode_act(site=site, epoch=epoch, mode=mode, reason=reason, now_ms=now_ms())  # type: ignore[arg-type] # checked above
 
     return _sign_act(key, out, add, passphrase_file, make, yes=yes, json_output=json_output, want="mode")
 
@@ -434,7 +399,7 @@ def act_commission(
     def make() -> Any:
         if protocol is None:
             raise UserError("give the PROTOCOL file, or --add FILE", exit_code=EXIT_WRONG_USE)
-        return commissioning_act(load_yaml(protocol), now_ms=_now_ms())
+        return commissioning_act(load_yaml(protocol), now_ms=now_ms())
 
     return _sign_act(key, out, add, passphrase_file, make, yes=yes, json_output=json_output, want="commissioning")
 
@@ -470,7 +435,7 @@ def act_spot(
     seen |= {name: value for name, value in optional.items() if value is not None}
 
     def make() -> Any:
-        return spot_act(seen, now_ms=_now_ms())
+        return spot_act(seen, now_ms=now_ms())
 
     return _sign_act(key, out, None, passphrase_file, make, yes=yes, json_output=json_output, want="spot")
 
@@ -489,7 +454,7 @@ def _sign_act(
     from grid.acts import describe_act, read_act, sign_act, write_envelope
     from grid.keystore import load_key
 
-    with _as_user_errors():
+    with as_user_errors():
         envelope = None
         if add is not None:
             act, envelope = read_act(add)
@@ -497,12 +462,12 @@ def _sign_act(
             act = make()
         if act.ty != want:
             raise UserError(f"{add}: an act of kind {act.ty}, expected {want}", exit_code=EXIT_WRONG_USE)
-        signer = load_key(key, passphrase_file=passphrase_file, environment=os.environ, ask=_ask())
+        signer = load_key(key, passphrase_file=passphrase_file, environment=os.environ, ask=ask())
         rows = describe_act(act)
         width = max(len(label) for label, _ in rows)
         for label, value in rows:
             typer.echo(f"  {label:<{width}}  {value}", err=True)
-        if not _agreed(yes):
+        if not agreed(yes):
             return EXIT_PROBLEM
         envelope = sign_act(act, signer) if envelope is None else envelope.signed_by(signer)
         write_envelope(out, envelope)

@@ -120,6 +120,9 @@ def _relay_lines(profile: RelayProfile) -> Iterator[str]:
     for binary in profile.inputs:
         kept = "latched" if binary.latched else "counted" if binary.counter is not None else ""
         yield f"  {binary.id:30}{_place(binary.table, binary.addr, binary.bit):<16}{kept}".rstrip()
+    for found in profile.temperatures:
+        where = _place(found.table, found.addr, None)
+        yield f"  {found.id:30}{where:<16}{found.type}, {found.min:g} to {found.max:g} °C"
     for setting in profile.settings:
         yield f"  expect_{setting.id:23}{setting.table + ' ' + str(setting.addr):<16}{setting.expected}: {setting.says}"
 

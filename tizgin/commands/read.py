@@ -79,8 +79,10 @@ async def _read(site: Site, device: Device, base: Path) -> dict[str, Any]:
             from drivers.modbus.relay import RelayDevice
 
             image = await RelayDevice(device.id, device.unit, profile, modbus).read(deadline_s=DEADLINE_S)
-            told = {"outputs": dict(image.coils), "inputs": dict(image.inputs)}
-            answered = any(level is not None for levels in told.values() for level in levels.values())
+            told: dict[str, dict[str, Any]] = {"outputs": dict(image.coils), "inputs": dict(image.inputs)}
+            if image.temperatures:
+                told["temperatures_c"] = dict(image.temperatures)
+            answered = any(seen is not None for values in told.values() for seen in values.values())
             return shape | {"responds": answered, **told, "error": image.error}
         raise ValueError(f"profile {device.profile}: seen kind {profile.kind}, expected {device.kind}")
     finally:
@@ -161,6 +163,8 @@ def _text(result: dict[str, Any]) -> str:
     for kind in ("outputs", "inputs"):
         for name, level in result.get(kind, {}).items():
             lines.append(f"  {name:30}{'-' if level is None else 'on' if level else 'off':>22}")
+    for name, celsius in result.get("temperatures_c", {}).items():
+        lines.append(f"  {name:30}{'-' if celsius is None else f'{celsius:.1f}':>22} °C")
     for number, outlet in result.get("outlets", {}).items():
         power = "-" if outlet["power_w"] is None else f"{outlet['power_w']:,.0f} W"
         lines.append(f"  outlet {number:23}{outlet['state']:>22} {power}")

@@ -90,6 +90,36 @@ def sign(
 
 
 @app.command()
+def proofs(
+    file: Annotated[
+        Path, typer.Argument(help="JSON of 'tizgin agent enroll' or 'tizgin agent rotate'.", show_default=False)
+    ],
+    site: Annotated[str | None, typer.Option(help="The site it should be of.")] = None,
+) -> None:
+    """Check a site's enrolment or change of key, and print what to enter into the register.
+
+    Example: tizgin registrar proofs enrolment.json --site kz-small-1
+    """
+    from tizgin.commands._registrar_entry import of_change, of_enrolment
+    from wire.enrolment import MAX_BYTES, read_enrolment
+    from wire.errors import WireError
+    from wire.rotation import read_change
+
+    try:
+        with file.open("rb") as source:
+            raw = source.read(MAX_BYTES + 1)
+        if b'"from_index"' in raw:
+            change = read_change(raw)
+            if site is not None and change.site != site:
+                raise UserError(f"{file}: is of site {change.site}, --site says {site}")
+            typer.echo(of_change(change))
+        else:
+            typer.echo(of_enrolment(read_enrolment(raw, site)))
+    except (WireError, OSError) as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+@app.command()
 def show(
     file: Annotated[Path, typer.Argument(help="A signed register.", show_default=False)],
     registrar: Annotated[str, typer.Option(help="The registrar's public key: base64, or a file with it.")],
@@ -138,4 +168,10 @@ def _print(document: KeysDocument) -> None:
             f"  site {site.id}  zone {site.zone}: contracted {site.contracted_w / 1000:g} kW, emergency "
             f"{site.emergency_w / 1000:g} kW, slots of {site.slot_s} s, {len(site.points)} points, epochs "
             + (", ".join(e.epoch for e in site.epochs) or "none")
+        )
+    for zone in document.zones:
+        back = "" if zone.max_return_w_per_min is None else f", return {zone.max_return_w_per_min / 1000:g} kW per min"
+        typer.echo(
+            f"  zone {zone.id}: step {zone.max_step_w / 1000:g} kW, ramp {zone.max_ramp_w_per_min / 1000:g} kW per min"
+            + back
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KEYS = "site, kind, device, point, at_ms"
 """Identity of a telemetry value."""
-ANSWERS = ("cmd_rx", "cmd_ack", "cmd_eff")
+ANSWERS = ("cmd_rx", "cmd_ack", "cmd_eff", "cmd_report")
 
 
 @dataclass(frozen=True, slots=True)

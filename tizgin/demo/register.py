@@ -78,14 +78,11 @@ def build_register(
 
 
 def _site(plan: Plan, site: Mapping[str, Any], enrolled: Enrolled) -> dict[str, Any]:
-    reservation = site["site"]["reservation"]
     return {
         "id": plan.id,
         "zone": ZONE,
         "contracted_w": round(plan.contracted_kw * 1000),
         "emergency_w": round(plan.emergency_kw * 1000),
-        "technological_w": round(reservation["technological_kw"] * 1000),
-        "technological_min": reservation["technological_min"],
         "slot_s": SLOT_S,
         "simulation": True,
         "epochs": [{"epoch": enrolled.epoch, "k_rec": enrolled.k_rec, "k_log": enrolled.k_log}],

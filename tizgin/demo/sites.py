@@ -99,11 +99,8 @@ def _head(plan: Plan) -> dict[str, Any]:
         "name": plan.name,
         "zone": ZONE,
         "contracted_kw": plan.contracted_kw,
-        "reservation": {
-            "emergency_kw": plan.emergency_kw,
-            "technological_kw": round(plan.contracted_kw / 2, 1),
-            "technological_min": 1,
-        },
+        # No technological reservation: a process's minutes are real ones, and a demo is short.
+        "reservation": {"emergency_kw": plan.emergency_kw},
         "dispatch": {"name": f"ПС Демо-{plan.number}, яч. 1", "phone": plan.phone},
         "simulation": True,
     }

@@ -25,14 +25,14 @@ from drivers.asic.auradine.answers import (
 )
 from drivers.asic.cgminer import CgminerClient, error_of
 from drivers.asic.cgminer_status import Answers, Identity
-from drivers.asic.control import SleepControl, within
+from drivers.asic.control import SleepControl, SleepsByControl, within
 from drivers.asic.credentials import Credentials
 from drivers.asic.http import HttpClient
 from drivers.asic.outcome import sleep_for
-from drivers.asic.power import LimitState, PowerControl, Setting
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
 from drivers.asic.session import SessionHttp, Token, checked
 from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, PowerRange, WriteOutcome
+from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError, NoConnection, Refused
 
 HTTP_PORT = 8080
@@ -57,7 +57,7 @@ async def log_in(http: HttpClient, credentials: Credentials) -> Token:
     return Token(token, TOKEN_LIFE_S)
 
 
-class Auradine:
+class Auradine(SleepsByControl, LimitsByControl):
     """One machine with FluxOS: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
 
     Hash rate, boards and pools come from the JSON socket; power, mode, fans and temperatures over HTTP with a log-in.
@@ -174,18 +174,6 @@ class Auradine:
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
 
-    async def prior_state(self) -> str:
-        """Whether it sleeps now, as compact JSON. See :class:`Sleeper`."""
-        return await self._sleep.prior_state()
-
-    async def sleep(self) -> WriteOutcome:
-        """Put it to sleep. Never raises; "acknowledged" means that its own mode says so."""
-        return await self._sleep.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Wake it, unless it slept before. Never raises."""
-        return await self._sleep.wake(prior_state)
-
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""
         return is_asleep(await self._page(self._needed_web(), "mode"))
@@ -195,22 +183,6 @@ class Auradine:
         return await self._set_mode({"sleep": "on" if asleep else "off"})
 
     # --- power limit ---------------------------------------------------------------------------------------------
-
-    async def power_range(self) -> PowerRange:
-        """The limit set; the machine does not say what it would accept. See :class:`PowerLimiter`."""
-        return await self._power.power_range()
-
-    async def prior_limit(self) -> str:
-        """Its mode, as compact JSON. See :class:`PowerLimiter`."""
-        return await self._power.prior_limit()
-
-    async def limit_power(self, limit_w: int) -> WriteOutcome:
-        """Tune it to a number of watts. Never raises."""
-        return await self._power.limit_power(limit_w)
-
-    async def restore_limit(self, prior: str) -> WriteOutcome:
-        """Put the prior mode back. Never raises."""
-        return await self._power.restore_limit(prior)
 
     async def read_limit(self) -> LimitState:
         """See :class:`~drivers.asic.power.Limited`."""

@@ -8,18 +8,18 @@ from typing import Any
 
 from drivers.asic.avalon.answers import COMMANDS, FAMILY_NAME, asleep, avalon_status, fields_of
 from drivers.asic.cgminer import CgminerClient, refuse_errors
-from drivers.asic.control import SleepControl, within
+from drivers.asic.control import SleepControl, SleepsByControl, within
 from drivers.asic.fields import integer, rows
 from drivers.asic.outcome import sleep_for
 from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, WriteOutcome
+from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, NoAnswer, NoConnection, Refused
 
 LEAD_S = 5
 """How far ahead of its own clock a machine is told to act; less, and a slow one finds the time in the past."""
 
 
-class Avalon:
+class Avalon(SleepsByControl):
     """One Avalon: :class:`MinerReader` and :class:`Sleeper`.
 
     Soft off and on are told with a time at which to act, by the machine's own clock. It is read from the machine just
@@ -55,7 +55,7 @@ class Avalon:
         self._timeouts = timeouts or Timeouts()
         self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
         self._mono = mono
-        self._control = SleepControl(
+        self._sleep = SleepControl(
             FAMILY_NAME, self._rpc.name, self, writes_allowed, self._timeouts, settle_s, wall=wall, pause=pause
         )
 
@@ -68,22 +68,6 @@ class Avalon:
         began = self._mono()
         answers = await within(self._timeouts.status_s, self._rpc.name, self._rpc.ask(COMMANDS))
         return avalon_status(answers, latency_ms=(self._mono() - began) * 1000)
-
-    async def prior_state(self) -> str:
-        """Whether it sleeps now, as compact JSON.
-
-        Raises:
-            DriverError: it could not be read; then the machine must not be changed.
-        """
-        return await self._control.prior_state()
-
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to go softly off. Never raises; "acknowledged" means that it says so itself."""
-        return await self._control.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Wake it, unless it was off before. Never raises."""
-        return await self._control.wake(prior_state)
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""

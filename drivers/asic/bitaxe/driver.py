@@ -7,17 +7,17 @@ from time import monotonic, time
 from typing import Any
 
 from drivers.asic.bitaxe.answers import FAMILY_NAME, asleep, bitaxe_status
-from drivers.asic.control import SleepControl, within
+from drivers.asic.control import SleepControl, SleepsByControl, within
 from drivers.asic.http import HttpClient
 from drivers.asic.outcome import sleep_for
 from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, WriteOutcome
+from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer
 
 INFO = "/api/system/info"
 
 
-class Bitaxe:
+class Bitaxe(SleepsByControl):
     """One machine with ESP-Miner: :class:`MinerReader` and :class:`Sleeper`.
 
     It has no log-in, and before version 2.14 no pause: then a command to sleep is refused and nothing is sent.
@@ -49,7 +49,7 @@ class Bitaxe:
         self._timeouts = timeouts or Timeouts()
         self._http = HttpClient(host, port, timeout_s=self._timeouts.http_s)
         self._mono = mono
-        self._control = SleepControl(
+        self._sleep = SleepControl(
             FAMILY_NAME, self._http.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause
         )
 
@@ -62,22 +62,6 @@ class Bitaxe:
         began = self._mono()
         info = await within(self._timeouts.status_s, self._http.name, self._info())
         return bitaxe_status(info, latency_ms=(self._mono() - began) * 1000)
-
-    async def prior_state(self) -> str:
-        """Whether it is paused now, as compact JSON.
-
-        Raises:
-            DriverError: it could not be read, or it cannot be paused; then the machine must not be changed.
-        """
-        return await self._control.prior_state()
-
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to pause. Never raises; "acknowledged" means that it says so itself."""
-        return await self._control.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Resume, unless it was paused before. Never raises."""
-        return await self._control.wake(prior_state)
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`; a version that does not say cannot be told either."""

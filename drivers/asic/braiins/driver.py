@@ -12,13 +12,13 @@ from drivers.asic.braiins.rpc import COMMANDS, rpc_status
 from drivers.asic.braiins.web import BraiinsWeb
 from drivers.asic.cgminer import CgminerClient
 from drivers.asic.cgminer_status import Identity
-from drivers.asic.control import SleepControl, within
+from drivers.asic.control import SleepControl, SleepsByControl, within
 from drivers.asic.credentials import Credentials
 from drivers.asic.http import HttpClient
 from drivers.asic.outcome import sleep_for
-from drivers.asic.power import LimitState, PowerControl, Setting
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
 from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, PowerRange, WriteOutcome
+from drivers.capabilities import MinerStatus
 from drivers.errors import DriverError, Refused
 
 HASHING_THS = 0.1
@@ -28,7 +28,7 @@ DOUBT_SHARE = 0.2
 """Part of its age that a state may have while the hash rate speaks against it."""
 
 
-class Braiins:
+class Braiins(SleepsByControl, LimitsByControl):
     """One machine with Braiins OS: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
 
     Each poll reads the JSON socket. Whether it is paused, MAC and serial number come over HTTP, seldom; where the JSON
@@ -147,18 +147,6 @@ class Braiins:
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
 
-    async def prior_state(self) -> str:
-        """Whether it is paused now, as compact JSON. See :class:`Sleeper`."""
-        return await self._sleep.prior_state()
-
-    async def sleep(self) -> WriteOutcome:
-        """Pause it. Never raises; "acknowledged" means that it says itself that it is paused."""
-        return await self._sleep.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Resume, unless it was paused before. Never raises."""
-        return await self._sleep.wake(prior_state)
-
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""
         asleep = await self._needed_web().asleep()
@@ -174,22 +162,6 @@ class Braiins:
         return await self._needed_web().tell(asleep)
 
     # --- power limit ---------------------------------------------------------------------------------------------
-
-    async def power_range(self) -> PowerRange:
-        """Bounds and value of its power target. See :class:`PowerLimiter`."""
-        return await self._power.power_range()
-
-    async def prior_limit(self) -> str:
-        """Its power target, as compact JSON. See :class:`PowerLimiter`."""
-        return await self._power.prior_limit()
-
-    async def limit_power(self, limit_w: int) -> WriteOutcome:
-        """Set its power target. Never raises."""
-        return await self._power.limit_power(limit_w)
-
-    async def restore_limit(self, prior: str) -> WriteOutcome:
-        """Put the prior target back. Never raises."""
-        return await self._power.restore_limit(prior)
 
     async def read_limit(self) -> LimitState:
         """See :class:`~drivers.asic.power.Limited`."""

@@ -9,7 +9,7 @@ from time import monotonic, time
 from typing import Any
 
 from drivers.asic.cgminer_status import Identity
-from drivers.asic.control import Prior, SleepControl, within
+from drivers.asic.control import Prior, SleepControl, SleepsByControl, within
 from drivers.asic.credentials import Credentials
 from drivers.asic.epic.answers import (
     FAMILY_NAME,
@@ -23,11 +23,11 @@ from drivers.asic.epic.answers import (
 from drivers.asic.http import HttpClient
 from drivers.asic.outcome import sleep_for
 from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, WriteOutcome
+from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError, Refused
 
 
-class Epic:
+class Epic(SleepsByControl):
     """One machine with PowerPlay: :class:`MinerReader` and :class:`Sleeper`.
 
     Reads need no log-in; each command carries the password in its body, as the firmware wants it.
@@ -66,7 +66,7 @@ class Epic:
         self._chips: int | None = None
         self._identity_at = float("-inf")
         # It idles also for want of a pool, and would go on by itself: a command to sleep is therefore always sent.
-        self._control = SleepControl(
+        self._sleep = SleepControl(
             FAMILY_NAME,
             self._http.name,
             self,
@@ -101,14 +101,6 @@ class Epic:
         if off is None:
             raise BadAnswer(f"{self._http.name}: it does not say whether it sleeps; it must not be changed")
         return Prior(FAMILY_NAME, off and not lost_its_pool(summary)).to_text()
-
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to stop. Never raises; "acknowledged" means that it says itself that it idles."""
-        return await self._control.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Start it, unless it was stopped before. Never raises."""
-        return await self._control.wake(prior_state)
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""

@@ -24,16 +24,16 @@ from drivers.asic.marathon.answers import (
     work_mode,
 )
 from drivers.asic.outcome import acknowledged, not_allowed, refused, sleep_for, unknown
-from drivers.asic.power import LimitState, PowerControl, Setting
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
 from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, PowerRange, WriteOutcome
+from drivers.capabilities import MinerStatus, WriteOutcome
 from drivers.errors import BadAnswer, DriverError, Refused
 
 ROOT = "/kaonsu/v1/"
 MIN_WEB_S = 0.2
 
 
-class Marathon:
+class Marathon(LimitsByControl):
     """One machine with MARAFW: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
 
     Args:
@@ -192,30 +192,6 @@ class Marathon:
         await self._http.post_json(f"{ROOT}miner_config", body, timeout_s=self._timeouts.write_s)
 
     # --- power limit ---------------------------------------------------------------------------------------------
-
-    async def power_range(self) -> PowerRange:
-        """What is set; it does not say what it accepts.
-
-        Raises:
-            DriverError: it could not be read, or it has no power target.
-        """
-        return await self._power.power_range()
-
-    async def prior_limit(self) -> str:
-        """Work mode and power target now, as compact JSON.
-
-        Raises:
-            DriverError: it could not be read; then the machine must not be changed.
-        """
-        return await self._power.prior_limit()
-
-    async def limit_power(self, limit_w: int) -> WriteOutcome:
-        """Have its tuner follow a power target. Never raises. One that sleeps is refused: a limit would wake it."""
-        return await self._power.limit_power(limit_w)
-
-    async def restore_limit(self, prior: str) -> WriteOutcome:
-        """Put work mode and power target back. Never raises."""
-        return await self._power.restore_limit(prior)
 
     async def read_limit(self) -> LimitState:
         """See :class:`~drivers.asic.power.Limited`."""

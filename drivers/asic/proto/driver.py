@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from drivers.asic.cgminer_status import Identity
-from drivers.asic.control import SleepControl, within
+from drivers.asic.control import SleepControl, SleepsByControl, within
 from drivers.asic.credentials import Credentials
 from drivers.asic.family import Address, Evidence, Family
 from drivers.asic.http import HttpClient
@@ -17,7 +17,7 @@ from drivers.asic.outcome import sleep_for
 from drivers.asic.proto.answers import FAMILY_NAME, asleep, identity_of, part, proto_status
 from drivers.asic.session import MAX_TOKEN_CHARS, SessionHttp, Token, checked
 from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, WriteOutcome
+from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError
 
 ROOT = "/api/v1/"
@@ -42,7 +42,7 @@ async def log_in(http: HttpClient, credentials: Credentials) -> Token:
     return Token(token, TOKEN_LIFE_S)
 
 
-class ProtoRig:
+class ProtoRig(SleepsByControl):
     """One rig: :class:`MinerReader` and :class:`Sleeper`.
 
     Args:
@@ -83,7 +83,7 @@ class ProtoRig:
         self._mono = mono
         self._identity = Identity()
         self._identity_at = float("-inf")
-        self._control = SleepControl(
+        self._sleep = SleepControl(
             FAMILY_NAME, self._http.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause
         )
 
@@ -103,22 +103,6 @@ class ProtoRig:
                 self._identity, self._identity_at = identity_of(system, network), self._mono()
         latency_ms = (self._mono() - began) * 1000
         return proto_status(mining, telemetry, cooling, pools, self._identity, latency_ms=latency_ms)
-
-    async def prior_state(self) -> str:
-        """Whether it is stopped now, as compact JSON.
-
-        Raises:
-            DriverError: it could not be read; then the rig must not be changed.
-        """
-        return await self._control.prior_state()
-
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to stop mining. Never raises; "acknowledged" means that it says so itself."""
-        return await self._control.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Start it, unless it was stopped before. Never raises."""
-        return await self._control.wake(prior_state)
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""

@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 from time import monotonic, time
 
 from drivers.asic.cgminer import CgminerClient, refuse_errors
-from drivers.asic.control import SleepControl, within
+from drivers.asic.control import SleepControl, SleepsByControl, within
 from drivers.asic.outcome import sleep_for
 from drivers.asic.sealminer.answers import COMMANDS, FAMILY_NAME, asleep, sealminer_status
 from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, WriteOutcome
+from drivers.capabilities import MinerStatus
 
 
-class Sealminer:
+class Sealminer(SleepsByControl):
     """One Sealminer: :class:`MinerReader` and :class:`Sleeper`.
 
     Args:
@@ -43,7 +43,7 @@ class Sealminer:
         self._timeouts = timeouts or Timeouts()
         self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
         self._mono = mono
-        self._control = SleepControl(
+        self._sleep = SleepControl(
             FAMILY_NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause
         )
 
@@ -56,22 +56,6 @@ class Sealminer:
         began = self._mono()
         answers = await within(self._timeouts.status_s, self._rpc.name, self._rpc.ask(COMMANDS))
         return sealminer_status(answers, latency_ms=(self._mono() - began) * 1000)
-
-    async def prior_state(self) -> str:
-        """Whether it is suspended now, as compact JSON.
-
-        Raises:
-            DriverError: it could not be read; then the machine must not be changed.
-        """
-        return await self._control.prior_state()
-
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to suspend. Never raises; "acknowledged" means that it says so itself."""
-        return await self._control.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Restart its mining, unless it was suspended before. Never raises."""
-        return await self._control.wake(prior_state)
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from drivers.asic.control import SleepControl, within
+from drivers.asic.control import SleepControl, SleepsByControl, within
 from drivers.asic.credentials import Credentials
 from drivers.asic.http import HttpClient
 from drivers.asic.outcome import sleep_for
-from drivers.asic.power import LimitState, PowerControl, Setting
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
 from drivers.asic.session import SessionHttp, Token, checked, try_
 from drivers.asic.timing import Timeouts
 from drivers.asic.vnish.answers import (
@@ -29,7 +29,7 @@ from drivers.asic.vnish.answers import (
     vnish_status,
     with_preset,
 )
-from drivers.capabilities import MinerStatus, PowerRange, WriteOutcome
+from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError, Refused
 
 TOKEN_LIFE_S = 1800.0
@@ -46,7 +46,7 @@ async def log_in(http: HttpClient, credentials: Credentials) -> Token:
     return Token(token, TOKEN_LIFE_S)
 
 
-class Vnish:
+class Vnish(SleepsByControl, LimitsByControl):
     """One machine with VNish: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter` (by presets in watts).
 
     Args:
@@ -128,18 +128,6 @@ class Vnish:
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
 
-    async def prior_state(self) -> str:
-        """Whether it is stopped now, as compact JSON. See :class:`Sleeper`."""
-        return await self._sleep.prior_state()
-
-    async def sleep(self) -> WriteOutcome:
-        """Stop mining. Never raises; "acknowledged" means that it says itself that it is stopped."""
-        return await self._sleep.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Start mining, unless it was stopped before. Never raises."""
-        return await self._sleep.wake(prior_state)
-
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""
         state = state_of(await self._session.get(ROOT + "status", open_=True))
@@ -152,22 +140,6 @@ class Vnish:
         return await self._order("mining/stop" if asleep else "mining/start")
 
     # --- power limit ---------------------------------------------------------------------------------------------
-
-    async def power_range(self) -> PowerRange:
-        """Lowest and highest preset in watts, and the one set. See :class:`PowerLimiter`."""
-        return await self._power.power_range()
-
-    async def prior_limit(self) -> str:
-        """Preset and switcher, as compact JSON. See :class:`PowerLimiter`."""
-        return await self._power.prior_limit()
-
-    async def limit_power(self, limit_w: int) -> WriteOutcome:
-        """Set the highest preset at or under ``limit_w`` and hold the switcher still. Never raises."""
-        return await self._power.limit_power(limit_w)
-
-    async def restore_limit(self, prior: str) -> WriteOutcome:
-        """Put preset and switcher back. Never raises."""
-        return await self._power.restore_limit(prior)
 
     async def read_limit(self) -> LimitState:
         """See :class:`~drivers.asic.power.Limited`."""

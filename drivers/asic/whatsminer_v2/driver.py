@@ -10,10 +10,10 @@ from typing import Any
 
 from drivers.asic.cgminer import CgminerClient, error_of, refuse_errors
 from drivers.asic.cgminer_status import Answers, Identity
-from drivers.asic.control import SleepControl, within
+from drivers.asic.control import SleepControl, SleepsByControl, within
 from drivers.asic.credentials import Credentials
 from drivers.asic.outcome import sleep_for
-from drivers.asic.power import LimitState, PowerControl, Setting
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
 from drivers.asic.timing import Timeouts
 from drivers.asic.whatsminer_v2.answers import (
     HASHING_THS,
@@ -26,7 +26,7 @@ from drivers.asic.whatsminer_v2.answers import (
     with_sleep,
 )
 from drivers.asic.whatsminer_v2.api import WriteApi
-from drivers.capabilities import MinerStatus, PowerRange, WriteOutcome
+from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError, Refused
 
 COMMANDS = ("summary", "devs", "pools")
@@ -36,7 +36,7 @@ WRITE_S = 10.0
 """A write is answered before it is carried out; meanwhile the machine cannot be read, so no longer than this."""
 
 
-class WhatsminerV2:
+class WhatsminerV2(SleepsByControl, LimitsByControl):
     """One Whatsminer with API 1 or 2: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
 
     Args:
@@ -143,18 +143,6 @@ class WhatsminerV2:
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
 
-    async def prior_state(self) -> str:
-        """Whether it is off now, as compact JSON. See :class:`Sleeper`."""
-        return await self._sleep.prior_state()
-
-    async def sleep(self) -> WriteOutcome:
-        """Switch its hash boards off. Never raises; "acknowledged" means that it says itself that it is off."""
-        return await self._sleep.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Switch them on, unless they were off before. Never raises."""
-        return await self._sleep.wake(prior_state)
-
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""
         off = is_off(await self._state())
@@ -172,22 +160,6 @@ class WhatsminerV2:
         return await self._write.tell("power_on", timeout_s=timeout_s)
 
     # --- power limit ---------------------------------------------------------------------------------------------
-
-    async def power_range(self) -> PowerRange:
-        """The limit set; the machine does not say what it would accept. See :class:`PowerLimiter`."""
-        return await self._power.power_range()
-
-    async def prior_limit(self) -> str:
-        """The limit set, as compact JSON. See :class:`PowerLimiter`."""
-        return await self._power.prior_limit()
-
-    async def limit_power(self, limit_w: int) -> WriteOutcome:
-        """Set a limit; the machine restarts its mining program for it. Never raises."""
-        return await self._power.limit_power(limit_w)
-
-    async def restore_limit(self, prior: str) -> WriteOutcome:
-        """Put the prior limit back. Never raises."""
-        return await self._power.restore_limit(prior)
 
     async def read_limit(self) -> LimitState:
         """See :class:`~drivers.asic.power.Limited`."""

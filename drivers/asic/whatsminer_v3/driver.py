@@ -9,12 +9,12 @@ from time import monotonic, time
 from typing import Any
 
 from drivers.asic.cgminer_status import Identity
-from drivers.asic.control import SleepControl, within
+from drivers.asic.control import SleepControl, SleepsByControl, within
 from drivers.asic.credentials import Credentials
 from drivers.asic.fields import integer
 from drivers.asic.framed import PORT, FramedClient
 from drivers.asic.outcome import sleep_for
-from drivers.asic.power import LimitState, PowerControl, Setting
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
 from drivers.asic.timing import Timeouts
 from drivers.asic.whatsminer_v3.answers import (
     HASHING_THS,
@@ -29,7 +29,7 @@ from drivers.asic.whatsminer_v3.answers import (
     with_sleep,
     write_token,
 )
-from drivers.capabilities import MinerStatus, PowerRange, WriteOutcome
+from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError, Refused
 
 STATUS_PARTS = "summary+pools+edevs"
@@ -44,7 +44,7 @@ WRITE_S = 10.0
 """A write is answered at once; meanwhile the machine cannot be read, so no longer than this."""
 
 
-class WhatsminerV3:
+class WhatsminerV3(SleepsByControl, LimitsByControl):
     """One Whatsminer with API 3: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
 
     Args:
@@ -141,18 +141,6 @@ class WhatsminerV3:
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
 
-    async def prior_state(self) -> str:
-        """Whether its service is stopped now, as compact JSON. See :class:`Sleeper`."""
-        return await self._sleep.prior_state()
-
-    async def sleep(self) -> WriteOutcome:
-        """Stop its mining service. Never raises; "acknowledged" means that it says itself that it is stopped."""
-        return await self._sleep.sleep()
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Start it, unless it was stopped before. Never raises."""
-        return await self._sleep.wake(prior_state)
-
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""
         working = is_working(await self._ask("get.device.info", "miner"))
@@ -163,22 +151,6 @@ class WhatsminerV3:
         return await self._write("set.miner.service", "stop" if asleep else "start")
 
     # --- power limit ---------------------------------------------------------------------------------------------
-
-    async def power_range(self) -> PowerRange:
-        """The limit set; the machine does not say what it would accept. See :class:`PowerLimiter`."""
-        return await self._power.power_range()
-
-    async def prior_limit(self) -> str:
-        """The limit set, as compact JSON. See :class:`PowerLimiter`."""
-        return await self._power.prior_limit()
-
-    async def limit_power(self, limit_w: int) -> WriteOutcome:
-        """Set a limit. Never raises."""
-        return await self._power.limit_power(limit_w)
-
-    async def restore_limit(self, prior: str) -> WriteOutcome:
-        """Put the prior limit back. Never raises."""
-        return await self._power.restore_limit(prior)
 
     async def read_limit(self) -> LimitState:
         """See :class:`~drivers.asic.power.Limited`."""

@@ -8,7 +8,7 @@ from time import time
 
 from simulator.devices import asic_answers as say
 from simulator.devices.asic_answers import Json
-from simulator.devices.asic_server import AsicServer
+from simulator.devices.asic_server import JsonServer
 from simulator.devices.models import MachineModel
 
 MAX_LEAD_S = 3600.0
@@ -38,7 +38,7 @@ def module_fields(machine: MachineModel, *, power_limit_w: int = 3515) -> str:
     )
 
 
-class AvalonMiner(AsicServer):
+class AvalonMiner(JsonServer):
     """Canaan's firmware on one machine.
 
     Args:
@@ -66,13 +66,13 @@ class AvalonMiner(AsicServer):
         self._pending: asyncio.TimerHandle | None = None
 
     async def stop(self) -> None:
-        """See :class:`AsicServer`."""
+        """See :class:`JsonServer`."""
         if self._pending is not None:
             self._pending.cancel()
         await super().stop()
 
     def answer(self, command: str, parameter: str) -> Json:
-        """See :class:`AsicServer`."""
+        """See :class:`JsonServer`."""
         if "+" in command:
             return {**{name: [self.answer(name, "")] for name in command.split("+")[:16]}, "id": 1}
         machine, plate = self.machine, self.machine.nameplate

@@ -52,8 +52,6 @@ class BitaxeMiner(WebMiner):
         wall: UTC clock in seconds.
     """
 
-    description = "esp-miner"
-
     def __init__(
         self,
         machine: MachineModel,

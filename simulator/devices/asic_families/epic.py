@@ -69,8 +69,6 @@ class EpicMiner(WebMiner):
         wall: UTC clock in seconds.
     """
 
-    description = "PowerPlay"
-
     def __init__(
         self,
         machine: MachineModel,

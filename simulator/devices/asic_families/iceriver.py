@@ -58,8 +58,6 @@ def returned(machine: MachineModel, question: str) -> Json | None:
 class IceRiverMiner(AsicServer):
     """IceRiver's firmware on one machine; it cannot sleep, whatever it is told."""
 
-    description = "iceriver"
-
     async def start(self, host: str = "127.0.0.1", rpc_port: int = 0, http_port: int = 0) -> None:
         """Listen; port 0 takes any free one.
 

@@ -57,8 +57,6 @@ class MarathonMiner(WebMiner):
         wall: UTC clock in seconds.
     """
 
-    description = "KAONSU"
-
     def __init__(
         self,
         machine: MachineModel,

@@ -52,8 +52,6 @@ class ProtoMiner(WebMiner):
         wall: UTC clock in seconds.
     """
 
-    description = "proto"
-
     def __init__(
         self,
         machine: MachineModel,

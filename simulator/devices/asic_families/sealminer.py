@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simulator.devices import asic_answers as say
 from simulator.devices.asic_answers import Json
-from simulator.devices.asic_server import AsicServer
+from simulator.devices.asic_server import JsonServer
 from simulator.devices.models import MachineModel
 
 
@@ -48,14 +48,14 @@ def stats_row(machine: MachineModel, *, suspended_word: str = "Suspended") -> Js
     return row
 
 
-class SealminerMiner(AsicServer):
+class SealminerMiner(JsonServer):
     """Bitdeer's firmware on one machine. ``suspended_word`` is what it calls itself while suspended."""
 
     description = "bdminer 4.11.1"
     suspended_word = "Suspended"
 
     def answer(self, command: str, parameter: str) -> Json:
-        """See :class:`AsicServer`."""
+        """See :class:`JsonServer`."""
         if "+" in command:
             return {**{name: [self.answer(name, "")] for name in command.split("+")[:16]}, "id": 1}
         match command:

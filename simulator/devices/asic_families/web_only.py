@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,8 @@ from urllib.parse import urlsplit
 
 from simulator.devices.asic_http import digest_is_right
 from simulator.devices.asic_server import GARBAGE, AsicServer
+from simulator.devices.connection import IDLE_S, MAX_BODY_BYTES, MAX_HEAD_BYTES
 
-MAX_HEAD_BYTES = 16 * 1024
-MAX_BODY_BYTES = 256 * 1024
-IDLE_S = 60.0
 REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 500: "Error"}
 
 
@@ -52,8 +51,6 @@ class WebMiner(AsicServer):
     answered with 400, as real ones answer a JSON command.
     """
 
-    description = "web"
-
     async def start(self, host: str = "127.0.0.1", rpc_port: int = 0, http_port: int = 0) -> None:
         """Listen; port 0 takes any free one.
 
@@ -81,9 +78,9 @@ class WebMiner(AsicServer):
         """The same."""
         return self.rpc_port
 
+    @abstractmethod
     def page(self, request: Request) -> Page:
         """The answer to one request."""
-        raise NotImplementedError
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

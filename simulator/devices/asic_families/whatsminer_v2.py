@@ -15,7 +15,7 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from drivers.asic.md5crypt import md5crypt
-from simulator.devices.asic_server import AsicServer, Json
+from simulator.devices.asic_server import Json, JsonServer
 from simulator.devices.models import MachineModel
 
 FIRMWARE = "20230803.11.REL"
@@ -25,7 +25,7 @@ TOKEN_OK, COMMAND_OK, BAD_COMMAND, DENIED, WRONG_TOKEN, TOO_MANY = 134, 131, 14,
 READS = ("status", "get_version", "get_miner_info", "get_error_code", "get_token", "get_psu", "devdetails")
 
 
-class SimulatedWhatsminerV2(AsicServer):
+class SimulatedWhatsminerV2(JsonServer):
     """One machine. A power limit is taken note of; the draw behind does not follow it.
 
     Args:
@@ -66,7 +66,7 @@ class SimulatedWhatsminerV2(AsicServer):
         self._tokens.clear()
 
     def answer_bytes(self, request: object) -> bytes:
-        """See :class:`AsicServer`."""
+        """See :class:`JsonServer`."""
         if isinstance(request, dict) and request.get("enc") == 1:
             return json.dumps(self._sealed(str(request.get("data", "")))).encode()
         if isinstance(request, dict) and "cmd" in request:
@@ -74,7 +74,7 @@ class SimulatedWhatsminerV2(AsicServer):
         return super().answer_bytes(request)
 
     def answer(self, command: str, parameter: str) -> Json:
-        """See :class:`AsicServer`."""
+        """See :class:`JsonServer`."""
         del parameter
         if "+" in command:
             names = command.split("+")[:16]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import time
 from typing import Any
 
-from simulator.devices.asic_server import GARBAGE, IDLE_S, MAX_REQUEST_BYTES, AsicServer, Json
+from simulator.devices.asic_server import MAX_REQUEST_BYTES, Json, MachineConnection, SocketServer
 from simulator.devices.models import MachineModel
 
 FIRMWARE = "20251209.16.Rel2"
@@ -20,15 +20,13 @@ CLOCK_MARGIN_S = 300.0
 FAIL, INVALID, DENIED = -1, -2, -4
 
 
-class SimulatedWhatsminerV3(AsicServer):
+class SimulatedWhatsminerV3(SocketServer):
     """One machine. A power limit is taken note of; the draw behind does not follow it.
 
     Args:
         password: of the account ``super``.
         api_switch: whether the owner switched the write API on.
     """
-
-    description = "whatsminer"
 
     def __init__(
         self,
@@ -162,66 +160,24 @@ class SimulatedWhatsminerV3(AsicServer):
         return {"summary": summary, "edevs": boards, "pools": pools}
 
 
-class _FramedConnection(asyncio.Protocol):
+class _FramedConnection(MachineConnection):
     """One connection: one framed request, one framed answer."""
 
     def __init__(self, device: SimulatedWhatsminerV3) -> None:
+        super().__init__(device)
         self._device = device
-        self._received = bytearray()
-        self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._answered = False
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._device.open_connections.add(transport)
-        if not self._device.admits(transport):
-            self._answered = True
-            return
-        self._timer = asyncio.get_running_loop().call_later(IDLE_S, transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._transport is not None:
-            self._device.open_connections.discard(self._transport)
-        self._transport = None
-
-    def data_received(self, data: bytes) -> None:
-        if self._answered or self._transport is None:
-            return
-        self._received += data
-        length = int.from_bytes(self._received[:4], "little")
+    def take(self, transport: asyncio.Transport, received: bytes) -> bool:
+        length = int.from_bytes(received[:4], "little")
         if length > MAX_REQUEST_BYTES:
-            self._transport.abort()
-            return
-        if len(self._received) < 4 or len(self._received) < 4 + length:
-            return
-        self._answered = True
+            transport.abort()
+            return False
+        if len(received) < 4 or len(received) < 4 + length:
+            return False
         try:
-            request = json.loads(self._received[4 : 4 + length])
+            request = json.loads(received[4 : 4 + length])
         except (ValueError, RecursionError):
             request = None
         body = json.dumps(self._device.framed_answer(request)).encode()
-        faults = self._device.faults
-        if faults.silent:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        if faults.slow_s > 0:
-            self._timer = asyncio.get_running_loop().call_later(faults.slow_s, self._send, body)
-        else:
-            self._send(body)
-
-    def _send(self, body: bytes) -> None:
-        if self._transport is None or not self._device.machine.powered():
-            return
-        faults = self._device.faults
-        whole = len(body).to_bytes(4, "little") + body
-        if faults.half_open:
-            self._transport.write(whole[: len(whole) // 2])
-            return
-        self._transport.write(GARBAGE if faults.garbage else whole)
-        self._transport.close()
+        self.reply(len(body).to_bytes(4, "little") + body)
+        return True

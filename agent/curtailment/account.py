@@ -1,0 +1,365 @@
+"""The account of every order: signed samples of the point it is judged by, and at its end the report over them.
+
+:meth:`Account.observe` is called with every pass of the engine and touches memory alone; :meth:`Account.write` puts
+what was gathered on disk, one part a minute. A part and the note of how far it goes are one transaction, so that a
+crash loses at most the minute that was not written and doubles nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import Any
+
+import structlog
+
+from agent.clock import Clock
+from agent.curtailment.fleet import Fleet
+from agent.curtailment.gates import Gates
+from agent.curtailment.journal import Journal, LiveOrder
+from agent.errors import LedgerError
+from agent.ledger import Ledger, Txn
+from agent.ledger.store import dumps
+from agent.live import LiveState
+from config.site import Site
+from wire import canonical, obedience
+from wire.orders import Order, parse_order
+from wire.quality import CODES, Quality
+from wire.states import Flag, OrderState, ended
+
+log = structlog.get_logger()
+
+BEFORE_MS = 900_000
+"""How much from before the order is kept in memory, for every point."""
+STEP_MS = 5_000
+"""Least distance of samples from before the order, and of those in a state that lasts."""
+MINUTE_MS = 60_000
+MAX_SAMPLES = 1_000
+MAX_NOTES = 100
+MAX_BUFFER = 20_000
+RETRY_NS = 10_000_000_000
+GOOD = CODES[Quality.GOOD]
+LASTING = frozenset({OrderState.HOLDING, OrderState.SCHEDULED, OrderState.FAILED, OrderState.RESTORE_BLOCKED})
+SHORT = frozenset({OrderState.EXECUTING, OrderState.VERIFYING, OrderState.HOLDING, OrderState.FAILED})
+META = "account:"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Power at ``at`` ms, W; ``lasting``: taken in a state in which not every sample is kept."""
+
+    at: int
+    watt: int | None
+    code: int
+    lasting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the register or the site file says, fixed when the order arrives."""
+
+    contracted_w: int
+    technological_s: int
+
+
+@dataclass(slots=True)
+class Open:
+    """An order whose account is not closed."""
+
+    order: Order
+    live: LiveOrder | None
+    """``None`` where it ended before this process began."""
+    facts: dict[str, Any]
+    parts: int = 0
+    states: int = 0
+    """How many of the order's transitions are in the parts."""
+    first_n: int | None = None
+    """Number of the record of part 0."""
+    samples: list[Sample] = field(default_factory=list)
+    positions: list[tuple[int, str, str]] = field(default_factory=list)
+    reasons: list[tuple[int, str, str]] = field(default_factory=list)
+    seen_ns: int = 0
+    known: dict[str, str] = field(default_factory=dict)
+    told: set[tuple[str, str]] = field(default_factory=set)
+    written_ms: int | None = None
+    retry_ns: int = 0
+
+    @property
+    def over(self) -> bool:
+        """Nothing further can happen to it."""
+        return self.live is None or ended(self.live.state)
+
+
+@dataclass(slots=True)
+class Account:
+    """See the module."""
+
+    site: Site
+    ledger: Ledger
+    journal: Journal
+    fleet: Fleet
+    gates: Gates
+    cooling: Callable[[LiveOrder], bool]
+    """True while an output only waits for its machines to cool down."""
+    live: LiveState
+    clock: Clock
+    terms: Callable[[], Terms]
+    _open: dict[str, Open] = field(default_factory=dict)
+    _rings: dict[str, deque[Sample]] = field(default_factory=dict)
+    _ring_ns: dict[str, int] = field(default_factory=dict)
+    _looked_ns: int = 0
+    _due: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def load(self) -> None:
+        """Take up the accounts that an earlier run left open; before the ledger's writer has work."""
+        rows = self.ledger.read_now("SELECT key, value FROM meta WHERE key LIKE ?", META + "%")
+        for key, value in rows:
+            order_id, doc = str(key).removeprefix(META), json.loads(value)
+            raw = self.ledger.read_now("SELECT raw FROM orders WHERE id=?", order_id)
+            order = parse_order(bytes(raw[0][0])).order
+            live = self.journal.live.get(order_id)
+            self._open[order_id] = Open(order, live, doc["facts"], doc["parts"], doc["states"], doc["first_n"])
+
+    # observing -----------------------------------------------------------------------------------------------------
+
+    def observe(self) -> None:
+        """Look at the points of all orders; memory only. Never raises: the engine does not wait for its own account."""
+        try:
+            self._look()
+        except Exception:  # an account that fails must not stop what it tells of
+            log.exception("account_failed")
+
+    def _look(self) -> None:
+        now, mono = self.clock.now_ms(), self.clock.mono_ns()
+        second = mono - self._looked_ns >= 1_000_000_000
+        if second:
+            self._looked_ns = mono
+            self._fill_rings(now)
+        for order in self.journal.live.values():
+            if order.order.sheds and order.id not in self._open and order.order.mode != "drill":
+                self._begin(order)
+        for account in self._open.values():
+            if account.live is not None and not account.over:
+                self._watch(account, account.live, now)
+                if second:
+                    self._explain(account, account.live, now)
+            if self._is_due(account, now):
+                self._due.set()
+
+    def _is_due(self, account: Open, now: int) -> bool:
+        if self.clock.mono_ns() < account.retry_ns:
+            return False
+        return account.over or account.written_ms is None or now // MINUTE_MS != account.written_ms // MINUTE_MS
+
+    def _fill_rings(self, now: int) -> None:
+        for point in (*(p.id for p in self.site.metering_points), *(v.id for v in self.site.virtual_points)):
+            power, ring = self.live.power(point), self._rings.setdefault(point, deque(maxlen=BEFORE_MS // STEP_MS))
+            fresh = power.value_w is not None and power.mono_ns > self._ring_ns.get(point, -1)
+            sample = Sample(power.at_ms if fresh else now, power.value_w, CODES[power.quality], lasting=False)
+            if fresh or (power.value_w is None and ring):
+                since = abs(sample.at - ring[-1].at) if ring else STEP_MS
+                if since >= STEP_MS or (ring[-1].watt is None) is not (sample.watt is None):
+                    ring.append(sample)
+                    self._ring_ns[point] = power.mono_ns if fresh else self._ring_ns.get(point, -1)
+
+    def _begin(self, order: LiveOrder) -> None:
+        doc, terms = order.doc, self.terms()
+        facts = {
+            "received_ms": order.received_ms,
+            "point": doc.point,
+            "contracted_w": terms.contracted_w,
+            "before_w": doc.before_w,
+            "target_w": doc.target_w,
+            "slot_s": self.site.agent.slot_s,
+            "technological_s": terms.technological_s,
+        }
+        account = Open(order.order, order, facts)
+        account.samples += [s for s in self._rings.get(doc.point, ()) if s.at >= order.received_ms - BEFORE_MS]
+        account.seen_ns = self._ring_ns.get(doc.point, -1) if account.samples else 0
+        self._open[order.id] = account
+
+    def _watch(self, account: Open, order: LiveOrder, now: int) -> None:
+        lasting, last = order.state in LASTING, account.samples[-1] if account.samples else None
+        power = self.live.power(account.facts["point"])
+        if power.value_w is not None:
+            if power.mono_ns > account.seen_ns:
+                account.seen_ns = power.mono_ns
+                account.samples.append(Sample(power.at_ms, power.value_w, GOOD, lasting))
+        elif last is None or last.watt is not None or now - last.at >= STEP_MS:
+            account.samples.append(Sample(now, None, CODES[power.quality], lasting))
+        for switch in {*self.fleet.switches, *(account.order.feeders or ())}:
+            state = self.live.switches.get(switch)
+            if state is not None and account.known.get(switch) != state.position:
+                account.known[switch] = str(state.position)
+                account.positions.append((state.at_ms, switch, str(state.position)))
+
+    def _explain(self, account: Open, order: LiveOrder, now: int) -> None:
+        """What stands in the way while the target is not met; each reason once a part."""
+        target, watt = account.facts["target_w"], self.live.power(account.facts["point"]).value_w
+        if order.state not in SHORT or watt is None or (target is not None and watt <= target):
+            return
+        found = {("", "local_override")} if Flag.LOCAL_OVERRIDE in order.flags else set()
+        found |= {("", "saon")} if Flag.SAON_LOCK in order.flags else set()
+        found |= {("", "unsafe_cooling")} if self.cooling(order) else set()
+        found |= self._obstacles(order.order)
+        for switch, code in sorted(found - account.told):
+            account.told.add((switch, code))
+            account.reasons.append((now, switch, code))
+
+    def _obstacles(self, order: Order) -> set[tuple[str, str]]:
+        """Outputs that the order could use and that may not be used, with the published reason."""
+        if order.action not in {"stop", "open_feeders", "emergency_trip"} and not (
+            "switch" in order.methods or order.escalation.to == "switch"
+        ):
+            return set()
+        found = set()
+        for switch in self.fleet.switches:
+            why, state = self.gates.unusable(switch) or "", self.live.switches.get(switch)
+            if switch in self.gates.tags:
+                found.add((switch, "tag"))
+            elif why.startswith(("not commissioned", "commissioning lapsed")):
+                found.add((switch, "not_commissioned"))
+            elif state is not None and state.remote is False:
+                found.add((switch, "local_override"))
+        return found
+
+    # writing -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write what is due until cancelled; what is left is written at the end."""
+        try:
+            while True:
+                await self._due.wait()
+                self._due.clear()
+                await self.write()
+                await asyncio.sleep(0.05)
+        finally:
+            await asyncio.shield(self.write(everything=True))
+
+    async def write(self, *, everything: bool = False) -> None:
+        """Write the parts that are due and the reports of orders that ended. Raises nothing; what fails is tried again
+        with the next minute."""
+        for account in list(self._open.values()):
+            now = self.clock.now_ms()
+            if not (everything or self._is_due(account, now)):
+                continue
+            account.written_ms = now
+            try:
+                over = account.over
+                await self._write_parts(account)
+                if over:
+                    await self._close(account)
+                account.retry_ns = 0
+            except Exception as error:  # whatever it is: it must not end the agent, and nothing moves because of it
+                known = isinstance(error, LedgerError)
+                log.error("account_not_written", order=account.order.id, error=str(error), exc_info=not known)
+                account.retry_ns = self.clock.mono_ns() + RETRY_NS
+                del account.samples[:-MAX_BUFFER]
+
+    async def _write_parts(self, account: Open) -> None:
+        while True:
+            rows = await self.ledger.read(
+                "SELECT at, now FROM transition WHERE order_id=? ORDER BY rowid LIMIT ? OFFSET ?",
+                account.order.id,
+                MAX_NOTES,
+                account.states,
+            )
+            states = [(int(at), str(state)) for at, state in rows]
+            if not (account.samples or account.positions or account.reasons or states):
+                return
+            await self._write_part(account, states)
+
+    async def _write_part(self, account: Open, states: list[tuple[int, str]]) -> None:
+        samples, positions = account.samples[:MAX_SAMPLES], account.positions[:MAX_NOTES]
+        reasons, kept = account.reasons[:MAX_NOTES], thinned(samples)
+        began = [at for at, *_ in states] + [at for at, _, _ in positions + reasons] + [s.at for s in kept]
+        t0 = min(began)
+        times = [t0, *(s.at for s in kept)]
+        fields = {
+            "id": account.order.id,
+            "point": account.facts["point"],
+            "part": account.parts,
+            "t0": t0,
+            "dt": [after - before for before, after in pairwise(times)],
+            "w": [s.watt for s in kept],
+            "q": [s.code for s in kept] if any(s.code != GOOD for s in kept) else [],
+            "pos": [[at - t0, name, now] for at, name, now in positions],
+            "states": [[at - t0, state] for at, state in states],
+            "why": [[at - t0, name, code] for at, name, code in reasons],
+        }
+        note = {"facts": account.facts, "parts": account.parts + 1, "states": account.states + len(states)}
+        # The number of part 0 is known once it is written; whoever takes up before that reads from the beginning.
+        note |= {"first_n": account.first_n}
+        txn = Txn().record("cmd", "cmd_trace", fields).set_meta(META + account.order.id, dumps(note))
+        done = await self.ledger.commit(txn)
+        account.first_n = done[0].n if account.first_n is None and not account.parts else account.first_n
+        account.parts, account.states = account.parts + 1, account.states + len(states)
+        del account.samples[: len(samples)], account.positions[: len(positions)], account.reasons[: len(reasons)]
+        account.told.clear()
+
+    async def _close(self, account: Open) -> None:
+        """The report over everything that is signed, and the end of the account."""
+        facts = obedience.Facts(order=account.order, **account.facts)
+        traces = await self._payloads(
+            "SELECT ty, payload FROM record WHERE stream='cmd' AND ty='cmd_trace' AND n>=? ORDER BY n",
+            account.first_n or 0,
+        )
+        parts = [doc for _, doc in traces if doc["id"] == account.order.id]
+        since = facts.begin_ms - (obedience.LIKE_DAYS_BACK + 2) * 86_400_000
+        stream = "mp:" + account.facts["point"]
+        heads = await self.ledger.heads()
+        count = heads.get(stream, (0, None))[0]
+        records = await self._payloads(
+            "SELECT ty, payload FROM record WHERE stream=? AND n<? AND (ty='bind' OR ty IN ('interval', 'gap') "
+            "AND at>=?) ORDER BY n",
+            stream,
+            count,
+            since,
+        )
+        taken = await self._taken(account, since)
+        fields = await asyncio.to_thread(
+            lambda: obedience.report(facts, parts, obedience.slots_of(records), taken, count)
+        )
+        txn = Txn().record("cmd", "cmd_report", dict(fields))
+        txn.run("DELETE FROM meta WHERE key=?", META + account.order.id)
+        await self.ledger.commit(txn)
+        self._open.pop(account.order.id, None)
+        log.info("order_reported", order=account.order.id, verdict=fields["verdict"], parts=len(parts))
+
+    async def _payloads(self, query: str, *args: Any) -> Sequence[tuple[str, dict[str, Any]]]:
+        rows = await self.ledger.read(query, *args)
+        return await asyncio.to_thread(lambda: [(str(ty), canonical.decode(bytes(raw))) for ty, raw in rows])
+
+    async def _taken(self, account: Open, since: int) -> set[int]:
+        """Days with traces of other orders."""
+        other = '%"id":"' + account.order.id + '"%'
+        rows = await self.ledger.read(
+            "SELECT DISTINCT (at / 1000 + ?) / ? FROM record WHERE stream='cmd' AND ty='cmd_trace' AND at>=? "
+            "AND CAST(payload AS TEXT) NOT LIKE ?",
+            obedience.LOCAL_S,
+            obedience.DAY_S,
+            since,
+            other,
+        )
+        return {int(row[0]) for row in rows}
+
+
+def thinned(samples: Sequence[Sample]) -> list[Sample]:
+    """What is kept: every sample, but of those in a lasting state one in 5 s, the least and the greatest of each
+    minute, and each change between known and unknown."""
+    edges: set[int] = set()
+    for _, minute in groupby((s for s in samples if s.lasting and s.watt is not None), lambda s: s.at // MINUTE_MS):
+        ranked = sorted(minute, key=lambda s: s.watt or 0)
+        edges |= {id(ranked[0]), id(ranked[-1])}
+    kept: list[Sample] = []
+    for sample in samples:
+        last = kept[-1] if kept else None
+        spaced = last is None or abs(sample.at - last.at) >= STEP_MS
+        turned = last is not None and (last.watt is None) is not (sample.watt is None)
+        if not sample.lasting or spaced or turned or id(sample) in edges:
+            kept.append(sample)
+    return kept
