@@ -16,22 +16,27 @@ from agent.acquisition import Bench, build
 from agent.checkpoints import Checkpointer
 from agent.clock import STEP_MS, Clock, Step, StepWatch, SystemClock, TrustedTime
 from agent.commissioning.commissioner import Commissioner
+from agent.condition import wrong_with
 from agent.curtailment.account import Account, Terms
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet
+from agent.curtailment.forecast import Forecaster
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
 from agent.curtailment.shed import Shedder
+from agent.duty import Duty
 from agent.errors import AgentError, LedgerError
 from agent.events import Events
+from agent.handover import hand_over
 from agent.health import HealthServer
 from agent.identity import Keys, load_keys
 from agent.inbox import Inbox
 from agent.inventory.watch import InventoryWatch
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
+from agent.maintenance import Maintenance
 from agent.metering.balancing import Balancing
 from agent.metering.closer import SlotCloser
 from agent.metering.exchange import Exchange
@@ -40,6 +45,7 @@ from agent.outbox import BulkOutbox
 from agent.register import Register
 from agent.reports import Reports
 from agent.rotation import Rotation, settle
+from agent.rounds import Rounds
 from agent.telemetry import Batcher
 from agent.tls import TlsStore
 from agent.uplink.link import Endpoint
@@ -159,6 +165,8 @@ class AgentApp:
             self.clock,
             self.checkpointer,
             self.rotation,
+            self.maintenance,
+            self.duty,
         )
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
@@ -199,6 +207,10 @@ class AgentApp:
                     ("clock-watch", self._watch_clock()),
                     ("checkpoints", self.checkpointer.run()),
                     ("inventory", self.inventory.run()),
+                    ("maintenance", self.maintenance.run()),
+                    ("duty", self.duty.run()),
+                    ("curtailable", self.reports.watch()),
+                    ("rounds", Rounds(self.ledger, self.live, self.gates, self.bench).run()),
                 ):
                     tasks.create_task(work, name=name)
                 log.info("agent_started", site=self.site.site.id, epoch=self.ledger.epoch, mode=self.gates.mode)
@@ -257,6 +269,18 @@ class AgentApp:
             lambda profile: self.bench.profile_versions.get(profile, "unknown"),
         )
         self.gates.unsafe = self.bench.why_unsafe
+        self.maintenance = Maintenance(
+            site,
+            self.graph,
+            self.ledger,
+            clock,
+            self.trusted,
+            lambda obj: wrong_with(obj, site, self.bench, self.live, clock),
+        )
+        self.maintenance.load()
+        self.gates.maintained = self.maintenance.why
+        self.duty = Duty(self.ledger, self.journal, clock, site.site.dispatch.ack_min)
+        self.duty.load()
         self.gates.load()
         outputs = {s: port for s, port in self.bench.switches.items() if self.gates.switches[s].control is not None}
         self.fleet = Fleet(site, self.graph, self.live, self.gates, self.journal, clock, self.bench.machines, outputs)
@@ -321,6 +345,7 @@ class AgentApp:
             self.closer.states,
         )
         spots = Spots(self.ledger, self.closer, clock, lambda: self.register.document)
+        forecaster = Forecaster(site, self.ledger, self.fleet, self.gates, self.live, clock, self.emergency_w)
         self.checkpointer = Checkpointer(
             site.site.id,
             self.ledger,
@@ -343,8 +368,16 @@ class AgentApp:
             lambda: self.register.document,
             self.exchange.take,
             self.commissioner.take,
-            self.rotation.take,
-            spots.take,
+            {
+                "rotate": self.rotation.take,
+                "spot": spots.take,
+                "maintenance": self.maintenance.begin,
+                "maintenance_end": self.maintenance.end,
+                "order_ack": self.duty.ack,
+                "spoken": self.duty.spoken,
+                "plan": forecaster.answer,
+            },
+            lambda raw: hand_over(raw, self._take_order, self.ledger),
         )
         self.uplink = self._uplink()
 

@@ -17,6 +17,7 @@ from agent.errors import LedgerError
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
 from agent.metering.closer import SlotCloser
+from agent.rounds import readiness
 from agent.telemetry import Batcher
 from config.site import Site
 from drivers.capabilities import Sample, SwitchState
@@ -86,6 +87,7 @@ class Events:
     def switched(self, switch: str, was: SwitchState | None, now: SwitchState) -> None:
         """A switch was read; recorded where its position is another than before."""
         self.batcher.take_switch(switch, was, now)
+        self._ready(switch, was, now)
         if was is None or was.position is now.position:
             return
         self.closer.watch_supply()
@@ -100,6 +102,15 @@ class Events:
                 "detail": {"at": now.at_ms, "boundary_w": [[k, v] for k, v in points.items()]},
             }
         )
+
+    def _ready(self, switch: str, was: SwitchState | None, now: SwitchState) -> None:
+        """A switch became ready, or no longer is: recorded where the verdict is another than before."""
+        node = self.gates.switches.get(switch)
+        if node is None or was is None:
+            return
+        before, after = readiness(node, was), readiness(node, now)
+        if before != after:
+            self.record({"ev": "readiness", "obj": switch, "was": before, "now": after})
 
     def saon(self, feeder: str, stage: int, operated: bool) -> None:
         """САОН operated (or was reset): recorded, and restoration is locked until the system operator releases it."""

@@ -1,5 +1,4 @@
-"""What people hand to a running agent: signed acts, tags, exchanges of devices, readings of a display, requests to
-prove an output or to change a key.
+"""What people hand to a running agent: signed acts and orders, tags, maintenance, keys, words about orders, questions.
 
 They are files in ``<state>/inbox``. A file ``x.json`` is taken once and answered by ``x.result`` beside it. Files
 arrive by rename, so that half-written ones are never read.
@@ -17,6 +16,7 @@ import structlog
 
 from agent.curtailment.gates import Gates
 from agent.errors import AgentError
+from wire.dsse import ORDER_TYPE
 from wire.errors import WireError
 from wire.registry import KeysDocument
 
@@ -24,6 +24,10 @@ log = structlog.get_logger()
 
 PERIOD_S = 0.5
 MAX_BYTES = 262_144
+LOGGED = 300
+"""Characters of an answer that go into the log: a plan names every machine."""
+Request = Callable[[Mapping[str, Any]], Awaitable[str]]
+"""Answers a request; raises :class:`WireError` where it cannot be, :class:`LedgerError` where it is not recorded."""
 
 
 class Inbox:
@@ -36,11 +40,12 @@ class Inbox:
         keys: Callable[[], KeysDocument | None],
         replaced: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
         commission: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
-        rotate: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
-        spot: Callable[[Mapping[str, Any]], Awaitable[str]] | None = None,
+        requests: Mapping[str, Request] | None = None,
+        order: Callable[[bytes], Awaitable[str]] | None = None,
     ) -> None:
-        self._rotate = rotate
-        self._spot = spot
+        self._requests = dict(requests or {})
+        """What else can be asked, by its ``ty``."""
+        self._order = order
         self._replaced = replaced
         self._commission = commission
         self._dir = state_dir / "inbox"
@@ -78,7 +83,7 @@ class Inbox:
             result = {"ok": False, "text": str(error)}
         except KeyError as error:
             result = {"ok": False, "text": f"{path.name}: field {error} is missing"}
-        log.info("inbox", file=path.name, **result)
+        log.info("inbox", file=path.name, ok=result["ok"], text=str(result["text"])[:LOGGED])
         await asyncio.to_thread(self._answer, path, json.dumps(result))
 
     async def _do(self, name: str, raw: bytes) -> str:
@@ -98,10 +103,10 @@ class Inbox:
             return await self._replaced(doc)
         if isinstance(doc, dict) and doc.get("ty") == "commission" and self._commission is not None:
             return await self._commission(doc)
-        if isinstance(doc, dict) and doc.get("ty") == "spot" and self._spot is not None:
-            return await self._spot(doc)
-        if isinstance(doc, dict) and doc.get("ty") == "rotate" and self._rotate is not None:
-            return await self._rotate(doc)
+        if isinstance(doc, dict) and (request := self._requests.get(str(doc.get("ty")))) is not None:
+            return await request(doc)
+        if isinstance(doc, dict) and doc.get("payloadType") == ORDER_TYPE and self._order is not None:
+            return await self._order(raw)
         act = await self._gates.take_act(raw, self._keys())
         return f"{act.ty} act {act.id} is in force; mode is {self._gates.mode}"
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.acquisition import Bench
 from agent.checkpoints import Checkpointer
 from agent.clock import Clock
+from agent.curtailment.curtailable import Now, group_w, look, power_behind
 from agent.curtailment.engine import Engine
 from agent.curtailment.reception import Reception
+from agent.duty import Duty
 from agent.ledger import Ledger
 from agent.live import LiveState
+from agent.maintenance import Maintenance
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
 from agent.rotation import Rotation
@@ -24,6 +28,9 @@ from wire.messages import Inventory, InventoryDevice, Live
 
 NEAR = 0.95
 """Of the permitted power: from here on it is told."""
+MAX_ALARMS = 200
+LOOK_S = 5.0
+"""All machines of a large site are looked at this seldom for what is curtailable; the meters are read far oftener."""
 
 
 @dataclass(slots=True)
@@ -43,6 +50,27 @@ class Reports:
     clock: Clock
     checkpointer: Checkpointer
     rotation: Rotation
+    maintenance: Maintenance
+    duty: Duty
+    _looked: Now | None = field(default=None, init=False)
+
+    async def watch(self) -> None:
+        """Look at what is curtailable until cancelled."""
+        while True:
+            self._looked = await look(self.site, self.engine.fleet, self.engine.gates, self.values)
+            await asyncio.sleep(LOOK_S)
+
+    def _unavailable(self) -> dict[str, int | None]:
+        """Power behind each switch and group that is in declared maintenance."""
+        fleet = self.engine.fleet
+        groups = {g.id for g in self.site.miners}
+        found: dict[str, int | None] = {}
+        for work in self.maintenance.active():
+            if work.object in groups:
+                found[work.object] = group_w(self.values, work.object)
+            else:
+                found[work.object] = power_behind(fleet, self.values, work.object)
+        return found
 
     def _serial(self, device: Device) -> str | None:
         seen = self.values.reading(device.id, "serial_number").value
@@ -56,6 +84,7 @@ class Reports:
         powers = {name: self.values.power(name) for name in names}
         awake = sum(1 for m in self.values.miners.values() if m.status and (m.status.hashrate_ths or 0) > 0)
         asleep = sum(1 for m in self.values.miners.values() if m.status and m.status.sleeping)
+        seen = self._looked
         active = next((o.id for o in self.engine.journal.live.values() if o.order.sheds), None)
         return Live(
             site=self.site.site.id,
@@ -76,7 +105,11 @@ class Reports:
             asics_hashing=awake,
             asics_sleeping=asleep,
             switches={n: s.position.value for n, s in self.values.switches.items()},
-            alarms=tuple(sorted(self.alarms())),
+            alarms=tuple(sorted(self.alarms()))[:MAX_ALARMS],
+            curtailable=seen.total if seen else None,
+            outputs_w=seen.outputs_w if seen else {},
+            outputs_why=seen.why if seen else {},
+            unavailable=self._unavailable(),
         )
 
     def alarms(self) -> set[str]:
@@ -107,6 +140,17 @@ class Reports:
                 and meter not in self.closer.dark_since
             ):
                 found.add(f"meter_silent:{meter}")
+        return self.maintenance.grouped(found) | self._declared()
+
+    def _declared(self) -> set[str]:
+        """Alarms about what people said or should have said."""
+        found: set[str] = set()
+        for work in self.maintenance.active():
+            found.add(f"maintenance:{work.object}")
+        for name in self.maintenance.unhealthy_now():
+            found.add(f"maintenance_unhealthy:{name}")
+        for order in self.duty.overdue():
+            found.add(f"order_unacknowledged:{order}")
         return found
 
     def _add_power_alarm(self, found: set[str]) -> None:
@@ -164,6 +208,8 @@ class Reports:
             "held": len(self.engine.journal.held),
             "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},
             "alarms": sorted(self.alarms()),
+            "maintenance": {w.object: {"until": w.until_ms, "who": w.who} for w in self.maintenance.active()},
+            "unacknowledged": self.duty.unacknowledged(),
             "broker_error": self.uplink.control.last_error,
             "certificate": self.uplink.renewal.status(),
             "key_change": self.rotation.status(),

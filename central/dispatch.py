@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from central.store.orders import Answer, StoredOrder
+from central.store.words import SiteWord, StoredNote
 from wire.messages import Progress
 from wire.states import PHASE, OrderState, Phase, ended
 
@@ -27,6 +28,10 @@ class OrderView:
     not_delivered: bool
     progress: tuple[Progress, ...]
     answers: tuple[Answer, ...]
+    notes: tuple[StoredNote, ...] = ()
+    """What dispatchers noted of calls about it."""
+    words: tuple[SiteWord, ...] = ()
+    """What people on site signed about it."""
 
 
 def _state(text: str | None) -> OrderState | None:
@@ -58,7 +63,15 @@ def signed_state(answers: Sequence[Answer]) -> tuple[OrderState | None, int]:
     return state, at
 
 
-def view(order: StoredOrder, answers: Sequence[Answer], progress: Sequence[Progress], now_ms: int) -> OrderView:
+def view(
+    order: StoredOrder,
+    answers: Sequence[Answer],
+    progress: Sequence[Progress],
+    now_ms: int,
+    *,
+    notes: Sequence[StoredNote] = (),
+    words: Sequence[SiteWord] = (),
+) -> OrderView:
     """Put together what is known."""
     signed, at = signed_state(answers)
     state = signed
@@ -69,4 +82,6 @@ def view(order: StoredOrder, answers: Sequence[Answer], progress: Sequence[Progr
     delivered = min(counted, default=None)
     late = delivered is None and now_ms - order.posted_at >= DELIVERY_MS
     phase = PHASE[state] if state is not None else Phase.SENT
-    return OrderView(order, state, signed, phase, delivered, late, tuple(progress), tuple(answers))
+    return OrderView(
+        order, state, signed, phase, delivered, late, tuple(progress), tuple(answers), tuple(notes), tuple(words)
+    )

@@ -129,7 +129,7 @@ class CentralService:
             raise CentralError(f"witnesses: {error}; 'tizgin witness keygen' prints the key") from None
 
     def _arrive(self, message: Arrived) -> None:
-        if message.topic in self.witnesses.topics:
+        if self.witnesses.hears(message.topic):
             self.witnesses.arrived(message.topic, message.payload)
             self.link.acknowledge(message)
         else:

@@ -86,6 +86,10 @@ class WitnessRelay:
         """Topics on which witnesses answer."""
         return tuple(self._by_topic)
 
+    def hears(self, topic: str) -> bool:
+        """True for a topic on which a witness answers."""
+        return topic in self._by_topic
+
     def start(self) -> None:
         """Begin to carry."""
         self._tasks = [asyncio.create_task(self._run(r), name=f"witness-{r.key.name}") for r in self._remotes]

@@ -45,6 +45,8 @@ class Dispatch(Model):
 
     name: str | None = None
     phone: str | None = None
+    ack_min: float = Field(default=5.0, gt=0, le=1440)
+    """So soon a person on site acknowledges an order; later both sides see an alarm. It delays nothing."""
 
 
 class SiteHead(Model):

@@ -90,6 +90,15 @@ class CentralClient:
             raise GridError(f"order of {len(envelope)} bytes, at most {MAX_ORDER_BYTES}")
         return _object(self._call("POST", "/api/v1/orders", envelope))
 
+    def post_spoken(self, order_id: str, note: bytes) -> dict[str, Any]:
+        """Hand over a signed note that an order was spoken.
+
+        Raises:
+            CentralRefused: central will not take it (404 unknown order, 409 no register, 422 bad).
+            CentralUnreachable: no answer; the same bytes may be sent again.
+        """
+        return _object(self._call("POST", f"/api/v1/orders/{quote(order_id, safe='')}/spoken", note))
+
     def orders(self, site: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
         """Latest orders."""
         where = f"site={quote(site, safe='')}&" if site else ""

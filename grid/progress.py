@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from grid.history import Word
 from grid.story import Answer, Story
 from grid.texts import Texts
 from grid.words import completion, kilowatt, kilowatt_hours, local_time, permille, returned
@@ -144,6 +147,32 @@ def _milestones(answer: Answer, t: Texts) -> list[str]:
     known = [name for name in names if answer.ms.get(name) is not None]
     said = [names[name].replace("{ms}", str(answer.ms[name])) for name in known]
     return said + [f"{name} {value} ms" for name, value in sorted(answer.ms.items()) if name not in names and value]
+
+
+def word_text(word: Word, t: Texts) -> str:
+    """One verified word of a person about an order, without its time."""
+    match word.kind:
+        case "spoken":
+            said = t("spoken by {given}, taken by {who}", given=word.given_by, who=word.who)
+        case "spoken_on_site":
+            said = t("entered on site: spoken by {given}, taken by {who}", given=word.given_by, who=word.who)
+        case "acknowledged":
+            said = t("acknowledged on site by {who}", who=word.who)
+        case _:
+            said = t("nobody on site has acknowledged it in time")
+    parts = [said]
+    if word.recording_no:
+        parts.append(t("recording {number}", number=word.recording_no))
+    if word.text:
+        parts.append(f"«{word.text}»")
+    return "; ".join(parts)
+
+
+def history(story: Story, words: Iterable[Word], t: Texts) -> list[tuple[str, str, str]]:
+    """(time, what, key) of all verified answers and words: one history under one id, oldest first."""
+    rows = [(a.at, step_text(a, t, story.trial), a.kid) for a in story.answers]
+    rows += [(w.at, word_text(w, t), w.kid) for w in words]
+    return [(local_time(at), what, kid) for at, what, kid in sorted(rows, key=lambda row: row[0])]
 
 
 def steps(story: Story, t: Texts) -> list[tuple[str, str, str]]:

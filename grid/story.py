@@ -42,6 +42,8 @@ class Answer:
     escalated: tuple[str, ...]
     agent_mode: str | None
     order_mode: str | None
+    before_w: int | None = None
+    """Power when the site took the order, in its acceptance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,7 @@ def _verify(text: Any, signed: SignedOrder, keys: Mapping[str, VerifyKey]) -> An
         escalated=_texts(doc.get("escalated")),
         agent_mode=_text(doc.get("agent_mode")),
         order_mode=_text(doc.get("order_mode")),
+        before_w=_integer(doc.get("before_w")),
     )
 
 

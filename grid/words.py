@@ -61,6 +61,13 @@ def spoken_power(watt: int, texts: Texts) -> str:
     return texts("{number} kW", number=_decimal((Decimal(watt) / 1000).quantize(Decimal(1)), texts))
 
 
+def said_power(watt: int, texts: Texts) -> str:
+    """W → as a limit is said on the telephone: exact, MW from 1 MW on, else kW."""
+    if abs(watt) >= 1_000_000:
+        return texts("{number} MW", number=_decimal(Decimal(watt) / 1_000_000, texts))
+    return kilowatt(watt, texts)
+
+
 def completion(at_ms: int, power_w: int | None, texts: Texts) -> str:
     """The line to be read aloud: «Выполнено 18:12, нагрузка 38 МВт»."""
     if power_w is None:

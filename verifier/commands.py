@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from verifier.canonical import Object, read_canonical
 from verifier.errors import CommandError, InputLimit
@@ -130,7 +130,10 @@ class CommandStream:
         if record.ty == "cmd_ack" and state == "validated" and record.doc.get("dup") is not True:
             before, target = record.doc.get("before_w"), record.doc.get("target_w")
             if order_id in self._received_as and all(w is None or type(w) is int for w in (before, target)):
-                self._duties.setdefault(order_id, Duty(*self._received_as[order_id], before, target))
+                duty = Duty(*self._received_as[order_id], before, target)
+                if duty.order.get("action") == "schedule":  # another target every hour: no single one is judged
+                    duty = replace(duty, target=None)
+                self._duties.setdefault(order_id, duty)
 
     def _order_of(self, record: Record) -> str:
         order_id = record.doc.get("id")

@@ -223,6 +223,19 @@ class CertGrant(Message):
     text: Annotated[str, Field(max_length=500)] | None = None
 
 
+class Curtailable(Message):
+    """What an order could take off now and how low the site would come, W; null is unknown.
+
+    ``sleep_w`` by sleeping machines alone, ``switch_w`` by opening every usable output alone, as live meters see it.
+    ``floor_sleep_w`` is net power after all sleep, ``floor_switch_w`` after sleep and every usable output.
+    """
+
+    sleep_w: int | None = None
+    switch_w: int | None = None
+    floor_sleep_w: int | None = None
+    floor_switch_w: int | None = None
+
+
 class Live(Message):
     """``live``: kW now; never stored and forwarded. Integers in W; null is unknown."""
 
@@ -242,6 +255,14 @@ class Live(Message):
     asics_sleeping: Count | None = None
     switches: dict[Name, str] = Field(default_factory=dict, max_length=2000)
     alarms: Annotated[tuple[Name, ...], Field(max_length=200)] = ()
+    curtailable: Curtailable | None = None
+    """``None`` from an agent that does not tell it."""
+    outputs_w: dict[Name, int | None] = Field(default_factory=dict, max_length=2000)
+    """Output → live power behind it by its own meter; null where no meter tells."""
+    outputs_why: dict[Name, Annotated[str, Field(max_length=200)]] = Field(default_factory=dict, max_length=2000)
+    """Output → why it does not count as curtailable now. Of one that is not named, ``outputs_w`` does."""
+    unavailable: dict[Name, int | None] = Field(default_factory=dict, max_length=2000)
+    """Switch or group of machines in declared maintenance → power behind it, W."""
 
 
 class Progress(Message):

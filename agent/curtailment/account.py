@@ -42,6 +42,8 @@ MAX_SAMPLES = 1_000
 MAX_NOTES = 100
 MAX_BUFFER = 20_000
 RETRY_NS = 10_000_000_000
+PIECE = 2_000
+DAY_MS = 86_400_000
 GOOD = CODES[Quality.GOOD]
 LASTING = frozenset({OrderState.HOLDING, OrderState.SCHEDULED, OrderState.FAILED, OrderState.RESTORE_BLOCKED})
 SHORT = frozenset({OrderState.EXECUTING, OrderState.VERIFYING, OrderState.HOLDING, OrderState.FAILED})
@@ -118,11 +120,15 @@ class Account:
         """Take up the accounts that an earlier run left open; before the ledger's writer has work."""
         rows = self.ledger.read_now("SELECT key, value FROM meta WHERE key LIKE ?", META + "%")
         for key, value in rows:
-            order_id, doc = str(key).removeprefix(META), json.loads(value)
-            raw = self.ledger.read_now("SELECT raw FROM orders WHERE id=?", order_id)
-            order = parse_order(bytes(raw[0][0])).order
-            live = self.journal.live.get(order_id)
-            self._open[order_id] = Open(order, live, doc["facts"], doc["parts"], doc["states"], doc["first_n"])
+            order_id = str(key).removeprefix(META)
+            try:
+                doc = json.loads(value)
+                raw = self.ledger.read_now("SELECT raw FROM orders WHERE id=?", order_id)
+                order = parse_order(bytes(raw[0][0])).order
+                live = self.journal.live.get(order_id)
+                self._open[order_id] = Open(order, live, doc["facts"], doc["parts"], doc["states"], doc["first_n"])
+            except Exception:  # an account that cannot be taken up must not keep the agent from its orders
+                log.exception("account_not_taken_up", order=order_id)
 
     # observing -----------------------------------------------------------------------------------------------------
 
@@ -173,7 +179,8 @@ class Account:
             "point": doc.point,
             "contracted_w": terms.contracted_w,
             "before_w": doc.before_w,
-            "target_w": doc.target_w,
+            # A schedule's target is another every hour: its report has the curve and no verdict.
+            "target_w": None if order.order.action == "schedule" else doc.target_w,
             "slot_s": self.site.agent.slot_s,
             "technological_s": terms.technological_s,
         }
@@ -304,23 +311,16 @@ class Account:
     async def _close(self, account: Open) -> None:
         """The report over everything that is signed, and the end of the account."""
         facts = obedience.Facts(order=account.order, **account.facts)
-        traces = await self._payloads(
-            "SELECT ty, payload FROM record WHERE stream='cmd' AND ty='cmd_trace' AND n>=? ORDER BY n",
-            account.first_n or 0,
-        )
-        parts = [doc for _, doc in traces if doc["id"] == account.order.id]
-        since = facts.begin_ms - (obedience.LIKE_DAYS_BACK + 2) * 86_400_000
-        stream = "mp:" + account.facts["point"]
         heads = await self.ledger.heads()
-        count = heads.get(stream, (0, None))[0]
-        records = await self._payloads(
-            "SELECT ty, payload FROM record WHERE stream=? AND n<? AND (ty='bind' OR ty IN ('interval', 'gap') "
-            "AND at>=?) ORDER BY n",
-            stream,
-            count,
-            since,
-        )
-        taken = await self._taken(account, since)
+        stream = "mp:" + account.facts["point"]
+        since = facts.begin_ms - (obedience.LIKE_DAYS_BACK + 2) * DAY_MS
+        count, told = heads.get(stream, (0, None))[0], heads.get("cmd", (0, None))[0]
+        traces = await self._records("cmd", ("cmd_trace",), account.first_n or 0, told, 0)
+        parts = [doc for _, doc in traces if doc["id"] == account.order.id]
+        records = await self._records(stream, ("bind",), 0, count, 0)
+        records += await self._records(stream, ("interval", "gap"), 0, count, since)
+        records.sort(key=lambda one: one[1]["n"])
+        taken = await self._taken(account, told, since)
         fields = await asyncio.to_thread(
             lambda: obedience.report(facts, parts, obedience.slots_of(records), taken, count)
         )
@@ -330,22 +330,47 @@ class Account:
         self._open.pop(account.order.id, None)
         log.info("order_reported", order=account.order.id, verdict=fields["verdict"], parts=len(parts))
 
-    async def _payloads(self, query: str, *args: Any) -> Sequence[tuple[str, dict[str, Any]]]:
-        rows = await self.ledger.read(query, *args)
-        return await asyncio.to_thread(lambda: [(str(ty), canonical.decode(bytes(raw))) for ty, raw in rows])
+    async def _records(
+        self, stream: str, types: tuple[str, ...], first: int, end: int, since: int
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """(type, fields) of a stream's records with numbers in [first, end), made at ``since`` (ms) or later.
 
-    async def _taken(self, account: Open, since: int) -> set[int]:
-        """Days with traces of other orders."""
-        other = '%"id":"' + account.order.id + '"%'
-        rows = await self.ledger.read(
-            "SELECT DISTINCT (at / 1000 + ?) / ? FROM record WHERE stream='cmd' AND ty='cmd_trace' AND at>=? "
-            "AND CAST(payload AS TEXT) NOT LIKE ?",
-            obedience.LOCAL_S,
-            obedience.DAY_S,
-            since,
-            other,
-        )
-        return {int(row[0]) for row in rows}
+        A piece at a time: an order that comes meanwhile must not wait for the ledger.
+        """
+        found: list[tuple[str, dict[str, Any]]] = []
+        for begin in range(first, end, PIECE):
+            rows = await self.ledger.read(
+                "SELECT ty, payload FROM record WHERE stream=? AND n>=? AND n<? AND at>=? AND ty IN (?, ?) ORDER BY n",
+                stream,
+                begin,
+                min(begin + PIECE, end),
+                since,
+                types[0],
+                types[-1],
+            )
+            found += await asyncio.to_thread(_decoded, rows)
+        return found
+
+    async def _taken(self, account: Open, count: int, since: int) -> set[int]:
+        """Days with traces of other orders, among the ``count`` records of the stream."""
+        found: set[int] = set()
+        for begin in range(0, count, PIECE):
+            rows = await self.ledger.read(
+                "SELECT DISTINCT (at / 1000 + ?) / ? FROM record WHERE stream='cmd' AND n>=? AND n<? AND at>=? "
+                "AND ty='cmd_trace' AND instr(payload, ?) = 0",
+                obedience.LOCAL_S,
+                obedience.DAY_S,
+                begin,
+                min(begin + PIECE, count),
+                since,
+                f'"id":"{account.order.id}"',
+            )
+            found |= {int(row[0]) for row in rows}
+        return found
+
+
+def _decoded(rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, dict[str, Any]]]:
+    return [(str(ty), canonical.decode(bytes(raw))) for ty, raw in rows]
 
 
 def thinned(samples: Sequence[Sample]) -> list[Sample]:

@@ -225,13 +225,13 @@ class Engine:
         await self._tell(order)
 
     async def _aim(self, order: LiveOrder) -> None:
-        """Follow what the order allows now: the hour of its schedule, the end of a process, the energy left."""
+        """Follow what the order allows now: the hour of its schedule, a process that ends, the energy left."""
         doc = order.doc
         if doc.released_by is not None:
             return
         sure = self.clock.synchronised() and Flag.CLOCK_SUSPECT not in order.flags
         now_ms = self.clock.now_ms()
-        target = self.targets.at(order.order, doc.before_w, order.received_ms, now_ms, sure=sure)
+        target = self.targets.at(order.order, doc.before_w, now_ms, sure=sure)
         if target is not None and doc.target_w is not None and target != doc.target_w and order.state in MOVING:
             text = f"target {doc.target_w / 1000:.1f} kW -> {target / 1000:.1f} kW"
             auto = order.order.hold is not None and order.order.hold.restore_auto

@@ -105,10 +105,17 @@ class Fleet:
                 found[switch] = state.position is Position.CLOSED
         return found
 
-    def sleepers(self, attempts: Mapping[str, int]) -> list[Machine]:
-        """Machines that answer, draw, are not ours already, and may be put to sleep."""
+    def groups(self) -> list[list[KnownMachine]]:
+        """All machines by group, for work that is to be done in parts."""
+        return list(self._by_group.values())
+
+    def sleepers(self, attempts: Mapping[str, int], among: Iterable[KnownMachine] | None = None) -> list[Machine]:
+        """Machines (of all, or among some) that answer, draw, are not ours already, and may be put to sleep."""
         found: list[Machine] = []
-        for machine in self.machines.values():
+        out_of_service = {group for group in self._by_group if self.gates.maintained(group) is not None}
+        for machine in self.machines.values() if among is None else among:
+            if machine.group.id in out_of_service:
+                continue
             seen = self.live.miners.get(machine.id)
             if machine.sleeper is None or seen is None or seen.status is None or seen.status.sleeping:
                 continue
@@ -150,7 +157,7 @@ class Fleet:
             if machine.limiter is None or lowest is None or seen is None or seen.status is None:
                 continue
             target = limit_of(machine.id)
-            if seen.status.sleeping:
+            if seen.status.sleeping or self.gates.maintained(machine.group.id) is not None:
                 continue
             if attempts.get(target, 0) >= MAX_ATTEMPTS or not self._fresh(machine, seen, target):
                 continue
@@ -227,6 +234,10 @@ class Fleet:
         """How often this switch may be told to open under one order."""
         control = self.gates.switches[switch].control
         return MAX_ATTEMPTS if control is None else control.max_attempts
+
+    def meter_of(self, switch: str) -> str | None:
+        """The metering point that sees just this switch; ``None`` where there is none."""
+        return self._meter_of.get(switch)
 
     def _gain(self, switch: str, behind: list[KnownMachine]) -> int:
         point = self._meter_of.get(switch)

@@ -62,6 +62,8 @@ class Gates:
     """Why the device behind an output must not be relied on now: its watchdog or safe state is set wrong, or unread."""
     darkens: Callable[[str], str | None] = lambda _switch: None
     """Why a switch must not open as the plant stands now: it feeds what must not go dark."""
+    maintained: Callable[[str], str | None] = lambda _object: None
+    """Why an object is left out of plans: people declared maintenance of it. Asked at every move."""
     switches: dict[str, Switch] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     wear: Wear = field(init=False)
@@ -101,6 +103,8 @@ class Gates:
             return f"refused by the site check: {known.why if known else 'unknown'}"
         if switch_id in self.tags:
             return f"tagged by {self.tags[switch_id]}"
+        if (why := self.maintained(switch_id)) is not None:
+            return why
         done = self.commissioned.get(switch_id)
         if done is None:
             return "not commissioned"

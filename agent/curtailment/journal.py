@@ -89,6 +89,8 @@ class LiveOrder:
     """When the energy of its window was last made durable (monotonic)."""
     allowed_w: int | None = None
     """Power that the energy left in the window allows; ``None`` where the order is judged by power."""
+    process_w: int = 0
+    """Power that a process needs to end safely, while it has time for that: nothing is taken below it yet."""
 
     @property
     def id(self) -> str:
@@ -96,15 +98,21 @@ class LiveOrder:
         return self.order.id
 
     @property
-    def aim_w(self) -> int | None:
-        """What the load has to come down to now, W."""
+    def due_w(self) -> int | None:
+        """What the load may be now, W: the target, or what the energy left in the window allows."""
         return self.doc.target_w if self.allowed_w is None else self.allowed_w
 
     @property
+    def aim_w(self) -> int | None:
+        """What load is taken down to now, W: what is due, unless a process has to end first."""
+        due = self.due_w
+        return None if due is None else max(due, self.process_w)
+
+    @property
     def limit_w(self) -> int | None:
-        """The same with the tolerance, W."""
-        aim = self.aim_w
-        return None if aim is None else aim + self.order.tolerance_w
+        """What is due with the tolerance, W: what the meter has to confirm."""
+        due = self.due_w
+        return None if due is None else due + self.order.tolerance_w
 
 
 HELD_KIND = {"sleep": "machine", "open": "switch", "limit": "limit"}

@@ -188,7 +188,7 @@ class Reception:
             await self._refuse(signed.raw, signed, refusal or verdict, rx_ms)
             return
         before = self.engine.live.power(point).value_w
-        target = targets.at(order, before, rx_ms, self.clock.now_ms(), sure=self.clock.synchronised())
+        target = targets.at(order, before, self.clock.now_ms(), sure=self.clock.synchronised())
         refusal = self._looser(order, verdict, point, target) or self._solo(order, verdict, before, target, rx_ms)
         if refusal is not None:
             await self._refuse(signed.raw, signed, refusal, rx_ms)

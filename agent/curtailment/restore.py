@@ -141,7 +141,9 @@ class Restorer:
                     ready.append(held)
                 else:
                     waiting.append(held.target)
-            elif self.fleet.fed(held.target.removeprefix(LIMIT), positions):
+            elif self.fleet.fed(machine := held.target.removeprefix(LIMIT), positions) and not self._in_maintenance(
+                machine
+            ):
                 ready.append(held)
         if order.doc.stage_total_w == 0:
             order.doc.stage_total_w = sum(h.expected_w for h in self.journal.held_by(order.id))
@@ -167,6 +169,11 @@ class Restorer:
         groups = {m.group.load for m in self.fleet.machines_behind(held.target, positions)}
         waits = (loops.why_not_wake(load) for load in sorted(groups) if loops.loop_of(load) not in own)
         return next((why for why in waits if why is not None), None)
+
+    def _in_maintenance(self, machine: str) -> bool:
+        """People work at its group: it sleeps on until they are done."""
+        known = self.fleet.machines.get(machine)
+        return known is not None and self.gates.maintained(known.group.id) is not None
 
     async def bring_back(self, order: LiveOrder, items: tuple[Held, ...]) -> None:
         """One stage: switches close one after the other, machines wake staggered."""

@@ -65,13 +65,12 @@ class Targets:
         entry = self.entry()
         return next((s.limit_w for s in entry.stages if s.stage == stage), None) if entry else None
 
-    def at(self, order: Order, before_w: int | None, received_ms: int, now_ms: int, *, sure: bool = True) -> int | None:
+    def at(self, order: Order, before_w: int | None, now_ms: int, *, sure: bool = True) -> int | None:
         """Target in W; ``None`` where the order names no power, or its reduction has no known power to begin from.
 
         Args:
             order: what was ordered.
             before_w: power when it arrived.
-            received_ms: when that was.
             now_ms: the present.
             sure: whether the clock can be relied on; of a schedule the strictest hour counts where it cannot.
         """
@@ -91,10 +90,7 @@ class Targets:
             case "schedule":
                 hours = order.hours or (0,) * 24
                 wanted = hours[hour_of(now_ms)] if sure else min(hours)
-            case "stop":
-                watts, lasts_ms = self.technological()
-                wanted = max(floor, watts) if now_ms < received_ms + lasts_ms else floor
-            case "emergency_trip":
+            case "stop" | "emergency_trip":
                 wanted = floor
             case _:
                 return None
@@ -109,7 +105,8 @@ class Targets:
         return self.clock.now_ms() < order.received_ms + lasts_ms
 
     def account(self, order: LiveOrder) -> None:
-        """Add up the window's energy and set what power is allowed until its end (:attr:`LiveOrder.allowed_w`)."""
+        """Set what follows from the moment: the process that still has its time, and the energy left in the window."""
+        order.process_w = self.technological()[0] if self.ends_process(order) else 0
         basis = order.order.limit_basis
         target = order.doc.target_w
         if basis == "instant_1min" or target is None:

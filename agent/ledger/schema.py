@@ -64,3 +64,14 @@ CREATE TABLE tag (
   object TEXT PRIMARY KEY, who TEXT NOT NULL, reason TEXT NOT NULL, at INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+
+LATER = """
+CREATE TABLE IF NOT EXISTS maintenance (
+  object TEXT PRIMARY KEY, who TEXT NOT NULL, permit TEXT NOT NULL, reason TEXT NOT NULL,
+  from_ms INTEGER NOT NULL, until_ms INTEGER NOT NULL, unhealthy TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS order_word (
+  order_id TEXT NOT NULL, word TEXT NOT NULL, who TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (order_id, word)
+) WITHOUT ROWID;
+"""
+"""Tables without evidence that older ledgers of the same version lack; made at every opening."""

@@ -24,7 +24,7 @@ import structlog
 from agent.clock import Clock, clock_state
 from agent.errors import AlreadyRunning, LedgerError, LedgerForeign
 from agent.ledger.ballast import give_up_ballast, is_no_space, make_ballast
-from agent.ledger.schema import DDL, VERSION
+from agent.ledger.schema import DDL, LATER, VERSION
 from agent.ledger.signer import PLANNED, Planned, Signer
 from agent.ledger.tree import Tree
 from wire.canonical import Json
@@ -197,6 +197,7 @@ class Ledger:
                     ],
                 )
                 db.execute("COMMIT")
+            db.executescript(LATER)
         except BaseException:
             db.close()
             raise

@@ -16,14 +16,16 @@ from central.dispatch import OrderView, view
 from central.registers import OlderRegister
 from central.relay import Reused
 from central.service import CentralService
-from central.store import orders
+from central.store import orders, words
 from central.store.orders import StoredOrder
 from central.store.schema import forks, intervals, order_answers, quarantine, records, tallies
 from wire.errors import BadOrder, WireError
 from wire.orders import MAX_ORDER_BYTES, Method, Text, Watt, parse_order, uuid7
 from wire.registry import MAX_KEYS_BYTES
+from wire.spoken import MAX_NOTE_BYTES, open_note, signer
 
 PROPOSAL_LIFE_MS = 86_400_000
+FUTURE_MS = 60_000
 
 
 class Proposal(BaseModel):
@@ -42,10 +44,12 @@ class Proposal(BaseModel):
 
 async def order_view(service: CentralService, order: StoredOrder) -> OrderView:
     """An order with its answers and progress."""
-    answers = await service.database.read(lambda c: orders.answers(c, order))
+    answers, notes, said = await service.database.read(
+        lambda c: (orders.answers(c, order), words.notes_of(c, order.id), words.site_words(c, order))
+    )
     live = service.live.sites.get(order.site)
     progress = tuple(live.progress.get(order.id, ())) if live else ()
-    return view(order, answers, progress, service.now_ms())
+    return view(order, answers, progress, service.now_ms(), notes=notes, words=said)
 
 
 async def latest_order(service: CentralService, site: str, actions: frozenset[str] | None = None) -> OrderView | None:
@@ -204,7 +208,17 @@ def _order_routes(router: APIRouter, service: CentralService) -> None:
         if stored is None:
             raise Problem(404, "unknown_order", "Unknown order", f"no order {order_id[:60]!r} was posted here")
         settings = service.sites.get(stored.site)
-        return views.order_detail(await order_view(service, stored), settings.phone if settings else None)
+        document = service.registers.document
+        return views.order_detail(await order_view(service, stored), settings.phone if settings else None, document)
+
+    @router.post("/orders/{order_id}/spoken", status_code=201)
+    async def post_spoken(order_id: str, request: Request, response: Response) -> dict[str, Any]:
+        """Keep a dispatcher's signed note that this order was spoken. The body is the envelope, byte for byte."""
+        raw = await read_body(request, MAX_NOTE_BYTES)
+        new = await _keep_note(service, order_id, raw)
+        if not new:
+            response.status_code = 200
+        return {"order": order_id[:36], "new": new}
 
     @router.post("/proposals", status_code=201)
     async def propose(proposal: Proposal) -> dict[str, Any]:
@@ -224,6 +238,30 @@ def _order_routes(router: APIRouter, service: CentralService) -> None:
         since = service.now_ms() - PROPOSAL_LIFE_MS
         rows = await service.database.read(lambda c: orders.listed_proposals(c, site, since, limit))
         return [{"id": row.id, "made_at": row.made_at} | json.loads(row.body) for row in rows]
+
+
+async def _keep_note(service: CentralService, order_id: str, raw: bytes) -> bool:
+    stored = await service.database.read(lambda c: orders.find(c, order_id[:36]))
+    if stored is None:
+        raise Problem(404, "unknown_order", "Unknown order", f"no order {order_id[:60]!r} was posted here: post it too")
+    document = service.registers.document
+    if document is None:
+        raise Problem(409, "no_register", "No register", "the registrar's register was not put here yet")
+    try:
+        note, envelope = open_note(raw)
+        signer(note, envelope, document)
+    except WireError as error:
+        raise Problem(422, "spoken", "Not a note", str(error)) from None
+    if (note.order, note.site) != (stored.id, stored.site):
+        detail = f"the note speaks of {note.order} at {note.site}, expected {stored.id} at {stored.site}"
+        raise Problem(422, "spoken", "Another order", detail)
+    now = service.now_ms()
+    if note.at > now + FUTURE_MS:
+        raise Problem(422, "spoken", "In the future", f"spoken at {note.at} ms, it is {now}; check the clock")
+    try:
+        return await service.database.write(lambda c: words.insert_note(c, note, envelope, raw, now))
+    except ValueError as error:
+        raise Problem(409, "too_many", "Too many notes", str(error)) from None
 
 
 def _register_routes(router: APIRouter, service: CentralService) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from central.dispatch import OrderView
-from central.live import Freshness, LiveSite
+from central.history import acknowledged, as_dicts, history
+from central.live import FRESH_MS, Freshness, LiveSite
 from central.service import CentralService
 from central.shares import Proposal, SiteNow
+from wire.errors import BadOrder
 from wire.keys import b64
+from wire.orders import parse_order
+from wire.registry import KeysDocument
 
 
 def site_summary(service: CentralService, site_id: str) -> dict[str, Any]:
@@ -35,9 +39,18 @@ def site_summary(service: CentralService, site_id: str) -> dict[str, Any]:
         "age_ms": net.age_ms,
         "freshness": net.freshness.value,
         "limit_w": live.live.limit_w if live.live else None,
+        "curtailable": curtailable(live, now),
+        "unavailable": dict(live.live.unavailable) if live.live else {},
         "order": live.live.order if live.live else None,
         "alarms": sorted(live.alarms) + (list(live.live.alarms) if live.live else []),
     }
+
+
+def curtailable(live: LiveSite, now_ms: int) -> dict[str, int | None] | None:
+    """What the site says it could take off now, W; null where it does not say, or said it too long ago."""
+    if live.live is None or live.live.curtailable is None or live.live_seen_ms is None:
+        return None
+    return live.live.curtailable.model_dump() if now_ms - live.live_seen_ms <= FRESH_MS else None
 
 
 def site_detail(service: CentralService, site_id: str, latest: OrderView | None) -> dict[str, Any]:
@@ -71,6 +84,7 @@ def order_summary(view: OrderView) -> dict[str, Any]:
         "site": view.order.site,
         "epoch": view.order.epoch,
         "action": view.order.action,
+        "mode": _mode(view),
         "posted_at": view.order.posted_at,
         "execute_by": view.order.execute_by,
         "state": view.state.value if view.state else None,
@@ -78,17 +92,29 @@ def order_summary(view: OrderView) -> dict[str, Any]:
         "phase": view.phase.value,
         "delivered": view.delivered_at,
         "not_delivered": view.not_delivered,
+        "acknowledged": acknowledged(view),
     }
 
 
-def order_detail(view: OrderView, phone: str | None) -> dict[str, Any]:
-    """One order with its envelope, progress and answers."""
+def _mode(view: OrderView) -> str | None:
+    """``live drill proof_test`` as signed; null where the bytes cannot be decoded."""
+    try:
+        return parse_order(view.order.raw).order.mode
+    except BadOrder:
+        return None
+
+
+def order_detail(view: OrderView, phone: str | None, keys: KeysDocument | None) -> dict[str, Any]:
+    """One order with its envelope, progress, answers, words of people, and all of them in one history."""
     return order_summary(view) | {
         "digest": view.order.digest,
         "envelope": b64(view.order.raw),
         "progress": [p.model_dump(mode="json") for p in view.progress],
         "answers": [a.line.decode() for a in view.answers],
         "answers_verified": [a.verified for a in view.answers],
+        "notes": [b64(n.envelope) for n in view.notes],
+        "words": [w.line.decode() for w in view.words],
+        "history": as_dicts(history(view, keys)),
         "phone": phone,
     }
 

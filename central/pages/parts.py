@@ -11,6 +11,7 @@ from nicegui.element import Element
 
 from central.dispatch import OrderView
 from central.live import Freshness
+from central.pages.call import script
 from central.pages.format import DASH, age, clock, kilowatt, localised
 from central.pages.style import CSS
 from central.pages.texts import LANGUAGES, Texts
@@ -66,6 +67,20 @@ def banner(kind: str, role: str, testid: str) -> Element:
     element = box("tz-banner", kind, testid=testid).props(f'role="{role}"')
     element.set_visibility(False)
     return element
+
+
+def call_part(view: OrderView, name: str, phone: str | None, texts: Texts) -> None:
+    """NOT DELIVERED — CALL, with the number and what to read aloud."""
+    with box("tz-call", testid="call"):
+        with box("tz-row"):
+            text(f"{texts('NOT DELIVERED — CALL')}: {name}")
+            if phone:
+                ui.link(phone, f"tel:{''.join(c for c in phone if c in '+0123456789')}")
+        text(texts("Read aloud:"), "tz-small")
+        with box("tz-script", testid="call-script"):
+            for line in script(view, name, texts):
+                text(line)
+        text(texts("Then enter at the desk who took it, when, and the recording's number."), "tz-small")
 
 
 class Power:
@@ -133,6 +148,9 @@ def alarm_text(alarm: str, texts: Texts) -> str:
         "certificate_expired": texts("the site's certificate has ended"),
         "certificate_refused": texts("the site could not renew its certificate"),
         "key_change_missed": texts("a change of the site's key did not happen in time"),
+        "order_unacknowledged": texts("nobody on site has acknowledged an order"),
+        "maintenance": texts("in maintenance"),
+        "maintenance_unhealthy": texts("maintenance is over and the equipment is not healthy"),
     }
     words = names.get(name)
     if words is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -13,12 +12,14 @@ from central.api.views import site_summary
 from central.dispatch import OrderView
 from central.pages import chart, parts
 from central.pages.board import Board
+from central.pages.call import DRILL, is_drill, missing
+from central.pages.curtailable import CurtailableCard
 from central.pages.format import DASH, age, clock, energy_kwh, kilowatt, localised, slot
 from central.pages.story import Notices, Step, notices, steps
 from central.pages.texts import Texts
-from wire.errors import BadOrder
+from central.pages.wording import order_words, site_words
+from central.pages.words import completion_line, word_rows
 from wire.messages import Live
-from wire.orders import Order, parse_order
 from wire.states import ended
 
 REFRESH_S = 1.0
@@ -67,51 +68,6 @@ def gap_texts(texts: Texts) -> dict[str, str]:
     }
 
 
-def order_words(view: OrderView, texts: Texts) -> str:
-    """What is ordered, from the envelope's own bytes."""
-    try:
-        order: Order = parse_order(view.order.raw).order
-    except BadOrder:
-        return view.order.action
-    names = {
-        "limit": texts("Limit"),
-        "reduce": texts("Reduce"),
-        "stop": texts("Stop"),
-        "release": texts("Release"),
-        "cancel": texts("Cancel"),
-        "extend": texts("Extend"),
-        "emergency_trip": texts("Emergency trip"),
-    }
-    words = names.get(order.action, order.action)
-    power = order.limit_w if order.limit_w is not None else order.reduce_w
-    if power is not None:
-        words += f" {localised(kilowatt(power), texts)} {texts('kW')}"
-    if order.mode == "drill":
-        words = f"{texts('DRILL')}: {words}"
-    return words
-
-
-_PLAN = re.compile(
-    r"(?:[A-Za-z]+: )?accepted; ([0-9.]+) kW now, target ([0-9.]+) kW; (?:will|would) put ([0-9]+) machines to sleep "
-    r"for ([0-9.]+) kW"
-)
-_REDUNDANT = frozenset({"acting", "confirmed by the meter", "load returned"})
-"""Texts of the agent that say what the step's own name says."""
-
-
-def site_words(text: str, texts: Texts) -> str:
-    """The agent's remark in the page's language where its form is known, else as it was signed."""
-    if text in _REDUNDANT:
-        return ""
-    if text == "all outputs of the wave answered":
-        return texts("every output of this wave answered")
-    plan = _PLAN.fullmatch(text)
-    if plan is None:
-        return text
-    _, target, count, gain = (localised(part, texts) for part in plan.groups())
-    return texts("target {target} kW; machines to sleep: {n}, for {kw} kW", target=target, n=count, kw=gain)
-
-
 class SitePage:
     """Builds the page and refreshes it in place."""
 
@@ -121,6 +77,7 @@ class SitePage:
         self._shown_steps: object = None
         self._shown_rows: object = None
         self._shown_lists: object = None
+        self._called: str | None = None
 
     def build(self) -> None:
         """The page."""
@@ -141,6 +98,7 @@ class SitePage:
                 self._meters = self._list_card(texts("Meters"), "meters")
                 self._switches = self._list_card(texts("Switches"), "switches")
                 self._miners_card()
+            self._curtailable = CurtailableCard(texts)
             self._table_card()
         ui.timer(REFRESH_S, self.refresh)
 
@@ -149,11 +107,13 @@ class SitePage:
         self._simulation = parts.banner("tz-sim", "note", "banner-simulation")
         with self._simulation:
             parts.text(texts("SIMULATION — these are no real plants and no real power"))
+        self._drill = parts.banner("tz-drill", "note", "banner-drill")
+        with self._drill:
+            parts.text(DRILL)
+        self._phone = phone
         self._undelivered = parts.banner("tz-alarm", "alert", "banner-not-delivered")
         with self._undelivered:
-            parts.text(texts("NOT DELIVERED — CALL"))
-            if phone:
-                ui.link(phone, f"tel:{''.join(c for c in phone if c in '+0123456789')}")
+            self._calls = parts.box("tz-calls")
         self._alarms = parts.banner("tz-warn", "status", "banner-alarms")
         with self._alarms:
             self._alarm_text = parts.text("")
@@ -252,6 +212,7 @@ class SitePage:
         self._show_order(shedding or newest)
         self._show_newest(newest, shedding)
         self._show_lists(live.live, summary["freshness"])
+        self._curtailable.show(summary, live.live)
         self._show_rows(await self._board.intervals(self._site))
         if self._ticks % CHART_EVERY == 0:
             power, limits = await self._board.last_hour(self._site)
@@ -275,12 +236,18 @@ class SitePage:
         parts.set_classes(self._order_state, "tz-chip", "bad" if view.not_delivered and is_open else kind)
         parts.show_report(self._report, view, texts)
         listed = steps(view)
-        if (listed, beside) == self._shown_steps:
+        said = word_rows(view, self._board.service.registers.document, texts)
+        aloud = completion_line(view, texts)
+        if (listed, beside, said, aloud) == self._shown_steps:
             return
-        self._shown_steps = (listed, beside)
+        self._shown_steps = (listed, beside, said, aloud)
         self._notices.clear()
         with self._notices:
+            if aloud is not None:
+                parts.text(aloud, "tz-aloud", testid="order-completion")
             self._notice_rows(beside)
+            for kind, words in said:
+                parts.text(words, "tz-word", testid=f"word-{kind}")
         self._steps.clear()
         with self._steps:
             for step in listed:
@@ -290,8 +257,15 @@ class SitePage:
         """A release or another order that came after the one whose steps are shown."""
         texts = self._texts
         views = [view for view in (newest, shedding) if view is not None]
-        late = any(v.not_delivered and (v.state is None or not ended(v.state)) for v in views)
-        self._undelivered.set_visibility(late)
+        self._drill.set_visibility(any(is_drill(view) for view in views))
+        late = next((view for view in views if missing(view)), None)
+        self._undelivered.set_visibility(late is not None)
+        if late is not None and late.order.id != self._called:
+            self._called = late.order.id
+            self._calls.clear()
+            name = getattr(self._board.service.sites[self._site].name, texts.language)
+            with self._calls:
+                parts.call_part(late, name, self._phone, texts)
         other = newest if newest and shedding and newest.order.id != shedding.order.id else None
         self._newest.set_visibility(other is not None)
         if other is None:

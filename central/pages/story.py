@@ -9,7 +9,7 @@ from central.dispatch import OrderView
 from central.store.orders import Answer
 from wire.errors import WireError
 from wire.messages import Progress
-from wire.orders import SHEDDING
+from wire.orders import SHEDDING, parse_order
 from wire.records import parse_line
 from wire.states import OrderState, ended
 
@@ -147,6 +147,37 @@ def notices(view: OrderView) -> Notices:
     trial = "drill" if drill else next((m for m in ("shadow", "monitor") if m in modes), None)
     waiting = newest.waiting_for if newest else ()
     return Notices(_without_drill(signed), _without_drill(said), waiting, trial)
+
+
+def completion(view: OrderView) -> tuple[int, int | None] | None:
+    """(when, W) of the signed answer to be read aloud as fulfilment; ``None`` where nothing was proven fulfilled.
+
+    For an order that sheds it is the meter's confirmation, while no later signed answer contradicts it; for any other
+    order its end. Only records whose signature holds count, and only of an agent that was armed; never of a drill.
+    """
+    proven = [(a, _document(a.line)) for a in view.answers if a.verified is True]
+    accepted = next((d for a, d in proven if a.ty == "cmd_ack" and a.state != S.REJECTED), None)
+    if accepted is None or accepted.get("agent_mode") != "armed" or accepted.get("order_mode") == "drill":
+        return None
+    effects = [a for a, _ in proven if a.ty == "cmd_eff"]
+    if view.order.action not in SHEDDING:
+        done = next((a for a in reversed(effects) if a.state == S.DONE), None)
+        return None if done is None else (done.at, done.power_w)
+    verdicts = [a for a in effects if a.state in {S.HOLDING, S.FAILED}]
+    if not verdicts or verdicts[-1].state == S.FAILED:
+        return None
+    last = verdicts[-1]
+    if last.power_w is not None and last.target_w is not None and last.power_w > last.target_w + _tolerance_w(view):
+        return None
+    first = next(a for a in verdicts if a.state == S.HOLDING)
+    return first.at, first.power_w
+
+
+def _tolerance_w(view: OrderView) -> int:
+    try:
+        return parse_order(view.order.raw).order.tolerance_w
+    except WireError:
+        return 0
 
 
 def _without_drill(flags: tuple[str, ...]) -> tuple[str, ...]:

@@ -85,6 +85,19 @@ a.tz-card:hover { border-color:#8fb6b4; box-shadow:0 4px 16px rgba(16,32,47,.10)
 .tz-notices:empty { display:none; }
 .tz-notice { background:var(--amber2); color:var(--amber); border-left:4px solid #e0b14b; border-radius:6px;
   padding:6px 10px; font-size:14px; font-weight:600; overflow-wrap:anywhere; }
+.tz-aloud { background:#e6f4ea; color:#0b5d2a; border-left:4px solid #2e9e5b; border-radius:6px; padding:8px 12px;
+  font-size:18px; font-weight:700; }
+.tz-word { border-left:4px solid #9db2c6; border-radius:6px; padding:6px 10px; font-size:14px; background:#f2f6fa;
+  overflow-wrap:anywhere; }
+.tz-calls { display:flex; flex-direction:column; gap:14px; width:100%; }
+.tz-call { display:flex; flex-direction:column; gap:4px; }
+.tz-script { border-left:3px solid #fff; padding-left:12px; font-weight:700; font-size:18px; }
+.tz-small { font-size:14px; font-weight:500; }
+.tz-halves { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr)); gap:14px 36px; }
+.tz-halves > * { min-width:0; }
+.tz-drill { background:repeating-linear-gradient(135deg,#ffd45e 0 18px,#fff1c2 18px 36px); color:#4a3000;
+  border:2px solid #b98500; font-size:20px; font-weight:800; justify-content:center; }
+.tz-wraps > :last-child { white-space:normal !important; text-align:right; overflow-wrap:anywhere; }
 .tz-list { display:flex; flex-direction:column; }
 .tz-item { display:flex; justify-content:space-between; gap:12px; padding:6px 0; border-bottom:1px solid #eef2f6;
   font-size:15px; }

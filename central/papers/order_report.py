@@ -16,6 +16,13 @@ from wire.orders import Order, parse_order
 from wire.records import COMMON, RecordLine, parse_line
 
 HOUR_S = 3600
+LATEST_MS = 9_999_999_999_999
+WHOLE = ("contracted_w", "grace_s", "begin", "end", "parts", "slots_n")
+MAYBE = (
+    *("before_w", "target_w", "delivered_permille", "shortfall_wh", "t50_ms", "t90_ms", "t100_ms"),
+    *("hold_permille", "overshoot_w", "rebound_w", "missing_permille"),
+)
+TEXTS = ("basis", "method", "point", "verdict")
 TYPES = ("cmd_rx", "cmd_ack", "cmd_eff", "cmd_trace", "cmd_report")
 
 
@@ -51,7 +58,7 @@ class OrderReport:
     @property
     def record(self) -> Evidence:
         """The report's own record."""
-        return self.evidence[-1]
+        return next(e for e in self.evidence if e.ty == "cmd_report")
 
     @property
     def received(self) -> int | None:
@@ -82,7 +89,7 @@ def read_report(connection: Connection, stored: StoredOrder) -> OrderReport | No
     found = OrderReport(stored, signed.order, tuple(kid for kid, _ in signed.envelope.signatures), {}, b"")
     for row in connection.execute(query):
         line, doc = parse_line(bytes(row.line))
-        if doc.get("id") == stored.id:
+        if doc.get("id") == stored.id and _sound(doc):
             _take(found, bytes(row.line), line, doc, row.verified)
     if not found.fields:
         return None
@@ -90,7 +97,46 @@ def read_report(connection: Connection, stored: StoredOrder) -> OrderReport | No
     return found
 
 
+def _sound(doc: Json) -> bool:
+    """False for what no agent of this contract writes: a signature does not make a field a number."""
+    if doc["ty"] == "cmd_trace":
+        steps, watts = doc.get("dt"), doc.get("w")
+        whole = isinstance(steps, list) and isinstance(watts, list) and len(steps) == len(watts)
+        return whole and _moment(doc.get("t0")) and all(map(_int, steps or ())) and all(map(_maybe, watts or ()))
+    if doc["ty"] != "cmd_report":
+        return True
+    baseline, minutes, excuses = doc.get("baseline"), doc.get("mw"), doc.get("excuses")
+    if not (isinstance(baseline, dict) and isinstance(minutes, dict) and isinstance(excuses, list)):
+        return False
+    figures = [baseline.get(name, 0) for name in ("before_after", "same_day_3_2", "high_4_of_5")]
+    return (
+        all(_int(doc.get(name)) for name in WHOLE)
+        and all(name in doc and _maybe(doc[name]) for name in MAYBE)
+        and all(name in minutes and _maybe(minutes[name]) for name in ("m1_w", "m5_w", "m15_w"))
+        and all(isinstance(doc.get(name), str) for name in TEXTS)
+        and all(isinstance(code, str) for code in excuses)
+        and all(f is None or (isinstance(f, dict) and _int(f.get("b_w")) and _int(f.get("n"))) for f in figures)
+        and isinstance(baseline.get("lacking"), dict)
+        and _moment(doc["begin"])
+        and _moment(doc["end"])
+    )
+
+
+def _int(value: object) -> bool:
+    return type(value) is int
+
+
+def _maybe(value: object) -> bool:
+    return value is None or type(value) is int
+
+
+def _moment(value: object) -> bool:
+    return isinstance(value, int) and type(value) is int and 0 <= value <= LATEST_MS
+
+
 def _take(found: OrderReport, raw: bytes, line: RecordLine, doc: Json, verified: bool | None) -> None:
+    if found.fields:  # nothing of an order counts after its report
+        return
     found.evidence.append(Evidence(doc["ty"], doc["n"], doc["at"], line.kid, line.hash.hex(), verified))
     if doc["ty"] == "cmd_report":
         found.fields = {name: value for name, value in doc.items() if name not in COMMON}
@@ -99,7 +145,7 @@ def _take(found: OrderReport, raw: bytes, line: RecordLine, doc: Json, verified:
         at = doc["t0"]
         for step, watt in zip(doc["dt"], doc["w"], strict=False):
             at += step
-            if not found.samples or at > found.samples[-1][0]:
+            if (not found.samples or at > found.samples[-1][0]) and at <= LATEST_MS:
                 found.samples.append((at, watt))
 
 

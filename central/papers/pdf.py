@@ -182,7 +182,7 @@ def _baselines(found: OrderReport, texts: Texts) -> list[list[str]]:
     rows, told = [], found.fields["baseline"]
     for name, words in names.items():
         value = told[name]
-        why = told["lacking"].get(name, "")
+        why = str(told["lacking"].get(name, ""))
         text = reasons.get(why, why) if value is None else f"{_power(value['b_w'], texts)} (n = {value['n']})"
         if name == "same_day_3_2" and value is None and isinstance(found.same_day, dict):
             text = f"{_power(found.same_day['b_w'], texts)} ({texts('computed by central now, not signed')})"

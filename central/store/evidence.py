@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from central.store.database import insert_new, put, tally
-from central.store.schema import forks, intervals, order_answers, records, streams
+from central.store.schema import forks, intervals, order_answers, order_events, records, streams
 from wire.canonical import Json
 from wire.keys import VerifyKey
 from wire.messages import Heads
@@ -20,6 +20,8 @@ from wire.records import RecordLine, parse_line
 MAX_FORKS_PER_SITE = 1000
 MAX_HOLES = 50
 OVERTAKING_MS = 5000
+WORDS = frozenset({"order_ack", "spoken_order"})
+"""Events of people on site about an order."""
 RecordKeys = Mapping[str, Mapping[str, VerifyKey]]
 """Epoch → kid → record key, as the register gives them for one site."""
 StreamKey = tuple[str, str, str]
@@ -169,6 +171,14 @@ def _replace(connection: Connection, item: Incoming, old: tuple[bytes, bool | No
             sa.literal(item.stream == "cmd"),
         )
     )
+    connection.execute(
+        sa.delete(order_events).where(
+            order_events.c.site == item.site,
+            order_events.c.epoch == item.epoch,
+            order_events.c.n == item.n,
+            sa.literal(item.stream == "site"),
+        )
+    )
     connection.execute(sa.insert(records), [_row(item, now_ms)])
     _project(connection, [item], now_ms)
     connection.execute(
@@ -211,6 +221,7 @@ def _short(value: Any, size: int) -> str | None:
 def _project(connection: Connection, items: Iterable[Incoming], now_ms: int) -> None:
     slots: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
+    words: list[dict[str, Any]] = []
     for item in items:
         doc, kind = item.doc, item.doc["ty"]
         identity = {"site": item.site, "epoch": item.epoch, "n": item.n, "verified": item.verified}
@@ -245,8 +256,13 @@ def _project(connection: Connection, items: Iterable[Incoming], now_ms: int) -> 
                     "target_w": _whole(doc.get("target_w")),
                 }
             )
+        elif kind == "event" and item.stream == "site" and doc.get("ev") in WORDS:
+            words.append(
+                identity | {"order_id": _short(doc.get("obj"), 36) or "", "ev": str(doc["ev"]), "at": doc["at"]}
+            )
     insert_new(connection, intervals, slots)
     insert_new(connection, order_answers, answers)
+    insert_new(connection, order_events, words)
 
 
 def advance(connection: Connection, key: StreamKey) -> None:
@@ -393,6 +409,7 @@ def _set_verdict(connection: Connection, key: StreamKey, n: int, *, verdict: boo
     for table, match in (
         (intervals, intervals.c.mp == stream.removeprefix("mp:")),
         (order_answers, sa.literal(stream == "cmd")),
+        (order_events, sa.literal(stream == "site")),
     ):
         connection.execute(
             sa.update(table)

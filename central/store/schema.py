@@ -107,6 +107,34 @@ order_answers = Table(
 
 Index("order_answers_by_order", order_answers.c.order_id)
 
+order_events = Table(
+    "order_events",
+    metadata,
+    Column("site", String(41), primary_key=True),
+    Column("epoch", String(20), primary_key=True),
+    Column("n", BigInteger, primary_key=True),
+    Column("order_id", String(36), nullable=False),
+    Column("ev", String(20), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("verified", Boolean),
+)
+"""Projection of ``event`` records of people on site about an order: ``order_ack``, ``spoken_order``."""
+
+Index("order_events_by_order", order_events.c.order_id)
+
+spoken_notes = Table(
+    "spoken_notes",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("order_id", String(36), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+)
+"""Dispatchers' signed notes about spoken orders, byte for byte; ``digest`` is that of the payload."""
+
+Index("spoken_notes_by_order", spoken_notes.c.order_id)
+
 orders = Table(
     "orders",
     metadata,

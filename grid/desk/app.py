@@ -111,6 +111,23 @@ def make_app(desk: Desk, session: Session) -> FastAPI:
         await asyncio.to_thread(desk.post, order_id)
         return RedirectResponse(f"/order/{order_id}", 303)
 
+    @app.post("/order/{order_id}/spoken")
+    async def spoken(order_id: str, request: Request) -> Response:
+        form = await read_form(request.receive)
+        await asyncio.to_thread(desk.note, order_id, form)
+        return RedirectResponse(f"/order/{order_id}", 303)
+
+    @app.post("/order/{order_id}/spoken/again")
+    async def spoken_again(order_id: str) -> Response:
+        await asyncio.to_thread(desk.post_notes, order_id)
+        return RedirectResponse(f"/order/{order_id}", 303)
+
+    @app.get("/order/{order_id}/envelope")
+    async def envelope(order_id: str) -> Response:
+        found = await asyncio.to_thread(desk.order, order_id)
+        kept = {"content-disposition": f'attachment; filename="order-{found.signed.order.id}.json"'}
+        return Response(found.signed.raw, media_type="application/json", headers=kept)
+
     @app.post("/order/{order_id}/release")
     async def release(order_id: str) -> Response:
         found = await asyncio.to_thread(desk.order, order_id)
@@ -130,7 +147,7 @@ def make_app(desk: Desk, session: Session) -> FastAPI:
 def form_fields(form: Mapping[str, str]) -> dict[str, str]:
     """Fields of the page's form → fields of a request: the one amount goes to its action, empty ones are left out."""
     amounts = ("limit_kw", "reduce_kw", "hold_minutes", "after_s", "restore_stage_delay_s")
-    names = ("site", "action", "escalation", "dispatch_no", "given_by", "text", *amounts)
+    names = ("site", "action", "mode", "escalation", "dispatch_no", "given_by", "text", *amounts)
     found = {name: form[name].strip() for name in names if form.get(name, "").strip()}
     amount = form.get("kw", "").strip().replace("\u00a0", "").replace("\u202f", "").replace(" ", "").replace(",", ".")
     if amount and found.get("action") in {"limit", "reduce"}:

@@ -52,6 +52,13 @@ th{width:13rem;font-weight:500;color:var(--soft)}
 .alarm{background:var(--bad);color:#fff;font-size:1.4rem;font-weight:700;padding:.9rem 1.2rem;border-radius:8px}
 .aloud{background:#e7f3ea;border-left:6px solid var(--good);padding:.8rem 1.1rem;font-size:1.5rem;font-weight:650}
 .note{background:#fff6e0;border-left:6px solid #f2a900;padding:.5rem .9rem}
+.alarm p{margin:.2rem 0}
+.alarm .small{color:#fff;font-weight:500}
+.script{border-left:4px solid #fff;padding-left:1rem;font-size:1.2rem}
+.drill{background:repeating-linear-gradient(135deg,#ffe08a 0 18px,#fff1c2 18px 36px);color:#4a3000;font-weight:800;
+font-size:1.3rem;text-align:center;padding:.6rem 1rem;border:2px solid #b98500;border-radius:8px;margin:.2rem 0 .6rem}
+details{margin-top:.8rem}summary{cursor:pointer;font-weight:600}
+textarea{width:100%;font:13px/1.3 monospace;overflow-wrap:anywhere}
 .row{display:flex;flex-wrap:wrap;gap:.7rem;align-items:center}
 ol{margin:.4rem 0;padding-left:1.3rem}
 li{margin:.25rem 0}

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grid.call import sign_note
 from grid.claims import integer_of, plain, text_of, texts_of
 from grid.client import CentralClient
 from grid.errors import CentralRefused, ComposeError, GridError
+from grid.history import Word, verified_words
 from grid.ordering import fetch_order, new_order
 from grid.sequence import Sequence
 from grid.story import Story, tell
 from wire.dsse import ORDER_TYPE, seal
 from wire.errors import WireError
-from wire.keys import SigningKey
+from wire.keys import SigningKey, b64
 from wire.orders import Order, SignedOrder, parse_order, uuid7
 from wire.registry import Issuer, KeysDocument
 
@@ -88,6 +90,12 @@ class OrderPage:
     phone: str | None
     claim: Claim | None
     error: str | None
+    words: tuple[Word, ...] = ()
+    """What people said about it, verified."""
+    note_error: str | None = None
+    """Why a note that was signed here is not at central."""
+    site_name: str | None = None
+    """Dispatch name of the site in the desk's language, as central has it."""
 
 
 class Desk:
@@ -107,6 +115,10 @@ class Desk:
         self._sequence = Sequence(key_file, signer.kid)
         self._drafts: OrderedDict[str, Order] = OrderedDict()
         self._sent: OrderedDict[str, Sent] = OrderedDict()
+        self._notes: OrderedDict[bytes, tuple[str, str | None]] = OrderedDict()
+        """Note signed here → (order, why central has not got it; ``None`` once it has)."""
+        self._names: dict[str, Mapping[str, str]] = {}
+        """Names of sites as central last gave them: known also when it does not answer."""
         self.language = "kk"
 
     @property
@@ -126,7 +138,9 @@ class Desk:
             claims = {str(row.get("id")): row for row in self.client.sites()}
         except GridError as failure:
             error = str(failure)
-        return [self._site(entry.id, claims.get(entry.id, {})) for entry in self.register.sites], error
+        lines = [self._site(entry.id, claims.get(entry.id, {})) for entry in self.register.sites]
+        self._names |= {line.id: line.names for line in lines if line.names}
+        return lines, error
 
     def _site(self, site: str, row: Mapping[str, Any]) -> SiteLine:
         entry = self.register.site(site)
@@ -216,6 +230,40 @@ class Desk:
             error = str(failure)
         self._sent[order_id] = Sent(sent.signed, sent.signed_ms, error)
 
+    def note(self, order_id: str, fields: Mapping[str, str]) -> None:
+        """Sign a note that an order was spoken, and post it.
+
+        Raises:
+            ComposeError: a field that cannot be.
+            GridError: the order is not known.
+        """
+        order = self.order(order_id).signed.order
+        raw = sign_note(
+            order,
+            self._signer,
+            given_by=fields.get("given_by", ""),
+            taken_by=fields.get("taken_by", ""),
+            at=fields.get("at", ""),
+            recording_no=fields.get("recording_no", ""),
+            text=fields.get("text", ""),
+            now_ms=self.now_ms(),
+        )
+        self._notes[raw] = (order.id, None)  # kept before it is posted: what was said stays said
+        while len(self._notes) > MAX_KEPT:
+            self._notes.popitem(last=False)
+        self.post_notes(order.id)
+
+    def post_notes(self, order_id: str) -> None:
+        """Post (again) what was noted here of an order."""
+        for raw, (order, _) in list(self._notes.items()):
+            if order == order_id:
+                error = None
+                try:
+                    self.client.post_spoken(order_id, raw)
+                except GridError as failure:
+                    error = str(failure)
+                self._notes[raw] = (order, error)
+
     def release_fields(self, page: OrderPage) -> dict[str, str]:
         """Fields of a release of an order. Its words on the return of load are the order's own, which stay in force."""
         order = page.signed.order
@@ -228,15 +276,22 @@ class Desk:
             "restore_stage_delay_s": str(order.restore.stage_delay_s),
         }
 
-    def orders(self) -> list[tuple[str, str, str, bool]]:
-        """(id, site, action, mine) of recent orders: signed here first, then others that central carries."""
-        own = [(s.signed.order.id, s.signed.order.site, s.signed.order.action, True) for s in self._sent.values()]
+    def orders(self) -> list[tuple[str, str, str, bool, bool]]:
+        """(id, site, action, mine, drill) of recent orders: signed here first, then others that central carries."""
+        signed = [s.signed.order for s in self._sent.values()]
+        own = [(o.id, o.site, o.action, True, o.mode == "drill") for o in signed]
         try:
             rows = self.client.orders(limit=20)
         except GridError:
             rows = []
         others = [
-            (order_id, text_of(r.get("site"), 41) or "?", text_of(r.get("action"), 20) or "?", False)
+            (
+                order_id,
+                text_of(r.get("site"), 41) or "?",
+                text_of(r.get("action"), 20) or "?",
+                False,
+                r.get("mode") == "drill",
+            )
             for r in rows
             if (order_id := text_of(r.get("id"), 36)) and order_id not in self._sent
         ]
@@ -262,6 +317,12 @@ class Desk:
         signed = sent.signed if sent else fetch_order(_Once(doc), order_id)[0]
         lines = doc.get("answers")
         story = tell(signed, lines if isinstance(lines, list) else [], self.register)
+        own = {raw: error for raw, (order, error) in self._notes.items() if order == order_id}
+        notes = [b64(raw) for raw in own]
+        words, refused = verified_words(
+            signed, [*notes, *_listed(doc.get("notes"))], _listed(doc.get("words")), self.register
+        )
+        story.refused.extend(refused)
         since = sent.signed_ms if sent else signed.order.issued_at
         signers, bad = self._signers(signed)
         return OrderPage(
@@ -274,7 +335,14 @@ class Desk:
             phone=text_of(doc.get("phone")),
             claim=_newest_claim(doc.get("progress")),
             error=error if story.received is None else None,
+            words=tuple(words),
+            site_name=self._site_name(signed.order.site),
+            note_error=next((why for why in own.values() if why is not None), None),
         )
+
+    def _site_name(self, site: str) -> str | None:
+        names = self._names.get(site, {})
+        return names.get(self.language) or next(iter(names.values()), None)
 
     def _signers(self, signed: SignedOrder) -> tuple[tuple[str, ...], str | None]:
         try:
@@ -307,3 +375,7 @@ def _newest_claim(rows: Any) -> Claim | None:
         waiting_for=texts_of(last.get("waiting_for")),
         text=text_of(last.get("text")) or "",
     )
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from grid.call import DRILL
+from grid.desk.calls import call_part, drill_banner, spoken_section
 from grid.desk.desk import Desk, OrderPage, SiteLine
 from grid.desk.html import Html, el, join
 from grid.errors import GridError
 from grid.progress import (
     completion_text,
     flag_text,
+    history,
     report_text,
     returned_text,
     state_text,
-    steps,
     story_state_text,
     trial_text,
 )
@@ -132,6 +134,7 @@ def _form(desk: Desk, t: Texts) -> Html:
         "form",
         el("label", t("Site"), el("select", *_options(*((s.id, s.id) for s in desk.register.sites)), name="site")),
         el("label", t("Order"), el("select", *_options(*actions.items()), name="action")),
+        el("label", t("Kind"), el("select", *_options(("live", t("live")), ("drill", DRILL)), name="mode")),
         el("label", t("kW"), _input("kw", "desk-limit-kw", big=True, inputmode="decimal")),
         el("label", t("Hold, minutes (empty: until released)"), _input("hold_minutes", inputmode="numeric")),
         el("label", t("Escalation"), el("select", *_options(*means), name="escalation")),
@@ -194,8 +197,9 @@ def proposals_part(desk: Desk, t: Texts) -> Html:
 def orders_part(desk: Desk, t: Texts) -> Html:
     """Recent orders as links."""
     rows = []
-    for order_id, site, action, mine in desk.orders():
-        link = el("a", f"{site} · {action} · {order_id}", href=f"/order/{quote(order_id, safe='')}")
+    for order_id, site, action, mine, drill in desk.orders():
+        named = f"{DRILL} · {site} · {action}" if drill else f"{site} · {action}"
+        link = el("a", f"{named} · {order_id}", href=f"/order/{quote(order_id, safe='')}")
         rows.append(el("li", link, " " + t("signed here") if mine else ""))
     return el("ol", *rows) if rows else el("p", t("none"), class_="small")
 
@@ -216,6 +220,7 @@ def draft_page(desk: Desk, t: Texts, draft: str, order: Order) -> Html:
         el(
             "section",
             el("h2", t("Read it, then sign it")),
+            drill_banner(order),
             el("p", headline(order, t), class_="headline", data_testid="desk-headline"),
             _table(order, t, name, signer_text(desk.kid, desk.register)),
             el(
@@ -255,6 +260,7 @@ def order_page(desk: Desk, t: Texts, found: OrderPage) -> Html:
         f"/order/{order.id}",
         el("section", el("div", order_part(desk, t, found), data_part=f"/part/order/{order.id}"), release),
         target,
+        spoken_section(desk, found, t),
         el("section", el("h2", t("The signed order")), _table(order, t, _name_of(desk, order.site, t), signers)),
     )
 
@@ -268,6 +274,7 @@ def target_part(desk: Desk, t: Texts, order_id: str) -> Html:
     story = found.story
     state = story_state_text(story, t) or t("signed and sent, no signed answer yet")
     parts: list[Html | None] = [
+        drill_banner(found.signed.order),
         el("p", headline(found.signed.order, t)),
         el("p", state, class_="state", data_testid="desk-target-state", data_state=story.state or "sent"),
     ]
@@ -290,14 +297,11 @@ def _claim(found: OrderPage, t: Texts) -> Html | None:
 def order_part(_desk: Desk, t: Texts, found: OrderPage) -> Html:
     """State, proof and steps: what the page asks for every second."""
     story, order = found.story, found.signed.order
-    parts: list[Html | None] = [el("p", headline(order, t), class_="headline")]
+    parts: list[Html | None] = [drill_banner(order), el("p", headline(order, t), class_="headline")]
     if order.mode == "drill":
         parts.append(el("p", t("DRILL: nothing is switched"), class_="note"))
     if found.not_delivered:
-        # A number that central names is a claim like any other: whoever has central would like to be called.
-        phone = f"{found.phone} {t('(unsigned)')}" if found.phone else t("the number in your directory")
-        text = t("NOT DELIVERED — CALL") + " " + phone
-        parts.append(el("p", text, class_="alarm", role="alert", data_testid="desk-not-delivered"))
+        parts.append(call_part(found, t))
     state = story_state_text(story, t) or t("signed and sent, no signed answer yet")
     parts.append(el("p", state, class_="state", data_testid="desk-state", data_state=story.state or "sent"))
     if story.trial is not None:
@@ -313,11 +317,16 @@ def order_part(_desk: Desk, t: Texts, found: OrderPage) -> Html:
         kind = "good" if story.report.verdict in {"obeyed", "not_due"} else "bad"
         parts.append(el("p", said, class_=kind, data_testid="desk-report"))
     parts.append(_notices(found, t))
-    items = [el("li", el("b", at), " ", what, " ", el("code", kid)) for at, what, kid in steps(story, t)]
-    parts.append(el("ol", *items) if items else None)
+    rows = history(story, found.words, t)
+    items = [el("li", el("b", at), " ", what, " ", el("code", kid)) for at, what, kid in rows]
+    parts.append(el("ol", *items, data_testid="desk-history") if items else None)
     parts.append(_claim(found, t))
     if found.error:
         parts.append(el("p", found.error, class_="bad"))
+    if found.note_error:
+        again = el("button", t("Send the note again"), class_="quiet")
+        parts.append(el("p", t("The note of the call is not at central yet"), ": ", found.note_error, class_="bad"))
+        parts.append(el("form", again, method="post", action=f"/order/{order.id}/spoken/again"))
     if found.mine and story.received is None:
         again = el("button", t("Send the same order again"), class_="quiet")
         parts.append(el("form", again, method="post", action=f"/order/{order.id}/again"))

@@ -12,7 +12,7 @@ import structlog
 from grid.errors import CentralRefused, CentralUnreachable, GridError, PlanRefused
 from grid.gateway.checks import Powers, check_plan, check_step
 from grid.gateway.journal import Issued, Journal, Said, StoredPlan
-from grid.gateway.members import Given, Member, Standing, judge
+from grid.gateway.members import Given, Member, Standing, figures_differ, judge
 from grid.gateway.pace import Turn, exhausted, next_turn, shares_of
 from grid.gateway.plan import Plan, parse_plan
 from grid.gateway.signing import site_order
@@ -28,8 +28,9 @@ log = structlog.get_logger()
 
 HELD_POLL_MS = 5_000
 """A site that holds is asked for its answers this often; its power is seen at every look."""
+MAX_STRANGE = 10
 RUNNING = "running"
-OPEN = frozenset({RUNNING, "held", "short", "below", "frozen"})
+OPEN = frozenset({RUNNING, "held", "short", "below", "powerless", "frozen"})
 """States of a plan in which it is watched."""
 
 
@@ -55,7 +56,9 @@ class Dispatcher:
     def __init__(
         self, *, key: SigningKey, sequence: Sequence, register: KeysDocument, journal: Journal, central: Central
     ) -> None:
-        self._key, self._sequence, self._register = key, sequence, register
+        self._key, self._sequence = key, sequence
+        self.register = register
+        """May be exchanged for a newer version while a plan runs; who was revoked signs no more."""
         self._journal, self._central = journal, central
         self.members: dict[str, Member] = {}
         self.plan: Plan | None = None
@@ -64,6 +67,7 @@ class Dispatcher:
         self._powers: Powers | None = None
         self._mandate, self._declaration = "", None  # type: str, str | None
         self._polled: dict[str, int] = {}
+        self._strange: dict[str, int] = {}
 
     # beginning -------------------------------------------------------------------------------------------------------
 
@@ -78,7 +82,7 @@ class Dispatcher:
         if before is not None:
             same = "the same content" if before.digest == plan.digest else "OTHER content"
             raise PlanRefused(f"plan {plan.id} was taken already ({before.state}) with {same}; make one with a new id")
-        powers = check_plan(plan, mandate, declaration, kid=self._key.kid, register=self._register, now_ms=now_ms)
+        powers = check_plan(plan, mandate, declaration, kid=self._key.kid, register=self.register, now_ms=now_ms)
         view = self._look(plan, powers)
         members = self._members(plan, view)
         total = sum(member.power_w for member in members.values())
@@ -97,7 +101,7 @@ class Dispatcher:
             if member.seen.why_not is not None:
                 phone = f"; phone {member.seen.phone}" if member.seen.phone else ""
                 self._say(now_ms, member.site, "left_out", f"left out: {member.seen.why_not}{phone}")
-        for objection in view.objections:
+        for objection in view.objections if declaration is None else ():
             self._say(now_ms, None, "central_objects", f"central objects: {objection}")
 
     def resume(self, stored: StoredPlan, now_ms: int) -> None:
@@ -124,7 +128,7 @@ class Dispatcher:
         self._started_ms, self.total_w, self.target_w = started_ms, total_w, target_w
 
     def _sites(self, plan: Plan) -> dict[str, RegisteredSite]:
-        return {site.id: site for site in self._register.sites if site.zone in plan.zones}
+        return {site.id: site for site in self.register.sites if site.zone in plan.zones}
 
     def _members(self, plan: Plan, view: View) -> dict[str, Member]:
         return {
@@ -218,13 +222,16 @@ class Dispatcher:
         except CentralUnreachable:
             raise
         except GridError as error:
-            self._say(now_ms, member.site, "central_forgot", f"central does not show the order: {error}")
+            self._say_few(now_ms, member.site, "central_forgot", f"central does not show the order: {error}")
             return
-        story = tell(given.signed, lines if isinstance(lines, list) else [], self._register)
+        story = tell(given.signed, lines if isinstance(lines, list) else [], self.register)
         for refused in story.refused:
-            self._say(now_ms, member.site, "bad_answer", f"an answer that does not count: {refused.why}")
+            self._say_few(now_ms, member.site, "bad_answer", f"an answer that does not count: {refused.why}")
         known = member.story.state if member.story else None
         member.story = story
+        differ = figures_differ(member)
+        if differ is not None:
+            self._say(now_ms, member.site, "figures_differ", differ)
         if story.state is not None and story.state != known:
             self._journal.mark(order.id, state=story.state)
             if story.accepted is not None and order.supersedes is not None:
@@ -252,7 +259,7 @@ class Dispatcher:
         member = turn.member
         try:
             seq = self._sequence.next(member.site, now_ms=now_ms)
-            order = site_order(plan, powers, turn, self._register, seq=seq, now_ms=now_ms)
+            order = site_order(plan, powers, turn, self.register, seq=seq, now_ms=now_ms)
         except GridError as error:
             member.standing, member.code, member.text = Standing.OUT, "cannot_order", str(error)
             self._say(now_ms, member.site, member.code, member.text)
@@ -302,26 +309,25 @@ class Dispatcher:
             return
         try:
             self._powers = check_plan(
-                self.plan, self._mandate, self._declaration, kid=self._key.kid, register=self._register, now_ms=now_ms
+                self.plan, self._mandate, self._declaration, kid=self._key.kid, register=self.register, now_ms=now_ms
             )
         except PlanRefused as error:
-            if self._powers is not None or not self._journal.said(self.plan.id):
-                self._say(now_ms, None, "no_power", f"nothing more is ordered: {error}")
             self._powers = None
+            self._set("powerless", f"nothing more is ordered: {error}", now_ms)
 
     def _conclude(self, now_ms: int) -> None:
-        members = self.members.values()
-        busy = any(member.standing in {Standing.SENT, Standing.ACTING} for member in members)
+        plan, powers = self.plan, self._powers
+        if plan is None or powers is None:
+            return
+        members = list(self.members.values())
         off = self.power_w - self.target_w
-        powers = self._powers
-        band = powers.mandate.band_w if powers else 0
-        if powers is not None and busy:
+        if any(member.standing in {Standing.SENT, Standing.ACTING} for member in members):
             self._set(RUNNING, "sites are on their way", now_ms)
-        elif abs(off) <= band:
+        elif abs(off) <= powers.mandate.band_w:
             self._set("held", "the total is within the mandate's band", now_ms)
         elif off < 0:
             self._set("below", f"{-off} W below the target; giving load back is a person's act", now_ms)
-        elif powers is None or exhausted(list(members), powers):
+        elif exhausted(members, plan, powers):
             self._set("short", f"{off} W are missing and nobody can give more", now_ms)
         else:
             self._set(RUNNING, "more is due", now_ms)
@@ -333,6 +339,13 @@ class Dispatcher:
         self._journal.set_state(self.plan.id, state, text)
         self._say(now_ms, None, f"plan_{state}", f"{text} ({self.power_w} W, target {self.target_w} W)")
 
-    def _say(self, now_ms: int, site: str | None, code: str, text: str) -> None:
-        if self.plan is not None and self._journal.say(self.plan.id, Said(now_ms, site, code, text[:600])):
+    def _say_few(self, now_ms: int, site: str, code: str, text: str) -> None:
+        """What central can make up without end is written down a few times."""
+        if self._strange.get(site, 0) < MAX_STRANGE:
+            self._strange[site] = self._strange.get(site, 0) + self._say(now_ms, site, code, text)
+
+    def _say(self, now_ms: int, site: str | None, code: str, text: str) -> bool:
+        new = self.plan is not None and self._journal.say(self.plan.id, Said(now_ms, site, code, text[:600]))
+        if new and self.plan is not None:
             log.warning("gateway_says", plan=self.plan.id, site=site, code=code, text=text[:600])
+        return new

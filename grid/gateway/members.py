@@ -18,6 +18,7 @@ CONTRADICTION_MS = 30_000
 CONTRADICTION_SAMPLES = 3
 NOISE_PERMILLE = 20
 """What a meter may show above the limit before it contradicts."""
+DIFFERENCE_PERMILLE = 100
 SMALL_W = 1000
 ENDED = frozenset({OrderState.RESTORING, OrderState.RESTORE_BLOCKED, OrderState.DONE, OrderState.CANCELLED})
 """Signed states in which what was shed is no longer the plan's."""
@@ -125,6 +126,17 @@ class Member:
             and self.standing in {Standing.SENT, Standing.ACTING}
             and now_ms < self.given.moves_until_ms
         )
+
+
+def figures_differ(member: Member) -> str | None:
+    """The power that the site signed when it took the order, where it is not the one that central showed for it."""
+    signed = member.story.accepted.before_w if member.story and member.story.accepted else None
+    if member.given is None or signed is None:
+        return None
+    shown = member.given.before_w
+    if abs(signed - shown) <= max(shown * DIFFERENCE_PERMILLE // 1000, 5 * SMALL_W):
+        return None
+    return f"it signed that it drew {signed} W when it took the order, its live meter showed {shown} W: ask which holds"
 
 
 def judge(member: Member, now_ms: int, reach_within_s: int) -> None:

@@ -16,6 +16,7 @@ from grid.gateway.plan import Plan
 
 CUT_PERMILLE = 980
 """Of the mandate's cut: a site that draws a little more when the order arrives than when seen must not refuse."""
+COUNTED = frozenset({Standing.SENT, Standing.ACTING, Standing.HOLDING})
 SLOWEST = 4
 """An order runs at no less than this part of the wanted ramp; what is slower waits."""
 
@@ -46,9 +47,9 @@ def next_turn(
         return None
     if plan.ramp_w_per_min is not None and planned_w(plan, total_w, target_w, elapsed_ms) >= expected:
         return None
-    most = powers.max_cut_w * CUT_PERMILLE // 1000
+    free = _free_w(members, plan, powers)
     for standing in (Standing.IDLE, Standing.HOLDING):
-        able = [(m, m.room_w(most)) for m in members if m.standing is standing]
+        able = [(m, free[m.site]) for m in members if m.standing is standing]
         able = sorted(((m, room) for m, room in able if room > 0), key=lambda pair: (-pair[1], pair[0].site))
         rooms = sum(room for _, room in able)
         for member, room in able:
@@ -72,10 +73,22 @@ def _ramp(member: Member, members: Sequence[Member], plan: Plan, powers: Powers,
     return ramp if ramp > 0 and ramp * SLOWEST >= min(wanted, powers.zone(member.zone).max_ramp_w_per_min) else None
 
 
-def exhausted(members: Sequence[Member], powers: Powers) -> bool:
-    """True where nobody can give any more."""
+def _free_w(members: Sequence[Member], plan: Plan, powers: Powers) -> dict[str, int]:
+    """Site → what it may still be asked for. In a plan of one step a zone gives no more than its step in all."""
     most = powers.max_cut_w * CUT_PERMILLE // 1000
-    return not any(m.room_w(most) > 0 for m in members if m.standing in {Standing.IDLE, Standing.HOLDING})
+    free = {m.site: m.room_w(most) for m in members}
+    if plan.ramp_w_per_min is None and powers.declaration is None:
+        for zone in powers.zones:
+            given = sum(m.ordered_w for m in members if m.zone == zone.id and m.standing in COUNTED)
+            left = max(0, zone.max_step_w - given)
+            free |= {m.site: min(free[m.site], left) for m in members if m.zone == zone.id}
+    return free
+
+
+def exhausted(members: Sequence[Member], plan: Plan, powers: Powers) -> bool:
+    """True where nobody can give any more."""
+    free = _free_w(members, plan, powers)
+    return not any(free[m.site] > 0 for m in members if m.standing in {Standing.IDLE, Standing.HOLDING})
 
 
 def shares_of(members: Sequence[Member], powers: Powers, cut_w: int) -> dict[str, int]:

@@ -59,6 +59,7 @@ class Gateway:
         self._folder = open_folder(settings.data_dir)
         self._journal = Journal(self._folder / JOURNAL)
         self.running: list[Dispatcher] = []
+        self._stamp = 0
         for stored in reversed(self._journal.plans()):
             if stored.state in OPEN:
                 again = self._dispatcher()
@@ -68,6 +69,21 @@ class Gateway:
 
     def _register(self) -> KeysDocument:
         return load_register(self._settings.register_file, [read_public(text) for text in self._settings.registrar])
+
+    def _renew_register(self) -> None:
+        """Running plans follow a newer register: a key that was revoked signs no more."""
+        try:
+            stamp = self._settings.register_file.stat().st_mtime_ns
+            if stamp == self._stamp or not self.running:
+                return
+            newer = self._register()
+        except (OSError, GridError) as error:
+            log.error("gateway_register", error=str(error))
+            return
+        self._stamp = stamp
+        for dispatcher in self.running:
+            if newer.version > dispatcher.register.version:
+                dispatcher.register = newer
 
     def _dispatcher(self) -> Dispatcher:
         return Dispatcher(
@@ -80,6 +96,7 @@ class Gateway:
 
     def step(self) -> None:
         """One look at every plan that is open, then at those that wait."""
+        self._renew_register()
         for dispatcher in self.running:
             dispatcher.tick(self._now_ms())
         self.running = [dispatcher for dispatcher in self.running if dispatcher.state in OPEN]

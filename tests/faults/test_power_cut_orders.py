@@ -17,12 +17,13 @@ from recording_vfs import Log, recorded
 
 from agent.curtailment import shed as shed_module
 from agent.ledger import store as store_module
-from tests.unit.agent_kit import BASE_W, EMERGENCY_W, MACHINE_W, Core, sealed
-from wire.orders import Order, Restore
+from tests.unit.agent_kit import BASE_W, MACHINE_W, Core, sealed
+from wire.orders import Escalation, Order, Restore
 from wire.states import OrderState, ended
 
 S = OrderState
 ALL_W = BASE_W + 8 * MACHINE_W
+SWITCH = Escalation(to="switch", after_s=5)
 AT_ONCE = Restore(stage_permille=1000, stage_delay_s=1)
 COMING_BACK = frozenset({S.RESTORING, S.RESTORE_BLOCKED})
 
@@ -70,7 +71,8 @@ def positions(plant: RememberingPlant) -> dict[str, bool]:
 
 
 async def tell(folder: Path, log: Log) -> Story:
-    """Stop (four machines sleep, four refuse: their breaker opens), release; trip (both breakers), release."""
+    """Stop (four machines sleep, four refuse: their breaker opens), trip (both breakers), each released; then a limit,
+    a stricter one in its place, and the release of that one."""
     core = Core(folder)
     core.plant = plant = RememberingPlant(core.clock, core.path, log=log)
     plant.at_write = lambda _kind, _target: scene(plant)
@@ -78,19 +80,26 @@ async def tell(folder: Path, log: Log) -> Story:
     await core.arm()
     scene(plant)
     story = Story(core, plant, log, len(log), [], {})
-    for action in ("stop", "emergency_trip"):
-        shed = core.order(action, restore=AT_ONCE)
-        for order in (shed, None):
-            given = order or core.order("release", target=shed.id)
-            raw = sealed(given, core.people.dispatcher)
-            story.sent.append((given, raw))
-            await core.reception.take(raw, False)
-            await follow(core, given)
-            if order is not None:
-                story.held[order.id] = positions(plant)
-                assert plant.net_w <= EMERGENCY_W
+
+    async def give(order: Order) -> Order:
+        raw = sealed(order, core.people.dispatcher)
+        story.sent.append((order, raw))
+        await core.reception.take(raw, False)
+        await follow(core, order)
+        if order.sheds:
+            story.held[order.id] = positions(plant)
+            assert plant.net_w <= (core.journal.live[order.id].doc.target_w or 0)
         await core.pass_time(2)
+        return order
+
+    for action in ("stop", "emergency_trip"):
+        shed = await give(core.order(action, restore=AT_ONCE))
+        await give(core.order("release", target=shed.id))
+    loose = await give(core.order("limit", limit_w=50_000, restore=AT_ONCE))
+    strict = await give(core.order("limit", limit_w=45_000, supersedes=loose.id, escalation=SWITCH, restore=AT_ONCE))
+    await give(core.order("release", target=strict.id))
     assert plant.net_w == ALL_W
+    assert story.held[loose.id] != story.held[strict.id]
     scene(plant)
     await core.shut()
     assert plant.undurable == []
@@ -139,7 +148,7 @@ async def recover(story: Story, found: Scene, folder: Path) -> None:
             if order.sheds and (was is None or not ended(was[1])):
                 live = core.journal.live.get(order.id)
                 if live is not None and live.state is S.HOLDING:
-                    assert plant.net_w <= EMERGENCY_W
+                    assert plant.net_w <= (live.doc.target_w or 0)
                     assert positions(plant) == story.held[order.id]
         assert plant.net_w == ALL_W
         assert core.journal.held == {}
@@ -176,9 +185,11 @@ async def told(folder: Path) -> AsyncIterator[Story]:
 
 async def test_a_cut_at_sampled_writes_ends_as_without_it(tmp_path: Path) -> None:
     async with told(tmp_path) as story:
-        moved = [s.events for s in story.plant.scenes if s.events > story.first]
         rng = random.Random(7)
-        wanted = {*rng.sample(sorted(set(moved)), 6), *rng.sample(range(story.first, len(story.log) + 1), 9)}
+        opened = story.plant.changes(lambda was, now: sum(now.closed.values()) < sum(was.closed.values()))
+        other = story.plant.changes(lambda was, now: was.asleep != now.asleep or was.closed != now.closed) - opened
+        assert len(opened) >= 3
+        wanted = {*opened, *rng.sample(sorted(other), 2), *rng.sample(range(story.first, len(story.log) + 1), 4)}
         assert await recover_all(story, wanted, tmp_path, 8) >= 3 * len(wanted)
 
 

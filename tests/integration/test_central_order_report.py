@@ -178,6 +178,17 @@ def test_a_report_by_another_key_is_none(central: RunningCentral, site: Site) ->
     assert central.get(path + "/report")["report"] is None
 
 
+def test_a_signed_record_that_is_no_report_is_none(central: RunningCentral, site: Site) -> None:
+    order_id, raw = posted(central)
+    said = carried_out(site, order_id, raw)
+    path = f"/api/v1/orders/{order_id}"
+    wait_for(lambda: central.get(path + "/report")["report"], "the report")
+    for wrong in ({"verdict": "obeyed"}, said | {"begin": "now"}, said | {"end": 10**15}, said | {"mw": {"m1_w": 1}}):
+        site.send_lines(site.ledger.add("cmd", "cmd_report", **({"id": order_id} | wrong)), name="answer")
+    wait_for(lambda: len(central.get(path)["answers"]) == 7, "all answers")
+    assert central.get(path + "/report")["report"] == said
+
+
 def test_the_command_line_prints_it_and_writes_the_paper(
     central: RunningCentral, obeyed: tuple[str, dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -182,6 +183,12 @@ def test_an_order_is_followed_step_by_step(page: Page, central: RunningCentral, 
     for name in ("outputs", "readback", "confirmed"):
         expect(page.get_by_test_id(f"step-{name}")).to_contain_text("signed by the site", timeout=4000)
     expect(page.get_by_test_id("site-ekibastuz-1-kw")).to_have_text("1\u202f400")
+    expect(page.get_by_test_id("order-report")).to_be_hidden()
+    site.send_lines(site.ledger.add("cmd", "cmd_report", id=order_id, verdict="obeyed"), name="answer")
+    expect(page.get_by_test_id("order-report")).to_be_visible(timeout=4000)
+    paper = f"/api/v1/orders/{order_id}/report.pdf?language=en"
+    expect(page.get_by_test_id("order-report")).to_have_attribute("href", paper)
+    expect(page.get_by_test_id("order-state")).to_have_text("held")
     shot(page, "site-order")
     gap = page.get_by_test_id("interval-row").filter(has_text="GAP")
     expect(gap).to_have_count(1)
@@ -191,6 +198,81 @@ def test_an_order_is_followed_step_by_step(page: Page, central: RunningCentral, 
     page.set_viewport_size({"width": 390, "height": 844})
     shot(page, "site-phone")
     page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=3000)
+
+
+def test_what_is_curtailable_is_the_site_s_word_with_reasons(page: Page, central: RunningCentral, site: Site) -> None:
+    told = {"sleep_w": 2_100_000, "switch_w": 2_400_000, "floor_sleep_w": 2_712_345, "floor_switch_w": 400_000}
+    outputs: dict[str, Any] = {
+        "outputs_w": {"QF1": 2_400_000, "QF2": None},
+        "outputs_why": {"QF2": "tagged by A. Serik: permit 12"},
+        "unavailable": {"QF3": 800_000, "rack7": None},
+    }
+    send_live(site, 4_812_345, curtailable=told, alarms=["maintenance:QF3"], **outputs)
+    page.goto(central.url + "/lang/en?to=/site/ekibastuz-1")
+    card = page.get_by_test_id("curtailable")
+    expect(card).to_contain_text("2\u202f100 kW", timeout=4000)
+    for words in (
+        "lowest with switches",
+        "400 kW",
+        "declared unavailable: QF3",
+        "800 kW",
+        "declared unavailable: rack7",
+    ):
+        expect(card).to_contain_text(words)
+    expect(page.get_by_test_id("curtailable-why")).to_contain_text("QF2 · —")
+    expect(page.get_by_test_id("curtailable-why")).to_contain_text("permit 12")
+    expect(page.get_by_test_id("banner-alarms")).to_contain_text("in maintenance: QF3")
+    shot(page, "site-curtailable")
+    page.goto(central.url + "/")
+    expect(page.get_by_test_id("headline")).to_contain_text("curtailable: 2\u202f100 kW by sleep", timeout=4000)
+    expect(page.get_by_test_id("headline")).to_contain_text("from 1 sites")
+    expect(page.get_by_test_id("site-silent-3-curtailable")).to_contain_text("— by sleep, — by switches")
+    shot(page, "overview-curtailable")
+
+
+def test_a_drill_and_words_of_people_stand_beside_the_steps(page: Page, central: RunningCentral, site: Site) -> None:
+    send_live(site, 4_812_345)
+    order_id, raw = make_order("ekibastuz-1", SigningKey.generate(), mode="drill")
+    assert httpx.post(central.url + "/api/v1/orders", content=raw, headers=JSON).status_code == 202
+    spoken = {"who": "A. Serik", "given_by": "B. Omarov", "at": now_ms(), "recording": "4711", "text": "<b>drill</b>"}
+    accepted = {"state": "validated", "code": None, "text": "", "kids": [], "seq": 1}
+    modes = {"agent_mode": "armed", "order_mode": "drill"}
+    site.send_lines(
+        site.ledger.add("cmd", "cmd_rx", id=order_id, digest="0" * 64, raw=None, rx=now_ms()),
+        site.ledger.add("cmd", "cmd_ack", id=order_id, **accepted, **modes),
+        site.ledger.add("site", "event", ev="spoken_order", obj=order_id, now="entered", detail=spoken),
+        site.ledger.add("site", "event", ev="order_ack", obj=order_id, now="overdue", detail={"ack_s": 300}),
+    )
+    page.goto(central.url + "/lang/ru?to=/site/ekibastuz-1")
+    expect(page.get_by_test_id("banner-drill")).to_have_text("УЧЕНИЕ / ОҚУ-ЖАТТЫҒУ", timeout=4000)
+    expect(page.get_by_test_id("word-spoken_on_site")).to_contain_text(
+        "передал B. Omarov, принял A. Serik · запись № 4711"
+    )
+    expect(page.get_by_test_id("word-spoken_on_site")).to_contain_text("<b>drill</b>")
+    expect(page.get_by_test_id("word-unacknowledged")).to_contain_text("никто не подтвердил")
+    expect(page.get_by_test_id("order-completion")).to_have_count(0)
+    shot(page, "site-drill-ru")
+    page.goto(central.url + "/")
+    expect(page.get_by_test_id("banner-drill")).to_be_visible(timeout=4000)
+
+
+def test_what_is_fulfilled_can_be_read_aloud(page: Page, central: RunningCentral, site: Site) -> None:
+    send_live(site, 4_812_345)
+    order_id, raw = make_order("ekibastuz-1", SigningKey.generate())
+    assert httpx.post(central.url + "/api/v1/orders", content=raw, headers=JSON).status_code == 202
+    accepted = {"state": "validated", "code": None, "text": "", "kids": [], "seq": 1}
+    effect = {"flags": [], "power_w": 1_400_000, "target_w": 1_500_000, "ms": {}, "text": ""}
+    site.send_lines(
+        site.ledger.add("cmd", "cmd_rx", id=order_id, digest="0" * 64, raw=None, rx=now_ms()),
+        site.ledger.add("cmd", "cmd_ack", id=order_id, agent_mode="armed", order_mode="live", **accepted),
+        site.ledger.add("cmd", "cmd_eff", id=order_id, state="holding", **effect),
+    )
+    page.goto(central.url + "/lang/ru?to=/site/ekibastuz-1")
+    expect(page.get_by_test_id("order-completion")).to_contain_text("Выполнено", timeout=4000)
+    expect(page.get_by_test_id("order-completion")).to_contain_text("нагрузка 1,4 МВт")
+    late = effect | {"power_w": 1_600_000}
+    site.send_lines(site.ledger.add("cmd", "cmd_eff", id=order_id, state="failed", **late))
+    expect(page.get_by_test_id("order-completion")).to_have_count(0, timeout=4000)
 
 
 def test_stale_and_unknown_never_look_fresh(page: Page, central: RunningCentral, site: Site) -> None:
@@ -214,8 +296,12 @@ def test_an_order_that_does_not_arrive_says_whom_to_call(page: Page, central: Ru
     expect(page.get_by_test_id("banner-not-delivered").get_by_role("link")).to_have_attribute(
         "href", "tel:+77000000001"
     )
+    script = page.get_by_test_id("call-script")
+    expect(script).to_contain_text("Жүктемені 1,5 МВт дейін шектеңіз.")
+    expect(script).to_contain_text("Қайталаңыз.")
     shot(page, "not-delivered-kk")
     page.goto(central.url + "/")
+    expect(page.get_by_test_id("call-script")).to_contain_text("pavlodar-2 алаңы, диспетчер сөйлеп тұр.", timeout=4000)
     expect(page.get_by_test_id("banner-not-delivered")).to_be_visible(timeout=4000)
     expect(page.get_by_test_id("banner-not-delivered")).to_contain_text("+7 700 000 00 01")
     shot(page, "overview-not-delivered-kk")

@@ -25,6 +25,7 @@ from wire.names import origin
 from wire.orders import SignedOrder, parse_order
 from wire.records import RecordLine
 from wire.registry import KeysDocument, sign_keys
+from wire.spoken import open_note
 
 SITE, EPOCH = "ekb-01", "e2-0a1b2c3d"
 CHROMIUM = Path("/usr/bin/chromium")
@@ -47,7 +48,11 @@ class StandIn:
     rec: SigningKey
     answering: SigningKey | None
     orders: dict[str, SignedOrder] = field(default_factory=dict)
+    notes: list[bytes] = field(default_factory=list)
     count: int = 0
+    port: int = 0
+    page: str | None = None
+    """What it serves in place of every page, script, style and picture of central's."""
 
     def line(self, signed: SignedOrder, ty: str, fields: dict[str, Any]) -> str:
         common = {"v": 1, "log": origin(SITE, EPOCH), "st": "cmd", "n": self.count, "a": None, "ty": ty}
@@ -63,10 +68,12 @@ class StandIn:
         self.count = 0
         accepted = {"state": "validated", "code": None, "text": EVIL, "kids": [], "agent_mode": "armed"}
         state = "done" if signed.order.action == "release" else "holding"
+        report = {"verdict": "short", "hold_permille": 900, "excuses": [EVIL]}
         return [
             self.line(signed, "cmd_rx", {"digest": signed.digest, "raw": None, "rx": 1}),
             self.line(signed, "cmd_ack", accepted),
             self.line(signed, "cmd_eff", {"state": state, "power_w": 37_960_000, "flags": [], "text": "", "ms": {}}),
+            *([self.line(signed, "cmd_report", report)] if state == "holding" else []),
         ]
 
     def get(self, path: str) -> Any:
@@ -88,10 +95,18 @@ class StandIn:
 def serve(stand_in: StandIn) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if stand_in.page is not None and not self.path.startswith("/api/"):
+                self.serve_page(stand_in.page.encode())
+                return
             self.answer(stand_in.get(self.path.partition("?")[0]))
 
         def do_POST(self) -> None:
-            signed = parse_order(self.rfile.read(int(self.headers["content-length"])))
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.path.endswith("/spoken"):
+                stand_in.notes.append(body)
+                self.answer({"new": True})
+                return
+            signed = parse_order(body)
             stand_in.orders[signed.order.id] = signed
             self.answer({"id": signed.order.id})
 
@@ -99,6 +114,14 @@ def serve(stand_in: StandIn) -> ThreadingHTTPServer:
             body = json.dumps({"title": "unknown"} if doc is None else doc).encode()
             self.send_response(404 if doc is None else 200)
             self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def serve_page(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/javascript" if ".js" in self.path else "text/html; charset=utf-8")
+            self.send_header("content-length", str(len(body)))
+            self.send_header("set-cookie", "central=1; path=/")
             self.end_headers()
             self.wfile.write(body)
 
@@ -161,6 +184,7 @@ def running(tmp_path: Path, repository: Path) -> Iterator[Running]:
     (tmp_path / "keys.json").write_bytes(sign_keys(document, registrar))
     stand_in = StandIn(rec, rec)
     server = serve(stand_in)
+    stand_in.port = server.server_port
     threading.Thread(target=server.serve_forever, name="stand-in", daemon=True).start()
     ready = tmp_path / "ready.json"
     words = ["order", "desk", "--central", f"http://127.0.0.1:{server.server_port}", "--key", str(tmp_path / "me.pem")]
@@ -250,6 +274,8 @@ def test_a_dispatcher_limits_sees_it_proven_and_releases(running: Running, tmp_p
             expect(page.get_by_test_id("desk-verified")).to_contain_text(running.stand_in.rec.kid)
             expect(page.get_by_test_id("desk-completion")).to_contain_text("Выполнено")
             expect(page.get_by_test_id("desk-completion")).to_contain_text("нагрузка 38 МВт")
+            said = "Отчёт площадки: ИСПОЛНЕНА НЕ ПОЛНОСТЬЮ; цель соблюдена в 90\u00a0% измеренного"
+            expect(page.get_by_test_id("desk-report")).to_contain_text(said)
             page.screenshot(path=str(shots / "desk-order-ru.png"), full_page=True)
             (order,) = running.stand_in.orders.values()
             assert order.order.limit_w == 38_000_000
@@ -261,8 +287,23 @@ def test_a_dispatcher_limits_sees_it_proven_and_releases(running: Running, tmp_p
             expect(refused).to_contain_text("which the register does not name")
             expect(page.get_by_test_id("desk-verified")).to_have_attribute("data-ok", "false")
             expect(page.get_by_test_id("desk-completion")).to_have_count(0)
+            expect(page.get_by_test_id("desk-report")).to_have_count(0)
             page.screenshot(path=str(shots / "desk-refused-ru.png"), full_page=True)
             running.stand_in.answering = running.stand_in.rec
+
+            # A call is noted under the same id, with central's copy or without.
+            page.get_by_test_id("desk-spoken-taken_by").fill("А. Серік")
+            page.get_by_test_id("desk-spoken-recording_no").fill("4711")
+            page.get_by_test_id("desk-spoken-sign").click()
+            expect(page.get_by_test_id("desk-history")).to_contain_text("принял А. Серік; запись № 4711")
+            (note,) = running.stand_in.notes
+            said, envelope = open_note(note)
+            assert (said.order, said.taken_by) == (order.order.id, "А. Серік")
+            assert envelope.verify({running.signer.kid: running.signer.public}) == (running.signer.kid,)
+            page.get_by_text("Передать подписанное распоряжение другим путём").click()
+            code = base64.b64decode(page.get_by_test_id("desk-code").input_value())
+            assert code == order.raw, "what is sent another way is the same order"
+            page.screenshot(path=str(shots / "desk-spoken-ru.png"), full_page=True)
 
             page.get_by_test_id("lang-en").click()
             page.get_by_test_id("desk-release").click()
@@ -280,5 +321,80 @@ def test_a_dispatcher_limits_sees_it_proven_and_releases(running: Running, tmp_p
             assert page.title() != "owned"
             assert all(url.startswith((running.base, "data:")) for url in asked)
             assert problems == []
+        finally:
+            browser.close()
+
+
+HOSTILE_PAGE = """<!doctype html><title>central</title><body><script>
+const asked = new URLSearchParams(location.search);
+const desk = asked.get("desk"), draft = asked.get("draft");
+window.seen = []; window.done = false;
+const told = (what, value) => window.seen.push([what, String(value)]);
+const sign = desk + '/draft/' + draft + '/sign';
+const form = new URLSearchParams({site: 'ekb-01', action: 'limit', kw: '1'});
+async function tries() {
+  for (const mode of ['cors', 'no-cors', 'same-origin'])
+    for (const [url, options] of [[desk + '/', {}], [desk + '/part/sites', {}], [sign, {method: 'POST', body: form}],
+                                  [desk + '/compose', {method: 'POST', body: form}]])
+      try {
+        const answer = await fetch(url, {...options, mode, credentials: 'include'});
+        told(mode + ' ' + url, answer.type === 'opaque' ? 'opaque' : await answer.text());
+      } catch { told(mode + ' ' + url, 'refused'); }
+  navigator.sendBeacon(sign, form);
+  for (const tag of ['img', 'script', 'iframe', 'embed', 'object', 'link']) {
+    const part = document.createElement(tag);
+    part.rel = 'stylesheet'; part.name = 'inside-' + tag;
+    part.src = part.data = part.href = tag === 'script' ? desk + '/desk.js' : desk + '/';
+    document.body.append(part);
+  }
+  const frame = document.createElement('iframe'); frame.name = 'target'; document.body.append(frame);
+  const post = document.createElement('form');
+  post.method = 'post'; post.action = sign; post.target = 'target'; document.body.append(post); post.submit();
+  await new Promise(next => setTimeout(next, 1500));
+  window.done = true;
+}
+tries();
+</script>"""
+
+
+@pytest.mark.browser
+def test_no_page_that_central_serves_drives_or_reads_the_desk(running: Running) -> None:
+    """In the dispatcher's own browser, beside his open draft, whose number it knows: nothing is signed or read."""
+    if not CHROMIUM.exists():
+        pytest.skip("left out: Chromium is not installed at /usr/bin/chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    running.stand_in.page = HOSTILE_PAGE
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+        try:
+            context = browser.new_context()
+            page = context.new_page()
+            page.goto(running.url)
+            page.get_by_test_id("desk-limit-kw").fill("38 000")
+            page.get_by_test_id("desk-compose").click()
+            expect(page.get_by_test_id("desk-sign")).to_be_visible()
+            draft = page.url.rpartition("/")[2]
+            central = context.new_page()
+            where = f"http://127.0.0.1:{running.stand_in.port}/?desk={running.base}&draft={draft}"
+            central.goto(where)
+            central.wait_for_function("window.done", timeout=30_000)
+            seen = central.evaluate("window.seen")
+            assert len(seen) == 12
+            assert {value for _, value in seen} <= {"refused", "opaque"}
+            for frame in central.frames[1:]:
+                assert frame.locator("[data-testid]").count() == 0
+            for path in ("/", f"/draft/{draft}"):  # a link, or a window, of central's to the desk
+                central.goto(where)
+                with context.expect_page() as opened:
+                    central.evaluate("url => { window.open(url) }", running.base + path)
+                opened.value.wait_for_load_state()
+                assert opened.value.get_by_test_id("desk-sign").count() == 0
+                assert opened.value.get_by_test_id("desk-compose").count() == 0
+            assert running.stand_in.orders == {}, "nothing was signed"
+            page.get_by_test_id("desk-sign").click()
+            expect(page.get_by_test_id("desk-state")).to_have_attribute("data-state", "holding")
+            (order,) = running.stand_in.orders.values()
+            assert order.order.limit_w == 38_000_000, "the draft is the one that was read"
         finally:
             browser.close()

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -17,8 +18,11 @@ import pytest
 from ports import free_ports
 from site_kit import SITE, SiteKit, until
 
+from central.pki import Authority, sign_csr
 from config.central import RemoteWitness
 from grid.witness.app import Witness, make_app
+from grid.witness.link import Broker, BrokerLink
+from grid.witness.request import make_request
 from grid.witness.store import WitnessStore
 from wire.checkpoints import Checkpoint, Submission, cosignatures, cosigned_at, open_checkpoint
 from wire.keys import SigningKey
@@ -26,6 +30,7 @@ from wire.merkle import Frontier, consistency_proof
 from wire.notes import Note, NoteKey, parse_note, parse_signature_lines
 from wire.policy import parse_policy
 from wire.registry import Epoch, KeysDocument, RegisteredSite, sign_keys
+from wire.witness_link import client_name
 
 EPOCH = "e1-0badcafe"
 ORIGIN = f"tizgin/ekb-1/{EPOCH}"
@@ -173,8 +178,9 @@ class Listening:
         return NoteKey("so.example", 4, self.key.public.raw)
 
 
-@pytest.fixture
-async def kit(tmp_path: Path) -> AsyncIterator[SiteKit]:
+@pytest.fixture(params=["http", pytest.param("broker", marks=pytest.mark.long)])
+async def kit(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[SiteKit]:
+    """A site whose policy asks for central and for another witness, reached in one of two ways."""
     import asyncio
 
     import uvicorn
@@ -197,7 +203,9 @@ async def kit(tmp_path: Path) -> AsyncIterator[SiteKit]:
             return raw
 
     made = Kit(tmp_path / "site", luxos=2, stock=1)
-    remote = RemoteWitness(url=f"http://127.0.0.1:{listening.port}", key=listening.note_key.text)
+    over_broker = request.param == "broker"
+    url = None if over_broker else f"http://127.0.0.1:{listening.port}"
+    remote = RemoteWitness(url=url, key=listening.note_key.text)
     made.central_settings = made.central_settings.model_copy(update={"witnesses": (remote,)})
     witness = Witness("so.example", K_WIT, listening.store, lambda: listening.document, lambda: time.time_ns() // 10**6)
     server = uvicorn.Server(
@@ -205,10 +213,20 @@ async def kit(tmp_path: Path) -> AsyncIterator[SiteKit]:
     )
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]  # older uvicorn has it
     running = asyncio.create_task(server.serve())
+    link = None
+    if over_broker:
+        cert = tmp_path / "witness-tls.pem"
+        csr = make_request(listening.note_key, tmp_path / "witness-tls.key")
+        cert.write_bytes(sign_csr(Authority.load(made.paths), csr, client_name(listening.note_key), datetime.now(UTC)))
+        place = f"mqtts://127.0.0.1:{made.broker_port}"
+        link = BrokerLink(witness, Broker(place, made.paths.ca_file, cert, tmp_path / "witness-tls.key"))
+        link.start()
     try:
         await made.start()
         yield made
     finally:
+        if link is not None:
+            link.stop()
         await made.stop()
         server.should_exit = True
         await running

@@ -104,6 +104,14 @@ def site(central: RunningCentral) -> Iterator[Site]:
     made.close()
 
 
+@pytest.fixture
+def site_b(central: RunningCentral) -> Iterator[Site]:
+    made = central.site(B)
+    made.come_online()
+    yield made
+    made.close()
+
+
 def said_by(site: Site, witness: str) -> list[Cosign]:
     found = []
     for name, payload, _ in list(site.heard):
@@ -181,6 +189,53 @@ def running_witness(central: RunningCentral, honest: tuple[Path, str]) -> Iterat
     process.wait(20)
 
 
+def line(ask: Ask, *, text: str | None = None, name: str = "liar.example", key: SigningKey = K_LIAR) -> str:
+    """A cosignature line; without changes a true one, over what was asked."""
+    asked = parse_note(Submission.parse(ask.body).note).text
+    return cosign(text or asked, name, key, 1_790_000_000).line()
+
+
+NOISE: tuple[Callable[[Ask], bytes], ...] = (
+    lambda ask: b"",
+    lambda ask: bytes(range(256)) * 40,
+    lambda ask: f"id {ask.id}\n".encode() + b"no status",
+    lambda ask: Said("0" * 32, 200, line(ask)).encode(),
+    lambda ask: Said(ask.id, 200, "x" * 200_000).encode(),
+)
+"""Answers to no question; central goes on waiting."""
+OTHER_LOG = Checkpoint(f"tizgin/{A}/{EPOCH}", 3, b"\x05" * 32).text
+LIES: dict[str, Callable[[Ask], bytes]] = {
+    "no line": lambda ask: Said(ask.id, 200, "yes\n").encode(),
+    "not Unicode": lambda ask: Said(ask.id, 200, "").encode() + b"\xff\xfe\n",
+    "a stranger's key": lambda ask: Said(ask.id, 200, line(ask, key=STRANGER)).encode(),
+    "another witness's name": lambda ask: Said(ask.id, 200, line(ask, name="so.example")).encode(),
+    "another log": lambda ask: Said(ask.id, 200, line(ask, text=OTHER_LOG)).encode(),
+    "a size without end": lambda ask: Said(ask.id, 409, "9" * 15_000).encode(),
+    "a size below nothing": lambda ask: Said(ask.id, 409, "-1\n").encode(),
+    "teapot": lambda ask: Said(ask.id, 418, "short and stout\n").encode(),
+}
+
+
+def test_nothing_that_a_lying_witness_says_reaches_a_site_and_its_true_word_still_does(
+    central: RunningCentral, site_b: Site, liar: Liar
+) -> None:
+    log, own = Log(B), f"central-{SigningKey.from_pem(central.paths.k_col.read_bytes()).kid}"
+    for kind, lie in LIES.items():
+        answered, heard = liar.answered, len(said_by(site_b, own))
+        liar.replies = [(*NOISE, lie)]
+        site_b.send("checkpoint", log.next())
+        wait_for(lambda answered=answered: liar.answered > answered, f"asked: {kind}")
+        wait_for(lambda heard=heard: len(said_by(site_b, own)) > heard, "central's own word goes on")
+        assert said_by(site_b, "liar.example") == [], kind
+    message = log.next()
+    text = parse_note(message.note.encode()).text
+    liar.replies = [(*NOISE, lambda ask: Said(ask.id, 200, line(ask)).encode())] * 3
+    site_b.send("checkpoint", message)
+    (said, *_) = wait_for(lambda: said_by(site_b, "liar.example"), "a true cosignature", 25)
+    assert said.of_size == log.edge.size
+    assert cosigned_at(text, parse_signature_lines(said.lines or "")[0], LIAR) == 1_790_000_000
+
+
 def test_a_witness_at_the_broker_cosigns_what_continues_and_follows_the_log(
     central: RunningCentral, site: Site, running_witness: None, honest: tuple[Path, str]
 ) -> None:
@@ -196,53 +251,6 @@ def test_a_witness_at_the_broker_cosigns_what_continues_and_follows_the_log(
         assert cosigned_at(parse_note(message.note.encode()).text, line, key) > 1_700_000_000
     (sent,) = [s for s in said_by(site, "so.example") if s.of_size == 9]
     assert sent.site == A
-
-
-def line(ask: Ask, *, text: str | None = None, name: str = "liar.example", key: SigningKey = K_LIAR) -> str:
-    """A cosignature line; without changes a true one, over what was asked."""
-    asked = parse_note(Submission.parse(ask.body).note).text
-    return cosign(text or asked, name, key, 1_790_000_000).line()
-
-
-NOISE: tuple[Callable[[Ask], bytes], ...] = (
-    lambda ask: b"",
-    lambda ask: bytes(range(256)) * 40,
-    lambda ask: f"id {ask.id}\n".encode() + b"no status",
-    lambda ask: Said("0" * 32, 200, line(ask)).encode(),
-    lambda ask: Said(ask.id, 200, "x" * 200_000).encode(),
-)
-"""Answers to no question; central goes on waiting."""
-OTHER_LOG = Checkpoint(f"tizgin/{B}/{EPOCH}", 3, b"\x05" * 32).text
-LIES: dict[str, Callable[[Ask], bytes]] = {
-    "no line": lambda ask: Said(ask.id, 200, "yes\n").encode(),
-    "not Unicode": lambda ask: Said(ask.id, 200, "").encode() + b"\xff\xfe\n",
-    "a stranger's key": lambda ask: Said(ask.id, 200, line(ask, key=STRANGER)).encode(),
-    "another witness's name": lambda ask: Said(ask.id, 200, line(ask, name="so.example")).encode(),
-    "another log": lambda ask: Said(ask.id, 200, line(ask, text=OTHER_LOG)).encode(),
-    "a size without end": lambda ask: Said(ask.id, 409, "9" * 15_000).encode(),
-    "a size below nothing": lambda ask: Said(ask.id, 409, "-1\n").encode(),
-    "teapot": lambda ask: Said(ask.id, 418, "short and stout\n").encode(),
-}
-
-
-def test_nothing_that_a_lying_witness_says_reaches_a_site_and_its_true_word_still_does(
-    central: RunningCentral, site: Site, liar: Liar
-) -> None:
-    log, own = Log(A), f"central-{SigningKey.from_pem(central.paths.k_col.read_bytes()).kid}"
-    for kind, lie in LIES.items():
-        answered, heard = liar.answered, len(said_by(site, own))
-        liar.replies = [(*NOISE, lie)]
-        site.send("checkpoint", log.next())
-        wait_for(lambda answered=answered: liar.answered > answered, f"asked: {kind}")
-        wait_for(lambda heard=heard: len(said_by(site, own)) > heard, "central's own word goes on")
-        assert said_by(site, "liar.example") == [], kind
-    message = log.next()
-    text = parse_note(message.note.encode()).text
-    liar.replies = [(*NOISE, lambda ask: Said(ask.id, 200, line(ask)).encode())] * 3
-    site.send("checkpoint", message)
-    (said, *_) = wait_for(lambda: said_by(site, "liar.example"), "a true cosignature", 25)
-    assert said.of_size == log.edge.size
-    assert cosigned_at(text, parse_signature_lines(said.lines or "")[0], LIAR) == 1_790_000_000
 
 
 def test_a_witness_writes_nothing_but_its_answers_and_reads_nothing_but_its_questions(

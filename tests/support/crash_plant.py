@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from recording_vfs import Log
@@ -96,6 +98,10 @@ class RememberingPlant(Plant):
         before = [s for s in self.scenes if s.events < events][-1:]
         now = [s for s in self.scenes if s.events == events]
         return [*before, *now[-1:]]
+
+    def changes(self, of: Callable[[Scene, Scene], bool]) -> set[int]:
+        """Events at which something moved, by the scene before and the scene after."""
+        return {now.events for was, now in pairwise(self.scenes) if of(was, now)}
 
 
 def scene(plant: Plant) -> None:

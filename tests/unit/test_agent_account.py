@@ -311,3 +311,18 @@ async def test_the_order_is_taken_from_its_own_bytes(core: Core, tmp_path: Path)
     await core.reboot()
     raw = await core.ledger.read("SELECT raw FROM orders WHERE id=?", order.id)
     assert core.account._open[order.id].order == parse_order(bytes(raw[0][0])).order
+
+
+async def test_a_schedule_has_its_curve_and_no_verdict(core: Core) -> None:
+    assert core.keys is not None
+    rights = (*core.keys.issuers[0].rights, "schedule")
+    issuers = tuple(i.model_copy(update={"rights": rights}) for i in core.keys.issuers)
+    core.keys = core.keys.model_copy(update={"issuers": issuers})
+    order = await core.give("schedule", hours=(45_000,) * 24)
+    await core.until_state(order, S.HOLDING)
+    await live_on(core, 300)
+    await core.release(order)
+    await core.until(lambda: not core.journal.live)
+    await live_on(core, 1)
+    report = await report_of(core, order.id)
+    assert (report["target_w"], report["verdict"], report["hold_permille"]) == (None, "unknown", None)

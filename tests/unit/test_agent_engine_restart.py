@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 
+from agent.curtailment.gates import Gates
 from agent.curtailment.journal import LiveOrder
 from agent.curtailment.reception import Reception
 from agent.errors import LedgerError
@@ -230,6 +231,24 @@ async def test_a_release_that_was_accepted_and_cut_off_takes_effect_after_the_re
     assert core.journal.live[order.id].doc.released_by is None
     await core.reboot()
     assert core.journal.live[order.id].doc.released_by == given.id
+    await core.until(lambda: not core.journal.live)
+    assert core.plant.net_w == ALL_W
+
+
+async def test_what_a_cut_off_release_would_have_unlocked_stays_locked(core: Core) -> None:
+    order = await core.give("limit", limit_w=50_000, restore=AT_ONCE)
+    await core.until_state(order, S.HOLDING)
+    await core.gates.set_saon_lock("stage 1")
+    given, two = core.order("release", target=order.id), (core.people.dispatcher, core.people.second)
+    with mock.patch.object(Gates, "set_saon_lock", side_effect=LedgerError("the process dies here")):
+        await core.send(given, *two)
+    wrote = list(core.plant.writes)
+    await core.reboot()
+    assert core.journal.live[order.id].doc.released_by == given.id
+    await core.pass_time(20)
+    assert core.plant.writes == wrote, "a lock is taken off by a release that saw it, never by a restart"
+    assert core.gates.saon_lock is not None
+    await core.send(core.order("release", target=order.id), *two)
     await core.until(lambda: not core.journal.live)
     assert core.plant.net_w == ALL_W
 

@@ -135,13 +135,12 @@ def test_the_hour_is_that_of_kazakhstan() -> None:
 async def test_a_stop_leaves_the_technological_reservation_its_minutes_and_then_goes_on(core: Core) -> None:
     registered(core, technological_w=50_000, technological_min=10)
     order = await core.give("stop")
-    await core.until_state(order, S.HOLDING)
-    assert order.doc.target_w == 50_000
-    assert 50_000 - MACHINE_W - 1000 <= core.plant.net_w <= 50_000, "a process still runs"
-    await core.pass_time(400, step_s=5)
-    assert core.plant.net_w > EMERGENCY_W
-    await core.pass_time(400, step_s=5)
     assert order.doc.target_w == EMERGENCY_W
+    await core.until(lambda: core.plant.net_w <= 50_000)
+    await core.pass_time(500, step_s=5)
+    assert 50_000 - MACHINE_W - 1000 <= core.plant.net_w <= 50_000, "a process still runs"
+    assert order.state is S.VERIFYING, "and it is not said to be done before its time is over"
+    await core.pass_time(300, step_s=5)
     assert order.state is S.HOLDING
     assert core.plant.net_w <= EMERGENCY_W
 

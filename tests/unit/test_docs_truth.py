@@ -21,7 +21,21 @@ from drivers.asic.identify import AUTO, FAMILIES
 from drivers.profiles.catalogue import catalogue
 from grid.registrar.register import build
 from tizgin.cli import COMMANDS, available, load
-from wire import acts, dsse, messages, names, orders, points, powers, quality, record_types, records, registry, states
+from wire import (
+    acts,
+    dsse,
+    messages,
+    names,
+    orders,
+    points,
+    powers,
+    quality,
+    record_types,
+    records,
+    registry,
+    spoken,
+    states,
+)
 from wire.keys import SigningKey
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +74,7 @@ def test_protocol_names_every_name_of_the_contract() -> None:
 
 
 def test_protocol_names_every_field_of_the_contract() -> None:
-    wanted = fields_of(messages, orders, registry, acts, powers)
+    wanted = fields_of(messages, orders, registry, acts, powers, spoken)
     for _, shape in inspect.getmembers(record_types, inspect.isclass):
         wanted |= set(getattr(shape, "__annotations__", {}))
     assert lacking(text_of("docs/protocol.md"), wanted) == []

@@ -24,7 +24,7 @@ from grid.gateway.signing import site_order
 from tests.unit.agent_kit import EMERGENCY_W, sealed
 from tests.unit.country_kit import FULL_W, GATEWAY, PEOPLE, ZONE, Country, running_country
 from wire.keys import SigningKey
-from wire.orders import parse_order, uuid7
+from wire.orders import Order, parse_order, uuid7
 from wire.powers import Mandate
 from wire.registry import Zone
 
@@ -38,6 +38,11 @@ def codes(gateway: Dispatcher) -> dict[str, str]:
 
 def said(country: Country, plan: Plan) -> list[tuple[str | None, str]]:
     return [(one.site, one.code) for one in Journal(country.folder / "gateway.db").said(plan.id)]
+
+
+def run_ms(order: Order) -> int:
+    """How long the ramp of a site's first order runs."""
+    return (FULL_W - (order.limit_w or 0)) * 60_000 // (order.ramp_w_per_min or 1)
 
 
 async def until(country: Country, gateway: Dispatcher, *states: str, within_s: int = 400) -> int:
@@ -75,10 +80,16 @@ async def test_fifty_sites_follow_the_ramp_and_end_at_the_target(tmp_path: Path)
         assert codes(gateway) == {"kz-00": "contradicts", "kz-05": "not_delivered"}
         named = dict(said(country, plan))
         assert {named["kz-10"], named["kz-20"]} == {"left_out"}
+        assert not any(code == "figures_differ" for _, code in said(country, plan)), "honest figures agree"
         # Everybody else gave more than his part of the plan, so that the four are made up for.
         orders = [parse_order(raw).order for raw in country.posts]
         assert {order.site for order in orders} == set(country.cores) - country.cut_off
         assert all(order.limit_w is not None and order.limit_w >= EMERGENCY_W for order in orders)
+        # What ran at the same time stayed below the zone's ramp.
+        moving = [o for o in orders if o.site not in codes(gateway)]
+        for now in range(began, began + took * 1000, 1000):
+            ramps = [o.ramp_w_per_min or 0 for o in moving if o.issued_at <= now < o.issued_at + run_ms(o)]
+            assert sum(ramps) <= BOUNDS.max_ramp_w_per_min
         # All released at once, the zone's return is not exceeded.
         assert sum(order.restore.max_w_per_min or 10**12 for order in orders) <= BOUNDS.max_return_w_per_min  # type: ignore[operator]
 
@@ -236,6 +247,23 @@ async def test_while_central_is_gone_nothing_is_ordered(tmp_path: Path) -> None:
         country.central_down = False
         await until(country, gateway, "held")
         assert abs(country.total_w - gateway.target_w) <= 50_000
+
+
+async def test_answers_that_do_not_verify_count_for_nothing_and_fill_no_journal(tmp_path: Path) -> None:
+    async with running_country(tmp_path, 1, zone=BOUNDS) as country:
+        gateway, plan = country.dispatcher(), country.plan(target={"permille": 500}, ramp_w_per_min=RAMP)
+        gateway.start(plan, country.mandate(plan), None, country.clock.now_ms())
+        made_up = iter(range(10**6))
+
+        def forged(order_id: str) -> dict[str, Any]:
+            return {"answers": [f"TZR1|{next(made_up)}|{PEOPLE.dispatcher.kid}|AAAA" for _ in range(5)]}
+
+        country.order = forged  # type: ignore[method-assign]
+        for _ in range(30):
+            await country.second()
+            gateway.tick(country.clock.now_ms())
+        assert codes(gateway) == {"kz-00": "not_delivered"}, "the site acts, and nothing that it signed came back"
+        assert 0 < sum(code == "bad_answer" for _, code in said(country, plan)) <= 10
 
 
 class Killed(BaseException):

@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from grid.errors import GridError
+from grid.gateway.checks import Powers
 from grid.gateway.inbox import Handed, hand_over, waiting
-from grid.gateway.members import Given, Member, Standing, judge
+from grid.gateway.members import Given, Member, Standing, figures_differ, judge
+from grid.gateway.pace import exhausted, next_turn
 from grid.gateway.plan import load_plan
 from grid.gateway.preview import preview, story
 from grid.gateway.run import Gateway, alone
@@ -34,7 +36,7 @@ from wire.dsse import ORDER_TYPE, seal
 from wire.keys import SigningKey, b64
 from wire.orders import Basis, Hold, Order, parse_order, uuid7
 from wire.powers import Mandate, sign_power
-from wire.registry import Epoch, Issuer, KeysDocument, Person, RegisteredSite, Zone, sign_keys
+from wire.registry import Epoch, Issuer, KeysDocument, Person, RegisteredSite, Revocation, Zone, sign_keys
 
 REGISTRAR = SigningKey.generate()
 BOUNDS = Zone(id=ZONE, max_step_w=300_000, max_ramp_w_per_min=6_000_000)
@@ -116,6 +118,25 @@ async def test_plans_come_as_files_one_after_the_other_in_a_zone(
         assert {row["site"] for row in shown["release"]} == {"kz-00", "kz-01", "kz-02"}
         assert run(["gateway", "show", "--config", str(config), "--plan", first.plan.id]) == 0
         assert capsys.readouterr().out.count("tizgin order sign --action release --site kz-0") == 3
+
+
+async def test_a_revoked_gateway_orders_nothing_more(tmp_path: Path) -> None:
+    async with running_country(tmp_path, 4, zone=BOUNDS) as country:
+        config = files(tmp_path / "office", country.register)
+        settings = load_settings(config)
+        gateway = Gateway(settings, GATEWAY, country, country.clock.now_ms)
+        plan = load_plan(plan_file(tmp_path, "permille: 500"), now_ms=START_MS)
+        hand_over(settings.data_dir, Handed(plan, country.mandate(plan)))
+        await pass_time(country, gateway, lambda: len(country.posts) == 2)
+        revoked = (Revocation(kid=GATEWAY.kid, at=START_MS, reason="stolen"),)
+        newer = country.register.model_copy(update={"version": 2, "revoked": revoked})
+        (config.parent / "keys.json").write_bytes(sign_keys(newer, REGISTRAR))
+        await pass_time(country, gateway, lambda: gateway.running[0].state == "powerless")
+        for _ in range(20):
+            await country.second()
+            gateway.step()
+        assert len(country.posts) == 2
+        assert "was revoked" in story(settings.data_dir, plan.id)["text"]
 
 
 def test_a_folder_where_others_may_write_is_refused_and_so_is_a_second_gateway(tmp_path: Path) -> None:
@@ -227,6 +248,14 @@ def test_a_meter_above_the_limit_for_half_a_minute_contradicts_a_signed_hold() -
     # Its signed word counts where it is the worse of the two.
     found.story = heard(ACK, ("cmd_eff", "holding", {"power_w": 180_000}))
     assert found.power_w == 180_000
+
+
+@pytest.mark.parametrize(("before", "differs"), [(None, False), (185_000, False), (215_000, False), (120_000, True)])
+def test_a_signed_power_that_the_live_meter_did_not_show_is_named(before: int | None, differs: bool) -> None:
+    found = member(story=heard(("cmd_ack", "validated", {"target_w": 100_000, "before_w": before})))
+    text = figures_differ(found)
+    assert (text is not None) == differs
+    assert text is None or "120000 W" in text
 
 
 def test_the_same_sample_again_and_again_contradicts_nobody() -> None:
@@ -369,3 +398,31 @@ def test_kill_nine_between_signing_and_sending_leaves_one_order_per_site(
     shown = story(tmp_path / "office" / "data", None)
     assert [row["order"] for row in shown["orders"]] == [order.id for order in orders]
     assert Sequence(tmp_path / "office" / "gateway.pem", GATEWAY.kid).reach("kz-00", 0) == orders[0].seq
+
+
+def test_a_plan_of_one_step_takes_no_more_from_a_zone_than_its_step(tmp_path: Path) -> None:
+    path = plan_file(tmp_path, "total_kw: 0")
+    path.write_text(path.read_text().replace("ramp_kw_per_min: 3000\n", ""))
+    plan = load_plan(path, now_ms=START_MS)
+    mandate = Mandate(
+        v=1, id=uuid7(START_MS), plan=plan.id, zones=(ZONE,), gateway=GATEWAY.kid, issued_at=START_MS,
+        valid_from=START_MS, valid_to=START_MS + 1, actions=("limit",), band_w=10_000, max_cut_w=200_000,
+        max_step_w=100_000, max_ramp_w_per_min=1_000_000,
+    )  # fmt: skip
+    powers = Powers(mandate, "", (BOUNDS,))
+    members = []
+    for number in range(4):
+        seen = Seen(f"kz-0{number}", "online", 200_000, START_MS, 200_000, 150_000, 0, None, None)
+        members.append(Member(seen.site, ZONE, 300_000, seen))
+    taken = 0
+    while (
+        turn := next_turn(members, plan, powers, total_w=800_000, target_w=0, elapsed_ms=0, now_ms=START_MS)
+    ) is not None:
+        told = member().given
+        assert told is not None
+        told.before_w, told.limit_w = 200_000, 200_000 - turn.cut_w
+        turn.member.given, turn.member.standing = told, Standing.SENT
+        turn.member.ordered_w += turn.cut_w
+        taken += turn.cut_w
+    assert taken == BOUNDS.max_step_w
+    assert exhausted(members, plan, powers)

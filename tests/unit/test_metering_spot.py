@@ -152,7 +152,7 @@ async def test_it_arrives_through_the_inbox_and_not_as_a_plain_act(tmp_path: Pat
             taken.append(doc)
             return "recorded"
 
-        inbox = Inbox(tmp_path, core.gates, lambda: core.keys, spot=take_it)
+        inbox = Inbox(tmp_path, core.gates, lambda: core.keys, requests={"spot": take_it})
         key = SigningKey.generate()
         seen = {"site": core.site.site.id, "epoch": core.ledger.epoch, "point": "M2", "seen": core.clock.now_ms()}
         act = sign_act(spot_act(seen | {"display_wh": 1, "display_lsb_wh": 1}, now_ms=core.clock.now_ms()), key)

@@ -27,6 +27,7 @@ Central = Annotated[str | None, typer.Option("--central", help="Central's addres
 
 @contextmanager
 def as_user_errors() -> Iterator[None]:
+    """Errors of the grid programs as lines for the person."""
     from grid.errors import ComposeError, GridError
 
     try:
@@ -45,6 +46,7 @@ def ask() -> Callable[[], str] | None:
 
 
 def now_ms() -> int:
+    """The wall clock, ms since the epoch."""
     return time.time_ns() // 1_000_000
 
 
@@ -61,6 +63,7 @@ def read_register(keys: Path | None, registrar: str | None) -> Any:
 
 
 def agreed(yes: bool) -> bool:
+    """Does the person want to sign what was shown?"""
     if yes:
         return True
     if not sys.stdin.isatty():

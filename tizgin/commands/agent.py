@@ -104,6 +104,82 @@ def tag(
 
 
 @app.command(
+    epilog="Example: tizgin agent maintenance KM1 --hours 4 --who 'A. Serik' --permit 12 --reason 'contactor' "
+    "--config site.yaml"
+)
+def maintenance(
+    obj: Annotated[str, typer.Argument(metavar="OBJECT", help="Switch, device or group of machines.")],
+    config: ConfigOption,
+    who: WhoOption,
+    hours: Annotated[float | None, typer.Option("--hours", help="How long, at most 12; again to renew.")] = None,
+    permit: Annotated[str, typer.Option("--permit", help="Number of the permit.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="What is done.")] = "",
+    end: Annotated[bool, typer.Option("--end", help="It is over.")] = False,
+) -> int:
+    """Declare an object out of service: left out of plans, its alarms are one, its MW declared unavailable."""
+    from tizgin.commands import _agent_words as body
+
+    return body.maintain(config, obj, who, hours, permit, reason, end=end)
+
+
+@app.command(epilog="Example: tizgin agent order order.json --config site.yaml")
+def order(
+    config: ConfigOption,
+    file: Annotated[Path | None, typer.Argument(help="Signed order; - reads standard input.", dir_okay=False)] = None,
+    code: Annotated[str | None, typer.Option("--code", help="The order as text, as the desk shows it.")] = None,
+) -> int:
+    """Hand a signed order in that came by another way than the broker. Exit 1 where it is refused."""
+    from tizgin.commands import _agent_words as body
+
+    return body.hand_order(config, file, code)
+
+
+@app.command(
+    epilog="Example: tizgin agent ack 01989c5e-7a30-7cc1-9d52-3f1f8b0a6b11 --who 'A. Serik' --config site.yaml"
+)
+def ack(
+    order_id: Annotated[str, typer.Argument(metavar="ORDER", help="Id of the order.")],
+    config: ConfigOption,
+    who: WhoOption,
+) -> int:
+    """A person on site knows of an order. Recorded and shown; it delays nothing and moves nothing."""
+    from tizgin.commands import _agent_words as body
+
+    return body.acknowledge(config, order_id, who)
+
+
+@app.command(
+    epilog="Example: tizgin agent spoken --order 01989c5e-7a30-7cc1-9d52-3f1f8b0a6b11 --who 'A. Serik' "
+    "--given-by 'B. Omarov' --at 18:12 --recording 4711 --config site.yaml"
+)
+def spoken(
+    config: ConfigOption,
+    order_id: Annotated[str, typer.Option("--order", help="Id of the order, as it was read aloud.")],
+    who: WhoOption,
+    given_by: Annotated[str, typer.Option("--given-by", help="Name of the dispatcher who spoke.")],
+    at: Annotated[str, typer.Option("--at", help="When: 18:12 in Kazakhstan, or ISO 8601 with a zone.")],
+    recording: Annotated[str, typer.Option("--recording", help="Number of the recording.")] = "",
+    text: Annotated[str, typer.Option("--text", help="What was said and done.")] = "",
+) -> int:
+    """Enter an order that was spoken by telephone and that people carry out by hand. The agent moves nothing for it."""
+    from tizgin.commands import _agent_words as body
+
+    return body.enter_spoken(config, body.Spoken(order_id, who, given_by, at, recording, text))
+
+
+@app.command(epilog="Example: tizgin agent plan --limit 3MW --config site.yaml")
+def plan(
+    config: ConfigOption,
+    limit: Annotated[str, typer.Option("--limit", help="Limit at the boundary: 3MW, 850kW, 0.")],
+    as_json: JsonOption = False,
+) -> int:
+    """What the running agent would do for a limit, in any mode. Moves nothing. Exit 1 where it would not be reached."""
+    from tizgin.commands import _agent_plan as body
+
+    return body.show_plan(config, limit, as_json=as_json)
+
+
+@app.command(
     epilog="Example: tizgin agent replace em-1 --serial 55512345 --closing-reading 12345.67 --reason 'act 17, burnt' "
     "--person 'A. Serik' --config site.yaml"
 )

@@ -365,6 +365,22 @@ def report(
     return show(_load(config), config.resolve().parent, order, pdf, language.value, as_json=as_json)
 
 
+@app.command(epilog="Example: tizgin central availability --site ekb-1 --month 2026-11 --config central.yaml")
+def availability(
+    site: Annotated[str, typer.Option(help="Site id.")],
+    month: Annotated[str, typer.Option(help="Month in Kazakhstan time: 2026-11.")],
+    config: Config = DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> int:
+    """Availability of switches, САОН, link and meters, from records whose signatures hold; proof tests and what is due.
+
+    Exit 1 where something is not known or a proof test is overdue.
+    """
+    from tizgin.commands._central_availability import show_availability
+
+    return show_availability(_load(config), config, site, month, as_json=as_json)
+
+
 @app.command("witness-key", epilog="Example: tizgin central witness-key --config central.yaml")
 def witness_key(config: Config = DEFAULT) -> None:
     """Print central's line for the register's policy: it cosigns its sites' checkpoints."""

@@ -29,7 +29,7 @@ def run(
     config: Config,
     ready_file: Annotated[Path | None, typer.Option(help="Written when it looks for plans.")] = None,
 ) -> None:
-    """Carry out plans, one at a time, until SIGTERM or Ctrl-C. What was signed is on disk before it is sent.
+    """Carry out plans until SIGTERM or Ctrl-C, one at a time in a zone. What was signed is on disk before it is sent.
 
     Example: tizgin gateway run --config gateway.yaml
     """

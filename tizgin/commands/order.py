@@ -171,9 +171,12 @@ def sign(
 
 def _show_order(order: Any, language: str, register: Any, kids: list[str]) -> None:
     """Print the decoded order for the person, on standard error: standard output carries results."""
+    from grid.call import DRILL
     from grid.texts import LANGUAGES, load_texts
     from grid.words import describe, signer_text
 
+    if order.mode == "drill":
+        typer.echo(f"*** {DRILL} ***", err=True)
     if language not in LANGUAGES:
         raise UserError(f"--lang {language!r}: expected one of {', '.join(LANGUAGES)}", exit_code=EXIT_WRONG_USE)
     signers = "; ".join(signer_text(kid, register) for kid in dict.fromkeys(kids))
@@ -263,6 +266,7 @@ def _check_signers(signed: Any, register: Any) -> dict[str, Any]:
 
 
 def _print_story(signed: Any, register: Any, story: Any, language: str, *, late: bool, unverified: int) -> None:
+    from grid.call import script
     from grid.progress import completion_text, report_text, returned_text, steps, trial_text
     from grid.texts import load_texts
 
@@ -278,6 +282,8 @@ def _print_story(signed: Any, register: Any, story: Any, language: str, *, late:
         typer.echo(f"{t('REFUSED ANSWER')}: {refused.why}")
     if late:
         typer.echo(t("NOT DELIVERED — CALL"))
+        for line in script(signed.order, t):
+            typer.echo(f"  {line}")
     if story.trial is not None:
         typer.echo(trial_text(story.trial, t))
     for said in (completion_text(story, t), returned_text(story, t), report_text(story, t)):
