@@ -37,8 +37,10 @@ from agent.inventory.watch import InventoryWatch
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
 from agent.maintenance import Maintenance
+from agent.metering.balancing import Balancing
 from agent.metering.closer import SlotCloser
 from agent.metering.exchange import Exchange
+from agent.metering.spot import Spots
 from agent.outbox import BulkOutbox
 from agent.register import Register
 from agent.reports import Reports
@@ -320,7 +322,8 @@ class AgentApp:
             groups,
             site.agent.bulk_period_s,
         )
-        self.closer = SlotCloser(site, self.ledger, self.bench, self.fleet, self.graph, clock)
+        self.balancing = Balancing(site, self.graph, self.ledger, self.fleet, clock)
+        self.closer = SlotCloser(site, self.ledger, self.bench, self.fleet, self.graph, clock, balancing=self.balancing)
         self.closer.check_clock = self.engine.check_clock = self._check_clock
         self.events = Events(site, self.ledger, self.live, self.gates, self.engine, self.closer, self.batcher)
         self.events.listen()
@@ -341,6 +344,7 @@ class AgentApp:
             self.bench,
             self.closer.states,
         )
+        spots = Spots(self.ledger, self.closer, clock, lambda: self.register.document)
         forecaster = Forecaster(site, self.ledger, self.fleet, self.gates, self.live, clock, self.emergency_w)
         self.checkpointer = Checkpointer(
             site.site.id,
@@ -366,6 +370,7 @@ class AgentApp:
             self.commissioner.take,
             {
                 "rotate": self.rotation.take,
+                "spot": spots.take,
                 "maintenance": self.maintenance.begin,
                 "maintenance_end": self.maintenance.end,
                 "order_ack": self.duty.ack,
@@ -485,6 +490,7 @@ class AgentApp:
     def _miner_read(self, machine: str) -> None:
         seen = self.live.miners[machine]
         self.batcher.take_miner(machine, seen)
+        self.balancing.miner_read(machine, seen)
         self.inventory.take(machine, seen.status, seen.at_ms)
 
     # clock -------------------------------------------------------------------------------------------------------

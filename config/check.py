@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
+from config.balance import BalanceScheme, balance_scheme
 from config.problems import Problem, SourceMap
 from config.rules import cooling, networks, outputs, passports, references, supply, switches, topology
 from config.rules import site as site_rules
@@ -29,6 +30,8 @@ class CheckResult:
 
     problems: tuple[Problem, ...]
     outputs: tuple[Output, ...]
+    balance: BalanceScheme | None = None
+    """What the site's boundary is balanced against; ``None`` where ``outputs`` is empty for the reason above."""
 
     @property
     def ok(self) -> bool:
@@ -70,7 +73,7 @@ def check(
     problems += [*found, *_rest(facts)]
     if today is not None:
         problems += passports.dates(facts, today)
-    return CheckResult(_ordered(problems), tuple(verdicts))
+    return CheckResult(_ordered(problems), tuple(verdicts), balance_scheme(site, facts.graph))
 
 
 def _rest(facts: Facts) -> Iterator[Problem]:

@@ -85,6 +85,11 @@ class Graph:
         """Nodes that can feed ``node``, sections included, in the order of the site file."""
         return self._parents[node]
 
+    def children(self, node: str) -> tuple[str, ...]:
+        """Nodes that ``node`` can feed: of a bus its sections too, of a section both its buses."""
+        extra = [name for name in self._parents[node] if self._is_section(name)]
+        return (*self._children[node], *(name for name in extra if name not in self._children[node]))
+
     def feeding_tree(
         self, positions: Mapping[str, bool], sources: Collection[str] | None = None
     ) -> dict[str, str | None]:

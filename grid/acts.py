@@ -7,6 +7,7 @@ passes it on. The agent checks rights and persons against the register.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,14 +16,15 @@ from pydantic import ValidationError
 from grid.errors import GridError
 from grid.files import read_bounded, replace_file
 from wire import canonical
-from wire.acts import Act, CommissioningAct, ModeAct, encode_act, open_act
+from wire.acts import Act, CommissioningAct, ModeAct, SpotAct, encode_act, open_act
 from wire.dsse import ACT_TYPE, Envelope, seal
 from wire.errors import WireError
 from wire.keys import SigningKey
 from wire.orders import uuid7
+from wire.rollup import LOCAL
 
 MAX_ACT_BYTES = 524_288
-A = TypeVar("A", ModeAct, CommissioningAct)
+A = TypeVar("A", ModeAct, CommissioningAct, SpotAct)
 
 
 def mode_act(
@@ -44,6 +46,15 @@ def commissioning_act(protocol: Mapping[str, Any], *, now_ms: int) -> Commission
         GridError: a field is missing or wrong.
     """
     return _build(CommissioningAct, {**protocol, "ty": "commissioning"}, now_ms)
+
+
+def spot_act(seen: Mapping[str, Any], *, now_ms: int) -> SpotAct:
+    """What an inspector saw: ``{site, epoch, point, seen, display_wh, display_lsb_wh, serial?, seals?, …}``.
+
+    Raises:
+        GridError: a field is missing or wrong.
+    """
+    return _build(SpotAct, {**seen, "ty": "spot"}, now_ms)
 
 
 def _build(model: type[A], doc: Mapping[str, Any], now_ms: int) -> A:
@@ -84,6 +95,8 @@ def describe_act(act: Act) -> list[tuple[str, str]]:
     rows = [("site", act.site), ("epoch", act.epoch), ("act", act.ty), ("id", act.id)]
     if isinstance(act, ModeAct):
         return [*rows, ("mode", act.mode), ("reason", act.reason)]
+    if isinstance(act, SpotAct):
+        return [*rows, *_spot_rows(act)]
     for test in act.outputs:
         seen = f"{test.seen_w / 1000:g} of {test.expected_w / 1000:g} kW at {test.meter}, open in {test.open_ms} ms"
         rows.append((f"output {test.output}", f"{seen}, stayed open {test.stayed_open_s} s"))
@@ -92,3 +105,16 @@ def describe_act(act: Act) -> list[tuple[str, str]]:
     if act.note:
         rows.append(("note", act.note))
     return rows
+
+
+def _spot_rows(act: SpotAct) -> list[tuple[str, str]]:
+    seen = datetime.fromtimestamp(act.seen / 1000, LOCAL).strftime("%Y-%m-%d %H:%M:%S")
+    rows = [
+        ("meter at", act.point),
+        ("display", f"{act.display_wh / 1000:g} kWh"),
+        ("read at", seen),
+        ("serial number", act.serial or "-"),
+        ("seals", ", ".join(act.seals) or "-"),
+        ("photograph", act.photo_sha256 or "-"),
+    ]
+    return [*rows, ("note", act.note)] if act.note else rows

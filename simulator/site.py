@@ -157,6 +157,7 @@ class SimulatedSite:
             "site": self.site.site.id,
             "time_scale": self.time_scale,
             "node_power_w": {name: round(watts, 1) for name, watts in plant.node_power_w.items()},
+            "import_wh": {name: round(r.imported.reading, 3) for name, r in plant.registers.items()},
             "energised": sorted(plant.energised),
             "switches": {
                 name: {"closed": body.closed, "position": body.position.value, "coil": body.coil}

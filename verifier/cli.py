@@ -62,6 +62,7 @@ def run(
     json_to: str | None,
     head: Path | None = None,
     jobs: int = 1,
+    independent: Sequence[Path] = (),
 ) -> int:
     """Verify, print, return the exit code (0 to 4)."""
     try:
@@ -70,7 +71,9 @@ def run(
         sys.stderr.write(f"verify: {error}\n")
         return WRONG_USE
     try:
-        report = verify(bundle, trust_path=trust, period=span, site=site, head_path=head, jobs=jobs)
+        report = verify(
+            bundle, trust_path=trust, period=span, site=site, head_path=head, jobs=jobs, independent=independent
+        )
     except Exception as error:  # a fault of this program must never look like a verdict: Python's own code would be 1
         sys.stderr.write(f"verify: unexpected {type(error).__name__}: {error}\n")
         return CANNOT_VERIFY
@@ -93,9 +96,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--trust", type=Path, required=True, help="registrar's and collector's public keys")
     parser.add_argument("--head", type=Path, help="the log's newest checkpoint, as a witness gave it to you")
+    parser.add_argument(
+        "--independent",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the system operator's own reading of a meter, signed; again for each",
+    )
     parser.add_argument("--period", required=True, help="A/B, ISO 8601 UTC or seconds since the epoch")
     parser.add_argument("--site", help="the site that the bundle must be of")
     parser.add_argument("--json", dest="json_to", metavar="FILE", help="report as JSON; - is standard output")
     parser.add_argument("--jobs", type=int, choices=range(1, 65), default=1, metavar="N", help="processes, 1 to 64")
     given = parser.parse_args(arguments)
-    return run(given.bundle, given.trust, given.period, given.site, given.json_to, given.head, given.jobs)
+    return run(
+        given.bundle, given.trust, given.period, given.site, given.json_to, given.head, given.jobs, given.independent
+    )

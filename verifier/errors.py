@@ -187,6 +187,20 @@ class ProfileError(VerifyError):
     code = "PROFILE"
 
 
+class SpotError(VerifyError):
+    """9: a spot reading that its own signature, frames or arithmetic contradict."""
+
+    check = 9
+    code = "SPOT"
+
+
+class BalanceError(VerifyError):
+    """9: a balance that is not the sum of the slots it names."""
+
+    check = 9
+    code = "BALANCE"
+
+
 class PositionError(VerifyError):
     """10: a record about a switch that cannot be understood."""
 

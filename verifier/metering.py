@@ -1,8 +1,8 @@
 """One metering point through the period: slots, registers, energy, grades.
 
-Grades of a slot: ``B`` read, and cosigned by the witnesses in time; ``C`` read, but cosigned late or by too few; ``Z``
-no energy and proven so, ``R`` energy known from registers on both sides or from the meter's own profile, ``M`` missing,
-``X`` a check failed.
+Grades of a slot: ``A`` as ``B``, and a source outside the site vouches for it (:mod:`verifier.standing`); ``B`` read,
+and cosigned by the witnesses in time; ``C`` read, but cosigned late or by too few; ``Z`` no energy and proven so, ``R``
+energy known from registers on both sides or from the meter's own profile, ``M`` missing, ``X`` a check failed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from verifier.canonical import Object
 from verifier.dark import IMPORT, Edge, Gap, dead_slots, read_gap
 from verifier.errors import BindError, CalendarError, ContinuityError, DecodeError, EnergyError, RatioError, VerifyError
+from verifier.independent import Independent
+from verifier.metrology import applied_ratio
 from verifier.profile import Profile
 from verifier.readings import (
     EXPORT,
@@ -29,11 +31,13 @@ from verifier.readings import (
     window_ms,
 )
 from verifier.records import Record
-from verifier.register import Point
+from verifier.register import Point, Register
+from verifier.spots import Spots
+from verifier.standing import Standing
 from verifier.suspicion import Suspicion
 from verifier.switches import Switches
 
-GRADES = "BCZRMX"
+GRADES = "ABCZRMX"
 MAX_ERRORS = 50
 
 
@@ -72,6 +76,10 @@ class MeteringPoint:
     switches: Switches
     limit_w: int | None = None
     """Contracted power of the site, where the register has it."""
+    register: Register | None = None
+    """Whose signatures count."""
+    independent: tuple[Independent, ...] = ()
+    """The system operator's readings of this meter."""
     errors: list[VerifyError] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     asked_totals: Totals = field(default_factory=Totals)
@@ -82,9 +90,12 @@ class MeteringPoint:
     _grades: bytearray = field(init=False)
     _profile: Profile = field(init=False)
     _suspicion: Suspicion = field(init=False)
+    standing: Standing = field(init=False)
+    spots: Spots = field(init=False)
     _serials: list[tuple[str | None, bool, str]] = field(default_factory=list)
     """Serial numbers as they were bound, whether a person's act led to it, and where."""
     _bind: Bind | None = None
+    _bind_doc: Object = field(default_factory=dict)
     _bound_s: int | None = None
     _next_s: int | None = None
     _reading: Reading | None = None
@@ -96,6 +107,8 @@ class MeteringPoint:
         self._grades = bytearray(b"?" * slots)
         self._profile = Profile(self.asked.start_s, slots, self.slot_s)
         self._suspicion = Suspicion(self.slot_s)
+        self.standing = Standing(self.asked.start_s, slots, self.slot_s, window_ms(self.slot_s))
+        self.spots = Spots(self.id, self.register)
 
     @property
     def slots(self) -> int:
@@ -105,6 +118,10 @@ class MeteringPoint:
     def counts(self) -> dict[str, int]:
         """Slots per grade."""
         return {grade: self._grades.count(grade.encode()) for grade in GRADES if grade.encode() in self._grades}
+
+    def verified_wh(self) -> int:
+        """Energy of slots that are A or B, of an instrument whose papers are valid."""
+        return self.standing.verified_wh(self._grades)
 
     def late(self, end_s: int) -> int:
         """Slots read but not witnessed in time, but for the last ones before ``end_s``, which still may be."""
@@ -129,6 +146,8 @@ class MeteringPoint:
                     self._take_gap(record)
                 elif record.ty == "archive":
                     self._take_archive(record)
+                elif record.ty == "spot":
+                    self._take_spot(record)
                 if record.fault is not None:
                     raise record.fault
             except VerifyError as error:
@@ -164,6 +183,8 @@ class MeteringPoint:
                 self._mark(t0, "R")
                 self.asked_totals.bridged_wh += wh
         self.doubts.extend(self._suspicion.doubts(self.id))
+        self.doubts.extend(self.spots.doubts)
+        self.doubts.extend(self.standing.lift(self._grades, self.spots.quarters(), self.independent))
         self._judge_serials()
 
     # Records
@@ -182,7 +203,10 @@ class MeteringPoint:
             self._reading = None
         if self._reading is None:
             self._reading = opening
-        known = self.registered
+            self.spots.new_meter()
+        known, self._bind_doc = self.registered, record.doc
+        same = known is not None and not (known.serial and bind.serial and known.serial != bind.serial)
+        self.standing.bind(record.doc, bind.maps[IMPORT], registered=same)
         if known is not None and (bind.ct, bind.vt) != (known.ct, known.vt):
             raise RatioError(
                 f"{record.where}: {self.id} is bound with ratios {bind.ct} and {bind.vt}, "
@@ -206,6 +230,11 @@ class MeteringPoint:
             raise BindError(f"{record.where}: cfg is not the bind in force for {self.id}")
         self._profile.archive(doc, self._next_s, bind.maps[IMPORT].quantum_wh(0), record.where)
 
+    def _take_spot(self, record: Record) -> None:
+        if self._bind is None:
+            raise BindError(f"{record.where}: a spot reading needs a meter that was bound before")
+        self.spots.take(record, self._bind.leaf, self._bind.maps, applied_ratio(self._bind_doc))
+
     def _take_unbind(self, record: Record) -> None:
         self._owed(record.at // (1000 * self.slot_s) * self.slot_s)
         self._settle("M")
@@ -220,6 +249,7 @@ class MeteringPoint:
             totals.gaps += period.holds(t0, t1)
         self._pending.append(read_gap(doc, self._bind.maps, window_ms(self.slot_s), record.where))
         self._suspicion.gap(doc)
+        self.standing.gap(t0, doc["why"])
 
     def _take_interval(self, record: Record) -> None:
         doc = record.doc
@@ -250,8 +280,10 @@ class MeteringPoint:
         if self.asked.holds(t0, t1):
             self._profile.read(t0, doc["wh"])
             self._suspicion.interval(doc, closing[IMPORT], bind.maps[IMPORT])
+            self.standing.interval(t0, doc["wh"], doc["exp_wh"], closing[IMPORT])
             self.first, self.last = self.first or opening, closing
         self._reading = Reading(t1, doc["rt1"], closing, bind)
+        self.spots.interval(doc, opening[IMPORT], closing[IMPORT], bind.maps[IMPORT])
 
     # Checks
 
@@ -317,6 +349,7 @@ class MeteringPoint:
             self._mark(gap.t0, "Z" if gap.t0 in dead else "R" if gap.t0 >= start else "M")
         self._pending.clear()
         self._profile.bridged(start, t0, energy)
+        self.standing.bridged(start, t0, energy)
         for totals, period in ((self.asked_totals, self.asked), (self.reported_totals, self.reported)):
             if period.holds(t0, t0 + self.slot_s):
                 totals.bridged_wh += energy

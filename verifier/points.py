@@ -8,13 +8,16 @@ the results is that of the points, so that the report is the same whatever the n
 from __future__ import annotations
 
 import multiprocessing
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from verifier.archive import Bundle
+from verifier.balance import Balances
 from verifier.errors import InputLimit, VerifyError
+from verifier.independent import Independent
 from verifier.log import MAX_LEAVES, Cosigned, EpochLog, places_of
 from verifier.metering import MeteringPoint, Period, Totals
 from verifier.records import Record, read_stream
@@ -36,6 +39,8 @@ class Case:
     """In their order."""
     logs: Mapping[str, tuple[tuple[Cosigned, ...], int]]
     """Epoch → cosigned checkpoints, and how many there are in all; for epochs with a log."""
+    independent: Mapping[str, tuple[Independent, ...]] = field(default_factory=dict)
+    """The system operator's own readings, by metering point."""
     judging: frozenset[str] = frozenset()
     """Points that orders are judged by: their slots are kept."""
 
@@ -68,6 +73,8 @@ class Judged:
     """Records read, by epoch."""
     kids: dict[str, set[str]] = field(default_factory=dict)
     """Keys that signed, by epoch."""
+    net: array[int] = field(default_factory=lambda: array("q"))
+    """Net energy of each slot of the asked period, see :class:`verifier.standing.Standing`."""
     slots: dict[str, list[Slot]] = field(default_factory=dict)
     """By epoch, for points that orders are judged by: one for every record of the stream."""
     broken: set[str] = field(default_factory=set)
@@ -147,6 +154,8 @@ def judge_point(case: Case, bundle: Bundle, logs: Mapping[str, EpochLog], point:
         register.points.get(point),
         case.switches,
         register.contracted_w,
+        register,
+        case.independent.get(point, ()),
     )
     found = Judged(point, PointReport.of(walk), walk.reported_totals, 0, walk.errors, walk.doubts, 0)
     broken: list[VerifyError] = []
@@ -177,6 +186,7 @@ def judge_point(case: Case, bundle: Bundle, logs: Mapping[str, EpochLog], point:
         walk.end_epoch(last=epoch == case.epochs[-1])
     walk.finish()
     found.report = PointReport.of(walk)
+    found.net = walk.standing.net
     found.asked_intervals = walk.asked_totals.intervals
     found.errors = broken + walk.errors
     if case.logs:
@@ -212,3 +222,10 @@ def _kept(records: Iterable[Record], slots: list[Slot]) -> Iterator[Record]:
             slot = Slot(record.at, doc["t0"], doc["t1"], -net if inverted and net is not None else net)
         slots.append(slot)
         yield record
+
+
+def check_balances(balances: Balances, points: Mapping[str, Judged], start_s: int) -> None:
+    """Hold the sums of balances against the metering points, as far as these are here and whole."""
+    net = {name: point.net for name, point in points.items() if point.records}
+    broken = frozenset(name for name, point in points.items() if point.errors)
+    balances.check(net, start_s, broken)

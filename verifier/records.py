@@ -34,7 +34,7 @@ MAX_LINE = MAX_PAYLOAD + 256
 COMMON = frozenset({"v", "log", "st", "n", "p", "a", "ty", "at", "mono", "boot", "clk", "fw"})
 TYPES = {
     "site": frozenset({"genesis", "start", "stop", "clock", "event", "act", "key_rotate"}),
-    "mp": frozenset({"bind", "unbind", "interval", "gap", "archive"}),
+    "mp": frozenset({"bind", "unbind", "interval", "gap", "archive", "spot"}),
     "cmd": frozenset({"cmd_rx", "cmd_ack", "cmd_eff", "cmd_trace", "cmd_report"}),
     "bal": frozenset({"balance"}),
 }

@@ -68,6 +68,19 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """A person's key that may vouch for readings of this site (right ``inspect``), and when (ms)."""
+
+    person: str
+    name: str
+    organisation: str
+    role: str
+    key: Key
+    valid_from: int
+    valid_to: int
+
+
+@dataclass(frozen=True, slots=True)
 class LogKey:
     """A key and the log indexes for which it is valid, both included."""
 
@@ -101,6 +114,8 @@ class Register:
     revoked: Mapping[str, int] = field(default_factory=dict)
     """Key identifier → from when on nothing it signed is believed, ms."""
     contracted_w: int | None = None
+    inspectors: Mapping[str, Signer] = field(default_factory=dict)
+    """By key identifier."""
     technological_s: int = 0
     """Time that a stop leaves to the site."""
 
@@ -162,5 +177,22 @@ def _site(doc: dict[str, Any], entry: dict[str, Any]) -> Register:
         issuers=by_kid([load_key(item["key"]) for item in doc.get("issuers", [])]),
         revoked={str(item["kid"]): int(item["at"]) for item in doc.get("revoked", [])},
         contracted_w=entry.get("contracted_w"),
+        inspectors=_inspectors(doc, entry),
         technological_s=60 * int(entry.get("technological_min", 0)),
     )
+
+
+def _inspectors(doc: dict[str, Any], entry: dict[str, Any]) -> dict[str, Signer]:
+    """Keys with the right ``inspect`` at this site or in its zone."""
+    persons = {person["id"]: person for person in doc.get("persons", [])}
+    found: dict[str, Signer] = {}
+    for item in doc.get("issuers", []):
+        person = persons.get(item.get("person"))
+        here = entry["id"] in item.get("sites", []) or entry.get("zone") in item.get("zones", [])
+        if person is None or not here or "inspect" not in item.get("rights", []):
+            continue
+        key = load_key(item["key"])
+        name, organisation, role = (str(person[part]) for part in ("name", "organisation", "role"))
+        valid = int(item["valid_from"]), int(item["valid_to"])
+        found[key.kid] = Signer(str(person["id"]), name, organisation, role, key, *valid)
+    return found

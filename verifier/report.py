@@ -62,6 +62,13 @@ class PointReport:
     serial: str | None
     first: int | None
     last: int | None
+    status: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Metrological status → slots that were read, and their Wh."""
+    verified_wh: int = 0
+    spots: list[dict[str, object]] = field(default_factory=list)
+    independent: list[dict[str, object]] = field(default_factory=list)
+    without_spot: list[str] = field(default_factory=list)
+    """Quarters of the asked period without a spot reading by somebody outside the site."""
 
     @classmethod
     def of(cls, point: MeteringPoint) -> PointReport:
@@ -76,6 +83,11 @@ class PointReport:
             serial=point.serial,
             first=(point.first or {}).get(IMPORT),
             last=(point.last or {}).get(IMPORT),
+            status=point.standing.by_status(),
+            verified_wh=point.verified_wh(),
+            spots=[spot.report() for spot in point.spots.found],
+            independent=point.standing.independent,
+            without_spot=[name for name in point.standing.quarters() if name not in point.spots.quarters()],
         )
 
 
@@ -169,6 +181,11 @@ class Report:
                     "wh": point.wh,
                     "exp_wh": point.exp_wh,
                     "bridged_wh": point.bridged_wh,
+                    "verified_wh": point.verified_wh,
+                    "status": point.status,
+                    "spots": point.spots,
+                    "independent": point.independent,
+                    "without_spot": point.without_spot,
                 }
                 for name, point in self.points.items()
             },
@@ -193,8 +210,10 @@ class Report:
             bridged = f"bridged by registers {_kwh(point.bridged_wh)}"
             lines.append(f"      measured {_kwh(point.wh)} kWh | {bridged}{exported}")
             lines.append(f"      register bits first {point.first} last {point.last}")
+            lines += [f"      {line}" for line in _standing(point)]
         if self.points:
-            lines.append("Grades         B read, signed and witnessed in time, C witnessed late or not at all,")
+            lines.append("Grades         A as B, papers valid, and vouched for by a source outside the site,")
+            lines.append("               B read, signed and witnessed in time, C witnessed late or not at all,")
             lines.append("               Z no energy (proven), R bridged by registers, M missing, X failed")
             lines.append(f"Time evidence  {self._evidence()}")
         lines += [f"ERROR          {error.line()}" for error in self.errors[:50]]
@@ -204,6 +223,22 @@ class Report:
         lines.append(f"VERDICT        {VERDICTS[self.exit]} (exit {self.exit})")
         # What came out of the files may hold control characters; a terminal must not act on them.
         return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+
+
+def _standing(point: PointReport) -> Iterator[str]:
+    """The other axis of one point, and who outside the site vouches for it."""
+    axis = ", ".join(f"{name} {_kwh(entry['wh'])} ({entry['slots']} slots)" for name, entry in point.status.items())
+    yield f"verified {_kwh(point.verified_wh)} kWh (A or B, papers valid) | by status: {axis or '-'}"
+    for one in point.independent:
+        agrees = {True: "agrees", False: "DIFFERS", None: "cannot be compared"}[one["agrees"]]  # type: ignore[index] # set to one of these
+        span = f"{_utc(int(str(one['from'])))} to {_utc(int(str(one['to'])))}"
+        yield f"independent {_kwh(int(str(one['wh'])))} kWh, {span}, by {one['who']}: {agrees}"
+    for spot in point.spots:
+        signed = "signed" if spot["signed"] else "UNSIGNED"
+        when, off = _utc(int(str(spot["seen"])) // 1000), _kwh(int(str(spot["diff_wh"])))
+        yield f"spot reading {when} by {spot['who']} ({spot['organisation']}), {signed}, register - display {off} kWh"
+    if point.without_spot:
+        yield f"no spot reading from outside the site in {', '.join(point.without_spot)}"
 
 
 def _kwh(wh: int) -> str:

@@ -1,8 +1,8 @@
 """What signatures cannot show and numbers can: signs that a reader should ask about. They never fail a bundle alone.
 
 ``INTEGRAL``: energy of the registers and energy of the power that was read differ. ``FROZEN``: the site itself said
-that a register stood still under load. ``SUSPECT``: a branch that was cut was not seen to fall from above, or a balance
-of the site is out of its tolerance: load or a by-pass that no meter sees. ``SERIAL``: a meter was exchanged.
+that a register stood still under load. ``SUSPECT``: a branch that was cut was not seen to fall from above; a
+balance out of its tolerance is one too, see :mod:`verifier.balance`. ``SERIAL``: a meter was exchanged.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 
 from verifier.canonical import Object
 from verifier.energy import DecodeMap
-from verifier.errors import EnergyError
 
 FEWEST = 3
 """Slots with a differing integral before anything is said: one may hold a step of the load."""
-BALANCE = ("main_wh", "feeders_wh", "loss_wh", "residual_wh", "tol_wh")
 
 
 @dataclass(slots=True)
@@ -64,20 +62,3 @@ class Suspicion:
             text = "was cut, and the meter above did not see its load fall"
             found.append(f"SUSPECT {point}: {text} in {self.unseen} slots from {at} on")
         return found
-
-
-def judge_balance(doc: Object, where: str) -> str | None:
-    """A ``balance`` record: what to ask about, or ``None``.
-
-    Raises:
-        EnergyError: figures that are not whole Wh or do not add up.
-    """
-    figures = [doc.get(name) for name in BALANCE]
-    if any(type(figure) is not int for figure in figures):
-        raise EnergyError(f"{where}: a balance has {', '.join(BALANCE)} in whole Wh")
-    main, feeders, loss, residual, tolerance = (int(figure) for figure in figures if figure is not None)
-    if residual != main - feeders - loss or tolerance < 0:
-        raise EnergyError(f"{where}: residual {residual} Wh is not {main} − {feeders} − {loss}")
-    if abs(residual) <= tolerance:
-        return None
-    return f"SUSPECT balance of slot {doc.get('t0')}: {residual} Wh are not explained, the tolerance is {tolerance} Wh"

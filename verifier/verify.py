@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from verifier.archive import Bundle, Entry
+from verifier.balance import Balances
 from verifier.canonical import Object, read_canonical
 from verifier.claims import judge_claims
 from verifier.commands import Claim, CommandStream
@@ -28,15 +29,15 @@ from verifier.errors import (
     UsageError,
     VerifyError,
 )
+from verifier.independent import read_all
 from verifier.log import SLACK_S, EpochLog, places_of, read_log
 from verifier.manifest import MAX_MANIFEST, check_files, open_bundle, read_manifest
 from verifier.metering import Period, Totals
 from verifier.notes import MAX_NOTE, Note, read_note
-from verifier.points import Case, Judged, judge_points
+from verifier.points import Case, Judged, check_balances, judge_points
 from verifier.records import Record, read_stream, stream_of
 from verifier.register import Register, read_register, read_trust
 from verifier.report import Report
-from verifier.suspicion import judge_balance
 from verifier.switches import Switches
 
 HEAD = ("manifest.json", "keys.json", "report.json")
@@ -53,6 +54,7 @@ def verify(
     site: str | None = None,
     head_path: Path | None = None,
     jobs: int = 1,
+    independent: Sequence[Path] = (),
 ) -> Report:
     """Judge one bundle. Never raises for what is in the files: everything is in the report.
 
@@ -63,6 +65,7 @@ def verify(
         site: the site to be shown; default: the one the manifest names.
         head_path: newest checkpoint of the log as a witness gave it: with it a cut of log and checkpoints is seen.
         jobs: processes that judge the metering points. The report does not depend on it.
+        independent: readings of the same meters by the system operator, each in an envelope of its own.
     """
     report = Report(path=path, period=period)
     try:
@@ -104,12 +107,13 @@ def verify(
             # 7  Every stream: numbers from 0 without holes, each record chained to the one before.
             #    (Both happen in read_stream, for every record that the checks below are given.)
             # 8  Epochs and slots: genesis, and every slot of a bound point is one interval or one gap.
-            # 9  Registers: continuity, energy from raw bits, raw frames, ratios, bridges.
+            # 9  Registers: continuity, energy from raw bits, raw frames, ratios, bridges; spot readings lie between
+            #    the readings around them, balances are the sums of the slots they name.
             # 10 De-energised slots: the switch was open throughout and the registers did not move.
             # 11 Orders: every answer has its order, every order is what its record says, and the figures of every
             #    report follow from its trace and the meter's slots.
             # 12 Time: every record's clock lies between the cosignatures before and after it.
-            points = _streams(bundle, register, period, made, report, head, jobs)
+            points = _streams(bundle, register, period, made, report, head, jobs, independent)
 
             # 13 The totals in the bundle are those recomputed.
             _totals(bundle, made, register, points, report)
@@ -171,7 +175,14 @@ def _logs(bundle: Bundle, register: Register, epochs: Iterable[str], report: Rep
 
 
 def _streams(
-    bundle: Bundle, register: Register, period: Period, made: Period, report: Report, head: Note | None, jobs: int
+    bundle: Bundle,
+    register: Register,
+    period: Period,
+    made: Period,
+    report: Report,
+    head: Note | None,
+    jobs: int,
+    independent: Sequence[Path],
 ) -> dict[str, Judged]:
     epochs = _epochs(bundle)
     ordered = sorted(epochs, key=_epoch_number)
@@ -181,11 +192,13 @@ def _streams(
         if "site" not in epochs[epoch]:
             raise GenesisError(f"epoch {epoch} has no stream 'site', so no genesis")
     logs = _logs(bundle, register, ordered, report, head)
-    switches = Switches()
+    switches, balances = Switches(), Balances(register.slot_s)
     walks = {epoch: EpochWalk(epoch, register.epochs[epoch], register.logs[epoch]) for epoch in ordered}
     claims: list[Claim] = []
     records = {
-        epoch: _site_streams(bundle, register, walks[epoch], epochs[epoch], switches, report, logs.get(epoch), claims)
+        epoch: _site_streams(
+            bundle, register, walks[epoch], epochs[epoch], switches, balances, report, logs.get(epoch), claims
+        )
         for epoch in ordered
     }
     ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
@@ -193,8 +206,8 @@ def _streams(
     if not names:
         raise CannotVerify("neither the register nor the bundle has a metering point")
     known = {epoch: (tuple(log.cosigned), log.checkpoints) for epoch, log in logs.items()}
-    judging = frozenset(claim.point for claim in claims)
-    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known, judging)
+    own, judging = read_all(independent, register), frozenset(claim.point for claim in claims)
+    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known, own, judging)
     points: dict[str, Judged] = {}
     for point in judge_points(case, bundle, logs, names, jobs):
         points[point.id] = point
@@ -204,6 +217,9 @@ def _streams(
             walks[epoch].used |= point.kids.get(epoch, set())
     report.records = sum(records.values())
     report.errors.extend(switches.errors)
+    check_balances(balances, points, period.start_s)
+    report.errors.extend(balances.errors)
+    report.doubts.extend(balances.doubts())
     report.reports, wrong, asked = judge_claims(claims, register, points)
     report.errors.extend(wrong)
     report.doubts.extend(asked)
@@ -294,6 +310,7 @@ def _site_streams(
     walk: EpochWalk,
     streams: Mapping[str, Entry],
     switches: Switches,
+    balances: Balances,
     report: Report,
     log: EpochLog | None,
     claims: list[Claim],
@@ -318,9 +335,7 @@ def _site_streams(
             elif stream == "cmd":
                 commands.feed(counted)
             else:
-                for record in counted:
-                    doubt = judge_balance(record.doc, record.where)
-                    report.doubts.extend([] if doubt is None else [doubt])
+                balances.feed(counted)
         except InputLimit:
             raise
         except VerifyError as error:

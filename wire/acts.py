@@ -1,7 +1,7 @@
-"""Signed acts of people about one site: raising the agent's mode, commissioning an output.
+"""Signed acts of people about one site: raising the agent's mode, commissioning an output, reading a display.
 
-An act is a DSSE document (type ``…act.v1+json``) signed by persons whom the register gives the right ``mode`` or
-``commission``. The agent keeps it verbatim as evidence.
+An act is a DSSE document (type ``…act.v1+json``) signed by persons whom the register gives the right ``mode``,
+``commission`` or ``inspect``. The agent keeps it verbatim as evidence.
 """
 
 from __future__ import annotations
@@ -60,7 +60,33 @@ class CommissioningAct(_Act):
     note: Text | None = None
 
 
-Act = ModeAct | CommissioningAct
+class SpotAct(_Act):
+    """What an inspector saw at a meter: the display, its seals. One person signs; needs the right ``inspect``."""
+
+    v: Version1
+    ty: Literal["spot"]
+    id: Uuid
+    site: Ref
+    epoch: Ref
+    at: Millis
+    point: Ref
+    seen: Millis
+    """When the display was read."""
+    display_wh: Annotated[int, Field(ge=0, le=canonical.MAX_INT)]
+    """As on the display; see :class:`wire.record_types.Spot`."""
+    display_lsb_wh: Annotated[int, Field(ge=1, le=1_000_000)]
+    serial: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    seals: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=60)], ...], Field(max_length=32)] = ()
+    photo_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    note: Text | None = None
+
+
+Act = ModeAct | CommissioningAct | SpotAct
+_MODELS: dict[str, type[ModeAct | CommissioningAct | SpotAct]] = {
+    "mode": ModeAct,
+    "commissioning": CommissioningAct,
+    "spot": SpotAct,
+}
 
 
 def encode_act(act: Act) -> bytes:
@@ -77,7 +103,7 @@ def open_act(raw: bytes) -> tuple[Act, Envelope]:
     try:
         envelope = open_envelope(raw, expected_type=ACT_TYPE)
         kind = canonical.decode(envelope.payload, max_bytes=262_144).get("ty")
-        model = CommissioningAct if kind == "commissioning" else ModeAct
+        model = _MODELS.get(kind, ModeAct) if isinstance(kind, str) else ModeAct
         return model.model_validate_json(envelope.payload), envelope
     except NotCanonical as error:
         raise WireError(f"act: {error}") from None

@@ -198,6 +198,71 @@ GAP_REASONS = frozenset(
 )
 
 
+class SeenMachines(TypedDict):
+    """Machines behind one feeder ``mp``: how many were ``seen`` (answered over at least half of the slot) of those
+    ``expected``, and what they drew by their own figures; ``wh`` null where fewer than half were seen."""
+
+    mp: str
+    seen: int
+    expected: int
+    wh: int | None
+
+
+class Balance(TypedDict):
+    """Stream ``bal``: one slot of the boundary against the meters just below it. Net Wh, as drawn downwards.
+
+    ``main_wh`` = Σ ``main`` − Σ ``transit`` (sub-subscribers that are fed through the site); ``residual_wh`` =
+    ``main_wh`` − ``feeders_wh`` − ``loss_wh``. A figure is null where one of its members is not known; those are in
+    ``missing``. A slot without energy, ``DE_ENERGISED``, counts as 0.
+    """
+
+    t0: int
+    t1: int
+    main: list[str]
+    transit: list[str]
+    feeders: list[str]
+    main_wh: int | None
+    feeders_wh: int | None
+    loss_wh: int | None
+    residual_wh: int | None
+    tol_wh: int | None
+    loss_id: str | None
+    """See :func:`wire.losses.loss_id`; null where an element has no passport data, and then losses are not known."""
+    missing: list[str]
+    asic: list[SeenMachines]
+
+
+class Spot(TypedDict):
+    """Stream ``mp:<point>``: a person read the display, and the agent the registers, at once.
+
+    ``display_wh`` is as on the display, in Wh of the meter's own side: what the agent multiplies registers by is not in
+    it. ``display_lsb_wh`` is one step of its last digit. ``diff_wh`` = floor(E(reg)) − floor(display_wh · that factor),
+    primary.
+    """
+
+    point: str
+    who: str
+    organisation: str
+    role: str
+    seen: int
+    """When the person read the display, ms."""
+    display_wh: int
+    display_lsb_wh: int
+    cfg: str
+    """Leaf hash of the ``bind`` in force."""
+    sn: str | None
+    rt: int
+    reg: dict[str, int]
+    raw: list[list[str]]
+    w: int | None
+    seals: list[str]
+    """Numbers as the person found them."""
+    photo_sha256: str | None
+    diff_wh: int
+    act: str | None
+    """Base64 of the person's signed envelope of the same (act ``spot``); null: unsigned."""
+
+
 class KeyRotate(TypedDict):
     """A key takes over (stream ``site``), signed by the record key that was valid until here.
 

@@ -55,6 +55,7 @@ TYPES = frozenset(
         "cmd_trace",
         "cmd_report",
         "balance",
+        "spot",
     }
 )
 COMMON = ("v", "log", "st", "n", "p", "a", "ty", "at", "mono", "boot", "clk", "fw")

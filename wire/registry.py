@@ -41,6 +41,7 @@ Right = Literal[
     "commission",
     "declare",
     "mandate",
+    "inspect",
 ]
 
 

@@ -15,7 +15,7 @@ from config.fingerprint import output_fingerprint
 from config.nodes import Switch
 from config.site import Site
 from drivers.capabilities import Position
-from wire.acts import Act, CommissioningAct, open_act
+from wire.acts import CommissioningAct, ModeAct, SpotAct, open_act
 from wire.errors import BadSignature, WireError
 from wire.keys import b64
 from wire.registry import KeysDocument
@@ -169,13 +169,15 @@ class Gates:
                 return f"{name} cannot be read"
         return self.wear.spared(switch_id, closed=False)
 
-    async def take_act(self, raw: bytes, keys: KeysDocument | None) -> Act:
+    async def take_act(self, raw: bytes, keys: KeysDocument | None) -> ModeAct | CommissioningAct:
         """Verify a signed act and make it effective, recorded verbatim as evidence.
 
         Raises:
             WireError: not acceptable; the message says why.
         """
         act, envelope = open_act(raw)
+        if isinstance(act, SpotAct):
+            raise WireError("act: kind spot needs the meter read at once: hand it in with tizgin agent spot --act")
         if keys is None:
             raise WireError("no register of persons has been received yet: the act cannot be checked")
         try:
@@ -214,7 +216,7 @@ class Gates:
             self.act_mode = act.mode
         return act
 
-    def _check_rights(self, act: Act, kids: tuple[str, ...], keys: KeysDocument) -> None:
+    def _check_rights(self, act: ModeAct | CommissioningAct, kids: tuple[str, ...], keys: KeysDocument) -> None:
         right = "commission" if isinstance(act, CommissioningAct) else "mode"
         persons: set[str] = set()
         roles: set[str] = set()

@@ -20,6 +20,7 @@ from agent.curtailment.fleet import Fleet
 from agent.errors import LedgerError
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
+from agent.metering.balancing import Balancing
 from agent.metering.belief import AGREEING, MARGIN, Seen, agree, follows
 from agent.metering.binding import bind_fields, device_fields, passport_doc
 from agent.metering.integral import PowerIntegral
@@ -79,7 +80,7 @@ class SlotCloser:
     fleet: Fleet
     graph: Graph
     clock: Clock
-    on_slot: Callable[[int], None] = lambda _t: None
+    balancing: Balancing | None = None
     check_clock: Callable[[], None] = lambda: None
     """Looks for a step of the wall clock and calls :meth:`clock_stepped` where there was one."""
     states: dict[str, PointState] = field(default_factory=dict)
@@ -130,6 +131,8 @@ class SlotCloser:
             self.supply.meters[point.device] = (decode, applied_ratio(point.passport))
             self._points_of.setdefault(point.device, []).append(state)
             await self._restore(state)
+        if self.balancing is not None:
+            await self.balancing.prepare()
 
     async def _restore(self, state: PointState) -> None:
         stream = f"mp:{state.point.id}"
@@ -201,10 +204,13 @@ class SlotCloser:
 
     async def close_slot(self, boundary: int, window_s: float) -> None:
         """Read every point for the boundary that is now (epoch s) and record the slots that end there."""
+        if self.balancing is not None:
+            self.balancing.begin()
         async with asyncio.TaskGroup() as group:
             for state in self.states.values():
                 group.create_task(self._close(state, boundary, window_s), name=f"slot-{state.point.id}")
-        self.on_slot(boundary)
+        if self.balancing is not None:
+            await self.balancing.close(boundary, self.states)
 
     async def _until(self, boundary: int) -> None:
         """Sleep to a boundary in short steps, so that a clock that is set is seen; it may return early then."""
@@ -381,6 +387,8 @@ class SlotCloser:
     def watch_supply(self) -> None:
         """Note which meters are dark behind an open switch, and since when. Called on every change of a position."""
         self.supply.positions_changed(self.fleet.positions())
+        if self.balancing is not None:
+            self.balancing.positions_changed()
 
 
 def _serial(sample: Sample) -> str | None:

@@ -21,7 +21,7 @@ MINING, AUXILIARY, TENANT = "mining", "auxiliary", "tenant:"
 def shares(site: Site, graph: Graph) -> tuple[Share, ...]:
     """Mining, auxiliary, and every tenant; loads without power are none of them."""
     tenants_of = _tenants(site)
-    behind = {p.id: _loads_behind(graph, p) for p in site.metering_points if p.read_by == "agent"}
+    behind = {p.id: loads_behind(graph, p) for p in site.metering_points if p.read_by == "agent"}
     nodes = {p.id: p.node for p in site.metering_points}
     found = [
         _share(MINING, lambda load: load.kind == "mining", graph, behind, nodes),
@@ -52,7 +52,7 @@ def _tenants(site: Site) -> dict[str, set[str]]:
     return found
 
 
-def _loads_behind(graph: Graph, point: MeteringPoint) -> frozenset[str]:
+def loads_behind(graph: Graph, point: MeteringPoint) -> frozenset[str]:
     """Loads that are fed through the point's node in the normal scheme."""
     tree = graph.feeding_tree(graph.normal_positions(), graph.all_sources())
     if point.node not in tree:  # normally dark: what it would feed

@@ -18,6 +18,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "tests" / "support")
 
 from bundle_kit import EPOCH, SLOT, START, Site, framed, gap, good_site, joined, ordered, signed_line  # noqa: E402 - path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402 - path set above
+from vouch_kit import balance, enrol, papers, spot  # noqa: E402 - path set above
 
 from verifier.metering import Period  # noqa: E402 - path set above
 from verifier.verify import verify  # noqa: E402 - path set above
@@ -110,8 +111,29 @@ def deep() -> Case:
     return case(site, ordered(files | {M1: files[M1] + line}))
 
 
+def vouched() -> Case:
+    """An inspector's reading, papers that end in the middle, and balances, one of which lacks a meter."""
+    site = fresh()
+    inspector = seeded_after(site)
+    enrol(site, inspector)
+    papers(site, "M1")
+    papers(site, "M2", expires="2026-01-01")
+    gap(site, "mp:M2", range(1, 2))
+    spot(site, inspector, after=2)
+    for slot in range(SLOTS):
+        balance(site, slot)
+    return case(site)
+
+
+def seeded_after(site: Site) -> SigningKey:
+    """One more key, of a fixed seed too."""
+    seed = hashlib.sha256(f"tizgin conformance inspector {site.epoch}".encode()).digest()
+    return SigningKey(Ed25519PrivateKey.from_private_bytes(seed))
+
+
 CASES: dict[str, Callable[[], Case]] = {
-    made.__name__: made for made in (whole, bridged, wrong_energy, edited, forked, unwitnessed, installed_again, deep)
+    made.__name__: made
+    for made in (whole, bridged, wrong_energy, edited, forked, unwitnessed, installed_again, deep, vouched)
 }
 
 

@@ -78,6 +78,7 @@ def test_unattended_run_obeys_refuses_loses_nothing_and_is_verified(tmp_path: Pa
     assert len(orders["stop"]["signed_by"]) == 2
     assert {entry["why"] for entry in body["refused"]} == {"unknown_key", "bad_signature", "replay", "expired"}
     assert [run["exit"] for run in body["verifiers"]] == [0, 0]
+    assert all(run["grade_a"] > 0 and len(run["independent"]) == 2 for run in body["verifiers"])
     assert processes_of(tmp_path) == []
     # The files named in the report outlive the run and satisfy the verifier by itself.
     said = body["verifier"]
@@ -88,6 +89,7 @@ def test_unattended_run_obeys_refuses_loses_nothing_and_is_verified(tmp_path: Pa
         check=False,
     )
     assert again.returncode == 0, again.stdout
+    assert b" A," not in again.stdout.partition(b"Grades")[0], "without the grid operator's own readings nothing is A"
 
 
 @pytest.mark.long

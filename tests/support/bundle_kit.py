@@ -118,7 +118,7 @@ class Site:
             body = {"n": n, "p": before[-1].hash.hex() if before else None} | doc
             if self.witnesses and self.anchored and "a" in body and body["a"] is None:
                 body["a"] = done.anchor
-            if doc["ty"] == "interval" and doc.get("cfg") == "BIND":
+            if doc["ty"] in {"interval", "spot"} and doc.get("cfg") == "BIND":
                 body["cfg"] = binds.get(stream)
             newer = self.rotated is not None and doc["at"] > self.rotated[0]
             own = self.rotated[1] if newer and self.rotated else self.rec
@@ -346,6 +346,7 @@ def judged(folder: Path, site: Site, files: dict[str, bytes] | None = None, **mo
         period=more.get("period") or Period(site.first, site.last),
         head_path=folder / "head.note" if head is not None else None,
         jobs=more.get("jobs", 1),
+        independent=more.get("independent", ()),
     )
 
 

@@ -26,6 +26,7 @@ from agent.curtailment.fleet import Fleet
 from agent.ledger import Ledger, Txn
 from agent.ledger import store as store_module
 from agent.live import LiveState
+from agent.metering.balancing import Balancing
 from agent.metering.closer import SlotCloser
 from config.graph import Graph
 from config.site import Site
@@ -225,7 +226,10 @@ class MeteringKit:
                 link = cast("ModbusLink", self.link)
                 self.bench.meters[device.id] = MeterPort(port, link, profile.point_ids, energy, device.period_s, False)
         fleet = cast("Fleet", _Positions(self.graph, self.live))
-        self.closer = SlotCloser(self.site, self.ledger, self.bench, fleet, self.graph, self.clock)
+        self.balancing = Balancing(self.site, self.graph, self.ledger, fleet, self.clock)
+        self.closer = SlotCloser(
+            self.site, self.ledger, self.bench, fleet, self.graph, self.clock, balancing=self.balancing
+        )
         self.closer.sleep = self.time.sleep
         self.see_switches()
         await self.closer.prepare()

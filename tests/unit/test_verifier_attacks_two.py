@@ -438,8 +438,11 @@ def test_attack_35_a_stream_has_no_records_of_other_types(site: Site, tmp_path: 
 def test_attack_36_hidden_load_and_by_passes_are_asked_about(site: Site, tmp_path: Path) -> None:
     unseen = {"mp": "M1", "was_w": 90_000, "now_w": 89_000, "own_w": 40_000, "seen": False}
     gap(site, "mp:M2", range(3, 5), why="NO_POWER", sw="Q1", up=unseen)
-    figures = {"main_wh": 90_000, "feeders_wh": 70_000, "loss_wh": 900, "residual_wh": 19_100, "tol_wh": 1_500}
-    site.add("bal", "balance", START + 5 * SLOT, {"t0": START + 4 * SLOT, "t1": START + 5 * SLOT} | figures)
+    main, feeders = (doc["wh"] - doc["exp_wh"] for doc in (site.streams[f"mp:M{n}"][8] for n in (1, 2)))
+    figures = {"main_wh": main, "feeders_wh": feeders, "loss_wh": 90, "residual_wh": main - feeders - 90, "tol_wh": 150}
+    lists = {"main": ["M1"], "transit": [], "feeders": ["M2"], "missing": [], "asic": [], "loss_id": "0" * 16}
+    t0 = START + 7 * SLOT
+    site.add("bal", "balance", t0 + SLOT + 1, {"t0": t0, "t1": t0 + SLOT} | figures | lists)
     report = judged(tmp_path, site)
     assert (report.exit, codes(report)) == (1, set())
     assert sum(doubt.startswith("SUSPECT") for doubt in report.doubts) == 2

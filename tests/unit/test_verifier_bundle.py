@@ -89,6 +89,11 @@ def test_json_and_text_say_the_same(site: Site, judge: Callable[..., Report]) ->
         "wh": report.points["M2"].wh,
         "exp_wh": report.points["M2"].exp_wh,
         "bridged_wh": 0,
+        "verified_wh": 0,
+        "status": {"passport_incomplete": {"slots": SLOTS, "wh": report.points["M2"].wh}},
+        "spots": [],
+        "independent": [],
+        "without_spot": ["2026-Q3"],
     }
     assert (doc["records"], doc["checkpoints"], doc["cosigned"]) == (report.records, 0, 0)
     text = report.to_text()

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from config.balance import BalanceScheme
 from config.check import CheckResult, Output, ProfileFacts, check
 from config.loader import read_site
 from config.problems import ConfigError, Problem
@@ -119,7 +120,27 @@ def as_dict(result: CheckResult) -> dict[str, Any]:
             }
             for output in result.outputs
         ],
+        "balance": _balance(result.balance),
     }
+
+
+def _balance(scheme: BalanceScheme | None) -> dict[str, Any] | None:
+    if scheme is None:
+        return None
+    names = ("main", "transit", "feeders", "unmetered", "twice", "without_data")
+    lists = {name: list(getattr(scheme, name)) for name in names}
+    return {"possible": scheme.possible, "why_not": scheme.why_not, **lists}
+
+
+def _told(scheme: BalanceScheme) -> str:
+    """The balance in one line."""
+    if not scheme.possible:
+        return f"balance: none: {scheme.why_not}"
+    transit = f" less {', '.join(scheme.transit)}" if scheme.transit else ""
+    text = f"balance: {', '.join(scheme.main)}{transit} against {', '.join(scheme.feeders)}"
+    if scheme.without_data:
+        text += f"; losses are not known: no complete passport data of {', '.join(scheme.without_data)}"
+    return text
 
 
 def _print(result: CheckResult, name: str) -> None:
@@ -128,6 +149,8 @@ def _print(result: CheckResult, name: str) -> None:
     _problems(console, "warnings", result.warnings, "yellow")
     if result.outputs:
         Console(highlight=False).print(_table(result.outputs))
+    if result.balance is not None:
+        console.print(escape(_told(result.balance)))
     usable = [output for output in result.outputs if output.usable]
     watts = sum(output.dark_w for output in usable)
     verdict = "can be used" if result.ok else "cannot be used"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ from pathlib import Path
 from config.site import Site
 from tizgin.commands._agent_ask import hand
 from tizgin.commands._agent_run import read_site
+from tizgin.commands._display import digest
 from tizgin.errors import UserError
-
-MAX_PHOTO = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ def replace_device(path: Path, told: Told) -> int:
         "closing_wh": _wh(told.closing, "--closing-reading"),
         "closing_why": told.no_closing,
         "opening_wh": _wh(told.opening, "--opening-reading"),
-        "photo_sha256": None if told.photo is None else _digest(told.photo),
+        "photo_sha256": digest(told.photo),
     }
     return hand(path, f"replace-{secrets.token_hex(4)}", json.dumps(order).encode())
 
@@ -78,12 +76,3 @@ def _wh(text: str | None, option: str) -> int | None:
     if not value.is_finite() or not 0 <= value < 2**53:
         raise UserError(f"{option}: saw {text!r}, expected kWh from 0", exit_code=2)
     return int(value)
-
-
-def _digest(photo: Path) -> str:
-    try:
-        if photo.stat().st_size > MAX_PHOTO:
-            raise UserError(f"{photo}: larger than {MAX_PHOTO >> 20} MB", exit_code=2)
-        return hashlib.sha256(photo.read_bytes()).hexdigest()
-    except OSError as error:
-        raise UserError(f"{photo}: cannot be read: {error.strerror}", exit_code=2) from None

@@ -210,6 +210,34 @@ def replace(
 
 
 @app.command(
+    epilog="Example: tizgin agent spot M1 --display 12345.67 --who 'A. Serik' --organisation 'KEGOC' --role inspector "
+    "--seal 0012345 --photo m1.jpg --config site.yaml"
+)
+def spot(
+    config: ConfigOption,
+    point: Annotated[str | None, typer.Argument(help="Metering point.")] = None,
+    display: Annotated[str | None, typer.Option("--display", help="kWh exactly as on the display.")] = None,
+    at: Annotated[str | None, typer.Option("--at", help="When it was read (ISO, UTC+5); now by default.")] = None,
+    who: Annotated[str | None, typer.Option("--who", help="Name of who read it.")] = None,
+    organisation: Annotated[str | None, typer.Option("--organisation", help="Whom that person is from.")] = None,
+    role: Annotated[str | None, typer.Option("--role", help="What that person is there as.")] = None,
+    serial: Annotated[str | None, typer.Option("--serial", help="Serial number on the meter's plate.")] = None,
+    seal: Annotated[list[str] | None, typer.Option("--seal", help="Number of a seal; once for each.")] = None,
+    photo: Annotated[
+        Path | None, typer.Option("--photo", help="Photograph of the display; its SHA-256 is recorded.", dir_okay=False)
+    ] = None,
+    act: Annotated[
+        Path | None, typer.Option("--act", help="All of that, signed by the person (order act spot).", dir_okay=False)
+    ] = None,
+) -> int:
+    """A person reads a meter's display and the agent its registers, at once; recorded as evidence."""
+    from tizgin.commands._agent_spot import Seen
+    from tizgin.commands._agent_spot import spot as body
+
+    return body(config, Seen(point, display, at, who, organisation, role, serial, tuple(seal or ()), photo), act)
+
+
+@app.command(
     epilog="Example: tizgin agent commission KM1 KM2 --person 'D. Kim' --person 'B. Akhmetova' --out protocol.json "
     "--config site.yaml"
 )

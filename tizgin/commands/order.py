@@ -34,7 +34,9 @@ app = typer.Typer(
     no_args_is_help=True,
     epilog="Example: tizgin order sign --key me.pem --site ekb-01 --limit-kw 38000 --out order.json",
 )
-act_app = typer.Typer(help="Signed acts about a site: the agent's mode, commissioning.", no_args_is_help=True)
+act_app = typer.Typer(
+    help="Signed acts about a site: the agent's mode, commissioning, a display.", no_args_is_help=True
+)
 app.add_typer(act_app, name="act")
 app.command()(_order_powers.declare)
 app.command()(_order_powers.mandate)
@@ -324,6 +326,36 @@ def desk(
         )
 
 
+@app.command("reading")
+def own_reading(
+    key: Key,
+    out: Annotated[Path, typer.Option(help="Where the signed reading goes.")],
+    site: Annotated[str, typer.Option(help="Site id.")],
+    point: Annotated[str, typer.Option(help="Metering point.")],
+    period: Annotated[str, typer.Option(help="A/B, ISO 8601, on the grid of slots; UTC+5 without an offset.")],
+    kwh: Annotated[str, typer.Option(help="Energy taken over it, kWh.")],
+    source: Annotated[str, typer.Option(help="Where it comes from: system, meter, register.")],
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Sign the system operator's own reading of a meter, for whoever verifies the site's evidence.
+
+    Example: tizgin order reading --key me.pem --site ekb-01 --point M1 --period 2026-10-01/2026-11-01 --kwh 3412605.0
+    --source ASKUE --out m1.json
+    """
+    from grid.acts import write_envelope
+    from grid.keystore import load_key
+    from grid.readings import sign_reading
+    from tizgin.commands._display import instant, kwh_to_wh
+
+    first, _, last = period.partition("/")
+    span = {"from_s": instant(first) // 1000, "to_s": instant(last) // 1000}
+    with as_user_errors():
+        signer = load_key(key, passphrase_file=passphrase_file, environment=os.environ, ask=ask())
+        envelope = sign_reading(site=site, point=point, wh=kwh_to_wh(kwh), source=source, key=signer, **span)
+        write_envelope(out, envelope)
+    typer.echo(f"{out}: {kwh} kWh at {site} {point} over {period}, signed by {signer.kid}")
+
+
 @act_app.command("mode")
 def act_mode(
     key: Key,
@@ -376,6 +408,42 @@ def act_commission(
         return commissioning_act(load_yaml(protocol), now_ms=now_ms())
 
     return _sign_act(key, out, add, passphrase_file, make, yes=yes, json_output=json_output, want="commissioning")
+
+
+@act_app.command("spot")
+def act_spot(
+    key: Key,
+    out: Annotated[Path, typer.Option(help="Where the signed act goes.")],
+    site: Annotated[str, typer.Option(help="Site id.")],
+    epoch: Annotated[str, typer.Option(help="Epoch of the site's ledger.")],
+    point: Annotated[str, typer.Option(help="Metering point.")],
+    display: Annotated[str, typer.Option(help="kWh exactly as on the display.")],
+    at: Annotated[str | None, typer.Option(help="When it was read (ISO, UTC+5); now by default.")] = None,
+    serial: Annotated[str | None, typer.Option(help="Serial number on the meter's plate.")] = None,
+    seal: Annotated[list[str] | None, typer.Option(help="Number of a seal; once for each.")] = None,
+    photo: Annotated[Path | None, typer.Option(help="Photograph of the display.", dir_okay=False)] = None,
+    note: Annotated[str | None, typer.Option(help="For the record.")] = None,
+    passphrase_file: PassphraseFile = None,
+    yes: Yes = False,
+    json_output: Json = False,
+) -> int | None:
+    """Sign what you saw at a meter; the site's agent reads its registers when it is handed in (agent spot --act).
+
+    Example: tizgin order act spot --key me.pem --site ekb-01 --epoch e1-0a1b2c3d --point M1 --display 12.5 --out a.json
+    """
+    from grid.acts import spot_act
+    from tizgin.commands._display import digest, instant, reading
+
+    wh, lsb = reading(display)
+    seen: dict[str, Any] = {"site": site, "epoch": epoch, "point": point, "seen": instant(at)}
+    seen |= {"display_wh": wh, "display_lsb_wh": lsb, "seals": list(seal or ())}
+    optional = {"serial": serial, "photo_sha256": digest(photo), "note": note}
+    seen |= {name: value for name, value in optional.items() if value is not None}
+
+    def make() -> Any:
+        return spot_act(seen, now_ms=now_ms())
+
+    return _sign_act(key, out, None, passphrase_file, make, yes=yes, json_output=json_output, want="spot")
 
 
 def _sign_act(

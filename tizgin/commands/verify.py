@@ -19,6 +19,10 @@ def verify(
     head: Annotated[
         Path | None, typer.Option(help="The log's newest checkpoint, as a witness gave it to you: shows a cut end.")
     ] = None,
+    independent: Annotated[
+        list[Path] | None,
+        typer.Option(help="The system operator's own reading of a meter, signed; again for each.", dir_okay=False),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=64, help="Processes that check at once.")] = 1,
     json_to: Annotated[
         str | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON; - for standard output.")
@@ -30,4 +34,4 @@ def verify(
     """
     from verifier.cli import run
 
-    return run(bundle, trust, period, site, json_to, head, jobs)
+    return run(bundle, trust, period, site, json_to, head, jobs, independent or [])

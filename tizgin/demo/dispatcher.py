@@ -2,7 +2,7 @@
 
 ``python -m tizgin.demo.dispatcher PLAN RESULT`` signs orders with the grid operator's own code, posts them to central,
 and believes nothing but the sites' signed answers. The plan is a JSON file (:class:`Plan`), the result is one too:
-``{"orders": [...], "refused": [...], "problems": [...]}``.
+``{"orders": [...], "refused": [...], "problems": [...], "readings": {site: [file, ...]}}``.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from grid.ordering import fetch_order, new_order
 from grid.registrar.register import load_register
 from grid.sequence import Sequence as Numbers
 from grid.story import Story, tell
+from tizgin.demo import askue
 from wire.dsse import ORDER_TYPE, Envelope, seal
 from wire.keys import SigningKey
 from wire.names import topic
@@ -66,6 +67,11 @@ class Plan:
     """Site → metering points of the branches that its outputs may open."""
     broker: dict[str, Any]
     """For the intruder: host, port, ca, cert, key."""
+    doors: dict[str, int]
+    """Site → port at which the grid operator reads its true meters."""
+    boundary: dict[str, list[str]]
+    """Site → metering points that the grid operator reads itself."""
+    slot_s: int
 
     @classmethod
     def read(cls, path: Path) -> Plan:
@@ -363,15 +369,19 @@ def _now_ms() -> int:
 
 def work(plan: Plan, say: Callable[[str], None]) -> dict[str, Any]:
     """Do everything; never raises for what the other side does: that is among the ``problems``."""
-    result: dict[str, Any] = {"orders": [], "refused": [], "problems": []}
+    result: dict[str, Any] = {"orders": [], "refused": [], "problems": [], "readings": {}}
     tasks: list[Task] = []
     with CentralClient(plan.central) as client:
         dispatcher = Dispatcher(plan, client, say)
         try:
+            first = askue.take(plan.doors, plan.slot_s)
             for orders in plan.waves:
                 tasks += dispatcher.wave(orders)
             result["orders"] = [dispatcher.told(task) for task in tasks]
             result["refused"] = dispatcher.bad_orders(tasks[0])
+            last = askue.take(plan.doors, plan.slot_s)
+            result["readings"] = askue.sign(Path(plan.folder), plan.boundary, first, last, dispatcher.signers[0])
+            say(f"own readings at the boundary over {last.at_s - first.at_s} s, signed for the verifier")
         except (GridError, OSError, subprocess.TimeoutExpired) as error:
             dispatcher.problems.append(str(error))
         if not result["orders"]:

@@ -61,7 +61,7 @@ def build_register(
         {"id": GRID_COMPANY, "name": "Б. Ахметов", "organisation": "Электрические сети", "role": "grid_company"},
     ]
     issuers: list[dict[str, Any]] = [
-        {"person": who, "key": keys[who], "rights": rights, "zones": [ZONE], "solo_w": solo_w, **valid}
+        {"person": who, "key": keys[who], "rights": [*rights, "inspect"], "zones": [ZONE], "solo_w": solo_w, **valid}
         for who in (SYSTEM_OPERATOR, GRID_COMPANY)
     ]
     for plan in plans:

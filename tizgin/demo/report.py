@@ -23,6 +23,10 @@ class Verified:
     bundle: Path
     trust: Path
     period: str
+    independent: tuple[Path, ...] = ()
+    """The grid operator's own readings that the verifier was given."""
+    grade_a: int = 0
+    """Slots that these lift to grade A."""
 
     def doc(self) -> dict[str, Any]:
         """For the report."""
@@ -33,6 +37,8 @@ class Verified:
             "trust": str(self.trust),
             "period": self.period,
             "site": self.site,
+            "independent": [str(path) for path in self.independent],
+            "grade_a": self.grade_a,
         }
 
 

@@ -20,6 +20,8 @@ ZONE = "demo"
 SLOT_S = 10
 RECLOSE_GUARD_S = 1.0
 UPS_MIN = 60
+GOOD_UNTIL = "2099-12-31"
+"""Of the papers of the meters at the boundary; a demo does not grow old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,9 +268,12 @@ def _points() -> list[dict[str, Any]]:
             "boundary": True,
             "passport": {
                 "accuracy_class": "0.5S",
-                "ct": {"num": 100, "den": 5, "accuracy_class": "0.5S"},
-                "vt": {"num": 10_000, "den": 100, "accuracy_class": "0.5"},
+                "expires": GOOD_UNTIL,
+                "ct": {"num": 100, "den": 5, "accuracy_class": "0.5S", "expires": GOOD_UNTIL},
+                "vt": {"num": 10_000, "den": 100, "accuracy_class": "0.5", "expires": GOOD_UNTIL},
                 "ratio_applied_in": "meter",
+                "ratio_checked": {"date": "2026-01-15", "by": "the grid company"},
+                "seals": [{"no": f"DEMO-{side}"}],
             },
         }
         for side in (1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import sys
 import time
@@ -43,6 +44,8 @@ class Outcome:
     orders: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    readings: dict[str, list[str]] = field(default_factory=dict)
+    """Site → files with the grid operator's own readings."""
     counted: Count | None = None
     verified: list[Verified] = field(default_factory=list)
 
@@ -119,6 +122,9 @@ async def _orders(demo: Demo, outcome: Outcome) -> None:
         "stage_delay_s": STAGE_DELAY_S,
         "waves": waves(names),
         "feeders": {name: [f"M1{number}" for number in range(1, BOARDS + 1)] for name in names},
+        "doors": {name: demo.controls[name] for name in names},
+        "boundary": {name: ["M1", "M2"] for name in names},
+        "slot_s": SLOT_S,
         "broker": {
             "host": "127.0.0.1",
             "port": demo.broker_port,
@@ -153,6 +159,7 @@ async def _orders(demo: Demo, outcome: Outcome) -> None:
     result = json.loads(answered.read_text(encoding="utf-8"))
     outcome.orders, outcome.refused = result["orders"], result["refused"]
     outcome.problems += result["problems"]
+    outcome.readings = result["readings"]
 
 
 async def _whole_slot(demo: Demo) -> int:
@@ -242,15 +249,28 @@ async def _evidence(demo: Demo, report: Path, outcome: Outcome, until_s: int) ->
         await demo.tizgin(
             "central", "bundle", "--config", config, "--site", site, "--period", period, "--out", str(bundle), "--json"
         )
-        command = tizgin_command("verify", str(bundle), "--trust", str(trust), "--period", period, "--json", "-")
+        own = [report.with_name(f"{report.stem}.{Path(file).name}") for file in outcome.readings.get(site, [])]
+        for file, kept in zip(outcome.readings.get(site, []), own, strict=True):
+            await asyncio.to_thread(shutil.copyfile, file, kept)
+        given = [part for file in own for part in ("--independent", str(file))]
+        command = tizgin_command(
+            "verify", str(bundle), "--trust", str(trust), "--period", period, *given, "--json", "-"
+        )
         status, out = await demo.processes.run(
             f"tizgin verify {bundle.name}", command, cwd=demo.folder.root, timeout_s=BUNDLE_S, good=VERIFY_EXITS
         )
         found = json.loads(out)
         if status != 0:
             outcome.problems.append(f"{site}: the verifier ends with {status}: {found.get('errors')}"[:2000])
-        demo.say(f"{site}: verifier exit {status}, {found.get('records')} records, {(last - first) // SLOT_S} slots")
-        return Verified(site, status, int(found.get("records") or 0), bundle, trust, period)
+        points = found.get("points") or {}
+        grade_a = sum(point["grades"].get("A", 0) for point in points.values())
+        if not grade_a:
+            outcome.problems.append(f"{site}: no slot of grade A with the grid operator's own readings")
+        demo.say(
+            f"{site}: verifier exit {status}, {found.get('records')} records, {(last - first) // SLOT_S} slots, "
+            f"{grade_a} of grade A by the grid operator's own readings"
+        )
+        return Verified(site, status, int(found.get("records") or 0), bundle, trust, period, tuple(own), grade_a)
 
     results = await asyncio.gather(*(one(plan.id) for plan in demo.plans), return_exceptions=True)
     for result in results:
