@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
 
@@ -19,10 +18,12 @@ from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder
 from agent.curtailment.power_return import Change, PowerReturn
-from agent.curtailment.proof import Proof
+from agent.curtailment.proof import CREEP_SAMPLES, Proof
 from agent.curtailment.restore import Restorer
+from agent.curtailment.returning import Returning
 from agent.curtailment.shed import Shedder
 from agent.curtailment.targets import Targets
+from agent.curtailment.telling import Teller
 from agent.curtailment.waves import Waves
 from agent.errors import LedgerError
 from agent.ledger import Ledger
@@ -36,7 +37,6 @@ from wire.states import Flag, OrderState
 log = structlog.get_logger()
 
 TICK_S = 0.2
-CREEP_SAMPLES = 3
 RETURN_PACE_S = 2.0
 """Between waves while machines start after lost supply came back."""
 S = OrderState
@@ -75,7 +75,8 @@ class Engine:
     supply: PowerReturn = field(init=False)
     waves: Waves = field(init=False)
     proof: Proof = field(init=False)
-    _told: dict[str, tuple[str, int]] = field(default_factory=dict)
+    returning: Returning = field(init=False)
+    teller: Teller = field(init=False)
 
     def __post_init__(self) -> None:
         self.targets = Targets(self.site, self.live, self.clock, self.entry, self.emergency_w)
@@ -84,6 +85,10 @@ class Engine:
             self.site, self.journal, self.gates, self.fleet, self.shedder, self.live, self.targets, self.supply
         )
         self.proof = Proof(self.site, self.journal, self.gates, self.fleet, self.live, self.clock)
+        self.teller = Teller(self.ledger, self.journal, self.live, self.clock, self.on_progress)
+        self.returning = Returning(
+            self.journal, self.restorer, self.proof, self.live, self.clock, self.teller, self.wake.set
+        )
 
     def busy(self) -> bool:
         """True while any order is live: meters are then read each second."""
@@ -181,7 +186,7 @@ class Engine:
                 order.doc.attempts = {t: n for t, n in order.doc.attempts.items() if t in self.fleet.switches}
             order.doc.text = text
             try:
-                await self.journal.save(order, record=self.effect(order))
+                await self.journal.save(order, record=self.teller.effect(order))
             except LedgerError as error:
                 log.error("supply_not_recorded", order=order.id, error=str(error))
 
@@ -217,12 +222,12 @@ class Engine:
             case S.FAILED:
                 await self._failed(order)
             case S.RESTORING if order.doc.returning:
-                await self._return_part(order)
+                await self.returning.part(order)
             case S.RESTORING | S.RESTORE_BLOCKED:
-                await self._restore(order)
+                await self.returning.whole(order)
             case _:
                 pass
-        await self._tell(order)
+        await self.teller.tell(order)
 
     async def _aim(self, order: LiveOrder) -> None:
         """Follow what the order allows now: the hour of its schedule, a process that ends, the energy left."""
@@ -237,7 +242,7 @@ class Engine:
             auto = order.order.hold is not None and order.order.hold.restore_auto
             doc.returning = text if target > doc.target_w and auto and sure else ""
             doc.target_w, order.good, order.stable_ns = target, 0, 0
-            await self.journal.save(order, record=self.effect(order) | {"text": text})
+            await self.journal.save(order, record=self.teller.effect(order) | {"text": text})
         was = doc.window
         self.targets.account(order)
         if (was is not None and doc.window is not was) or self._minute_over(order):
@@ -256,7 +261,7 @@ class Engine:
     async def _begin(self, order: LiveOrder) -> None:
         low = self.trusted.low_ms()
         if order.order.execute_by < low and order.state is not S.EXECUTING:
-            await self.journal.move(order, S.EXPIRED, "could not begin in time", record=self.effect(order))
+            await self.journal.move(order, S.EXPIRED, "could not begin in time", record=self.teller.effect(order))
             return
         if order.order.not_before is not None and self.clock.now_ms() < order.order.not_before:
             if order.state is S.VALIDATED:
@@ -281,7 +286,7 @@ class Engine:
                 return
             (order.flags.add if order.doc.not_open else order.flags.discard)(Flag.DEGRADED)
             order.bad = 0
-            await self.journal.move(order, S.HOLDING, proof, record=self.effect(order, S.HOLDING))
+            await self.journal.move(order, S.HOLDING, proof, record=self.teller.effect(order, S.HOLDING))
             return
         if order.stable_ns:  # it did not last
             order.stable_ns, order.doc.confirmed_ms = 0, None
@@ -306,7 +311,10 @@ class Engine:
         elif not self.waves.cooling(order) and not self.waves.paced(order):
             order.flags.add(Flag.DEGRADED)
             await self.journal.move(
-                order, S.FAILED, self.proof.shortfall(self.waves.excess_w(order)), record=self.effect(order, S.FAILED)
+                order,
+                S.FAILED,
+                self.proof.shortfall(self.waves.excess_w(order)),
+                record=self.teller.effect(order, S.FAILED),
             )
 
     async def _hold(self, order: LiveOrder) -> None:
@@ -346,7 +354,7 @@ class Engine:
             order.doc.text = "below the limit again"
         else:
             return
-        await self.journal.save(order, record=self.effect(order))
+        await self.journal.save(order, record=self.teller.effect(order))
 
     async def _reassert(self, order: LiveOrder) -> None:
         """A held switch was closed by others: no longer ours to close. OPEN is asserted again, attempts permitting.
@@ -362,7 +370,9 @@ class Engine:
             await self.journal.drop(held.target)
             log.error("held_switch_closed_by_others", switch=held.target, order=order.id, remote=state.remote)
             order.flags.add(Flag.LOCAL_OVERRIDE)
-            await self.journal.save(order, record=self.effect(order) | {"text": f"{held.target} was closed by others"})
+            await self.journal.save(
+                order, record=self.teller.effect(order) | {"text": f"{held.target} was closed by others"}
+            )
             tries = order.doc.attempts.get(held.target, 0)
             again = state.remote is not False and tries < self.fleet.max_attempts(held.target)
             if again and self.gates.unusable(held.target) is None:
@@ -374,139 +384,3 @@ class Engine:
             await self.journal.move(order, S.EXECUTING, "the target is met now")
         elif self.waves.next(order):
             await self.journal.move(order, S.EXECUTING, "more can be done now")
-
-    # restoration ---------------------------------------------------------------------------------------------------
-
-    async def _return_part(self, order: LiveOrder) -> None:
-        """Give back what the order itself leaves room for; the limit is watched as if nothing came back."""
-        if order.tasks:
-            return
-        self.proof.observe(order)
-        if order.bad >= CREEP_SAMPLES:
-            order.doc.returning = ""
-            await self.journal.move(order, S.EXECUTING, "the load has come up to the limit")
-            return
-        order.block = self.restorer.blocked(order)
-        if order.block is not None or self.clock.mono_ns() < order.next_stage_ns:
-            return
-        if await self._next_stage(order):
-            return
-        if not self.restorer.coming_w() and self._room_was_read(order):
-            order.doc.returning = ""
-            await self.journal.move(order, S.EXECUTING, "what there was room for has returned")
-
-    def _room_was_read(self, order: LiveOrder) -> bool:
-        """True where the room for a return was judged by a reading from after the last stage."""
-        return self.live.power(order.doc.point).mono_ns > order.wave_ns
-
-    async def _restore(self, order: LiveOrder) -> None:
-        if order.tasks:
-            return
-        if not self.journal.held_by(order.id):
-            if order.state is S.RESTORE_BLOCKED:
-                await self.journal.move(order, S.RESTORING, "nothing is held any more")
-            left = f"; not returned: {', '.join(order.doc.abandoned)}" if order.doc.abandoned else ""
-            await self.journal.move(order, S.DONE, f"load returned{left}"[:480], record=self.effect(order, S.DONE))
-            return
-        why = self.restorer.blocked(order)
-        order.block = why
-        if why is not None:
-            if order.state is S.RESTORING:
-                await self.journal.move(order, S.RESTORE_BLOCKED, why[:480])
-            return
-        if order.state is S.RESTORE_BLOCKED:
-            await self.journal.move(order, S.RESTORING, "nothing blocks the return any more")
-        if self.clock.mono_ns() >= order.next_stage_ns:
-            await self._next_stage(order)
-
-    async def _next_stage(self, order: LiveOrder) -> bool:
-        """Start the next stage of a return; false where nothing is ready or has room."""
-        items, order.waiting = self.restorer.next_stage(order)
-        order.block = self.restorer.held_up.get(order.id)
-        if not items:
-            return False
-        order.doc.stages += 1
-        delay = float(order.order.restore.stage_delay_s)
-        ramp = order.doc.max_w_per_min or order.order.restore.max_w_per_min
-        if ramp:
-            delay = max(delay, sum(i.expected_w for i in items) / ramp * 60)
-        order.next_stage_ns = self.clock.mono_ns() + int(delay * 1e9)
-        task = asyncio.create_task(self.restorer.bring_back(order, items), name=f"restore-{order.id}")
-        order.tasks.add(task)
-        task.add_done_callback(lambda t: self._stage_done(order, t))
-        return True
-
-    def _stage_done(self, order: LiveOrder, task: asyncio.Task[None]) -> None:
-        order.tasks.discard(task)
-        order.wave_ns = self.clock.mono_ns()
-        if not task.cancelled() and task.exception() is not None:
-            log.error("stage_failed", order=order.id, error=repr(task.exception()))
-        self.wake.set()
-
-    # reports -------------------------------------------------------------------------------------------------------
-
-    def effect(self, order: LiveOrder, state: OrderState | None = None) -> dict[str, Any]:
-        """Fields of a ``cmd_eff`` record."""
-        power = self.live.power(order.doc.point)
-        doc = order.doc
-        return {
-            "id": order.id,
-            "state": state or order.state,
-            "flags": sorted(order.flags),
-            "power_w": power.value_w,
-            "target_w": doc.target_w,
-            "proof": {"point": doc.point, "at": power.at_ms, "samples": order.good}
-            if power.value_w is not None
-            else None,
-            "positions": [
-                [h.target, str(s.position)]
-                for h in self.journal.held_by(order.id)
-                if h.kind == "switch" and (s := self.live.switches.get(h.target)) is not None
-            ],
-            "ms": {
-                "accepted": doc.accepted_ms,
-                "first_output": doc.first_output_ms,
-                "readback": doc.readback_ms if doc.readback_ms is not None else doc.sleep_readback_ms,
-                "confirmed": doc.confirmed_ms,
-            },
-            "escalated": list(doc.escalated),
-            "text": doc.text,
-        }
-
-    async def tell_unjournalled(self, order_id: str, why: str) -> None:
-        """An order that could not be written down, and so is not carried out: unsigned, and it says so."""
-        await self.on_progress(
-            Progress(
-                site=self.ledger.site,
-                epoch=self.ledger.epoch,
-                order=order_id,
-                state=S.REJECTED,
-                at=self.clock.now_ms(),
-                text=f"no_journal: {why}"[:500],
-            )
-        )
-
-    async def _tell(self, order: LiveOrder) -> None:
-        now = self.clock.mono_ns()
-        state, told = self._told.get(order.id, ("", 0))
-        if state == order.state and now - told < 1_000_000_000:
-            return
-        self._told[order.id] = (order.state, now)
-        if order.id not in self.journal.live:
-            self._told.pop(order.id, None)
-        await self.on_progress(
-            Progress(
-                site=self.ledger.site,
-                epoch=self.ledger.epoch,
-                order=order.id,
-                state=order.state,
-                flags=tuple(sorted(order.flags)),
-                at=self.clock.now_ms(),
-                power_w=self.live.power(order.doc.point).value_w,
-                target_w=order.doc.target_w,
-                steps_done=max(0, len(order.doc.attempts) - len(order.tasks)),
-                steps_total=len(order.doc.attempts),
-                text=(order.block or order.doc.text)[:500],
-                waiting_for=order.waiting,
-            )
-        )

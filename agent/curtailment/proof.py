@@ -14,6 +14,8 @@ from drivers.capabilities import Position
 from wire.states import Flag
 
 BLIND_S = 10.0
+CREEP_SAMPLES = 3
+"""So many samples above the limit in a row are no noise."""
 STRANGE_PERMILLE = 200
 """More than this of a fall that no output of ours explains is named."""
 NOISE_PERMILLE = 20

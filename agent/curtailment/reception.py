@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from agent.clock import Clock, TrustedTime
+from agent.curtailment.allowance import Allowance
 from agent.curtailment.cut_off import not_handed_over, without_effect
 from agent.curtailment.engine import Engine
 from agent.curtailment.intake import RELEASE_MAX_AGE_MS, Context, Known, Verdict, judge
@@ -25,7 +26,6 @@ from config.site import Site
 from wire.errors import BadOrder
 from wire.keys import b64
 from wire.orders import Order, SignedOrder, parse_order
-from wire.powers import Declaration, Mandate
 from wire.registry import KeysDocument
 from wire.states import Flag, OrderState, Reason
 
@@ -33,7 +33,6 @@ log = structlog.get_logger()
 
 JUNK_PER_MIN = 10
 JUNK_BYTES = 8192
-SOLO_WINDOW_MS = 600_000
 S = OrderState
 
 
@@ -53,7 +52,10 @@ class Reception:
     accepted_ms: deque[int] = field(default_factory=lambda: deque(maxlen=1000))
     unrecorded: int = 0
     _junk: deque[int] = field(default_factory=deque)
-    _alone: deque[tuple[int, str, int]] = field(default_factory=deque)
+    _allowance: Allowance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._allowance = Allowance(self.journal)
 
     async def recover(self) -> None:
         """After a restart, and after the engine's own: what was accepted and had no effect yet takes effect.
@@ -90,7 +92,7 @@ class Reception:
             self.refused[Reason.NO_JOURNAL] = self.refused.get(Reason.NO_JOURNAL, 0) + 1
             log.error("order_refused_no_journal", order=signed.order.id, error=str(error))
             # It cannot be signed without a journal; said all the same. Central sends the order again until answered.
-            await self.engine.tell_unjournalled(signed.order.id, str(error))
+            await self.engine.teller.tell_unjournalled(signed.order.id, str(error))
         self.engine.wake.set()
 
     def _context(self, order_id: str, retained: bool) -> Context:
@@ -189,7 +191,9 @@ class Reception:
             return
         before = self.engine.live.power(point).value_w
         target = targets.at(order, before, self.clock.now_ms(), sure=self.clock.synchronised())
-        refusal = self._looser(order, verdict, point, target) or self._solo(order, verdict, before, target, rx_ms)
+        refusal = self._looser(order, verdict, point, target)
+        if refusal is None and order.mode != "drill":
+            refusal = self._allowance.refuses(order, verdict, before, target, rx_ms)
         if refusal is not None:
             await self._refuse(signed.raw, signed, refusal, rx_ms)
             return
@@ -223,12 +227,12 @@ class Reception:
         ack = self._ack(signed, S.VALIDATED, Verdict(None, text, verdict.kids))
         txn.record("cmd", "cmd_ack", ack | {"before_w": before, "target_w": target})
         if shadow:
-            txn.record("cmd", "cmd_eff", self.engine.effect(live, S.DONE) | {"text": text})
+            txn.record("cmd", "cmd_eff", self.engine.teller.effect(live, S.DONE) | {"text": text})
         self.journal.insert(live, signed.raw, txn)
         try:
             await self.ledger.commit(txn, urgent=True)
         except LedgerError:
-            self._take_back(rx_ms, verdict.persons[0])
+            self._allowance.take_back(rx_ms, verdict.persons[0])
             raise
         self.journal.inserted(live)
         took = (self.clock.mono_ns() - rx_mono) // 1_000_000
@@ -281,65 +285,6 @@ class Reception:
             return self._unlock_refusal(verdict)
         return None
 
-    def _solo(
-        self, order: Order, verdict: Verdict, before: int | None, target: int | None, now_ms: int
-    ) -> Verdict | None:
-        """One person may shed so much per ten minutes; two persons, a declaration or a mandate for more."""
-        if order.mode == "drill":
-            return None
-        amount = max(0, (before or 0) - (target if target is not None else 0))
-        if verdict.mandate is not None:
-            return self._mandated(verdict, verdict.mandate, before, amount)
-        if len(verdict.persons) > 1:
-            return None
-        if verdict.declaration is not None:
-            return self._declared(verdict, verdict.declaration, amount)
-        while self._alone and now_ms - self._alone[0][0] > SOLO_WINDOW_MS:
-            self._alone.popleft()
-        person = verdict.persons[0]
-        lately = sum(w for _, who, w in self._alone if who == person)
-        allowed = max((i.solo_w for i in verdict.issuers), default=0)
-        if amount + lately > allowed:
-            return Verdict(
-                Reason.SOLO_LIMIT,
-                f"{person} alone may shed {allowed / 1000:.0f} kW per 10 minutes, this needs "
-                f"{(amount + lately) / 1000:.0f} kW: a second person has to sign",
-                verdict.kids,
-            )
-        self._alone.append((now_ms, person, amount))
-        return None
-
-    @staticmethod
-    def _mandated(verdict: Verdict, mandate: Mandate, before: int | None, amount: int) -> Verdict | None:
-        """A gateway cuts a site by no more than two persons allowed; what it cannot know it does not order."""
-        if before is not None and amount <= mandate.max_cut_w:
-            return None
-        seen = "power now is unknown" if before is None else f"this needs {amount / 1000:.0f} kW"
-        text = f"mandate {mandate.id} allows a cut of {mandate.max_cut_w / 1000:.0f} kW at one site; {seen}"
-        return Verdict(Reason.NO_POWER, text, verdict.kids)
-
-    def _declared(self, verdict: Verdict, declaration: Declaration, amount: int) -> Verdict | None:
-        """Under an emergency one signature sheds at once, up to the declaration's cap for this site."""
-        held = sum(
-            max(0, (o.doc.before_w or 0) - (o.doc.target_w or 0))
-            for o in self.journal.live.values()
-            if o.order.sheds and o.order.declaration is not None and o.doc.released_by is None
-        )
-        if held + amount <= declaration.cap_w:
-            return None
-        return Verdict(
-            Reason.SOLO_LIMIT,
-            f"declaration {declaration.id} lets one person shed {declaration.cap_w / 1000:.0f} kW here, this needs "
-            f"{(held + amount) / 1000:.0f} kW: a second person has to sign",
-            verdict.kids,
-        )
-
-    def _take_back(self, now_ms: int, person: str) -> None:
-        """An order that was not journalled uses up nothing of what a person may order alone."""
-        spent = next((a for a in reversed(self._alone) if a[:2] == (now_ms, person)), None)
-        if spent is not None:
-            self._alone.remove(spent)
-
     def _plan_text(self, live: LiveOrder, shadow: bool) -> str:
         word = "would put" if shadow else "will put"
         prefix = "DRILL: " if Flag.DRILL in live.flags else f"{self.engine.gates.mode}: " if shadow else ""
@@ -363,11 +308,11 @@ class Reception:
         await self.journal.hand_over(old_id, new.id)
         old.doc.returning = ""
         if partly:
-            await self.journal.save(old, record=self.engine.effect(old) | {"text": f"superseded by {new.id}"})
+            await self.journal.save(old, record=self.engine.teller.effect(old) | {"text": f"superseded by {new.id}"})
             return
         if old.state is not S.SUPERSEDED:  # a restart may find it half done
             await self.journal.move(
-                old, S.SUPERSEDED, f"superseded by {new.id}", record=self.engine.effect(old, S.SUPERSEDED)
+                old, S.SUPERSEDED, f"superseded by {new.id}", record=self.engine.teller.effect(old, S.SUPERSEDED)
             )
         await self.journal.move(old, S.RESTORING, "what it held is held by its successor")
 
@@ -378,9 +323,9 @@ class Reception:
             if other is new or not contrary or set(other.doc.persons) & set(new.doc.persons):
                 continue
             text = f"{new.id} of {', '.join(new.doc.persons)} is in force too; the stricter holds"
-            await self.journal.save(other, record=self.engine.effect(other) | {"text": text})
+            await self.journal.save(other, record=self.engine.teller.effect(other) | {"text": text})
             text = f"{other.id} of {', '.join(other.doc.persons)} is in force too; the stricter holds"
-            await self.journal.save(new, record=self.engine.effect(new) | {"text": text})
+            await self.journal.save(new, record=self.engine.teller.effect(new) | {"text": text})
 
     # release, extend, cancel ---------------------------------------------------------------------------------------
 
@@ -454,7 +399,7 @@ class Reception:
             if target.state in {S.VALIDATED, S.SCHEDULED, S.ARMED}:
                 await self.journal.move(target, S.CANCELLED, f"released by {order.id} before it began")
             elif target.state not in {S.RESTORING, S.RESTORE_BLOCKED}:
-                effect = self.engine.effect(target, S.RESTORING)
+                effect = self.engine.teller.effect(target, S.RESTORING)
                 await self.journal.move(target, S.RESTORING, f"released by {order.id}", record=effect)
             else:
                 await self.journal.save(target)

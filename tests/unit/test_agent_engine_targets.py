@@ -368,3 +368,15 @@ async def test_without_the_owner_s_word_no_power_is_limited(core: Core) -> None:
     order = await core.give("limit", limit_w=52_000, methods=("power_limit",))
     await core.until_state(order, S.FAILED)
     assert core.plant.writes == []
+
+
+async def test_alone_one_person_schedules_no_more_than_one_person_may_order(core: Core) -> None:
+    """The strictest hour counts, however far away it is."""
+    rights = ("schedule", "release")
+    only = issuer(core.people.dispatcher, "aru", rights=rights, solo_w=12_000)
+    second = issuer(core.people.second, "bek", rights=rights, solo_w=12_000)
+    core.keys = register(core.people, issuers=(only, second))
+    answer = await core.send(core.order("schedule", hours=hours(core, 55_000, 55_000, 40_000)))
+    assert (answer["state"], answer["code"]) == ("rejected", "solo_limit")
+    order = core.order("schedule", hours=hours(core, 55_000, 55_000, 40_000))
+    assert (await core.send(order, core.people.dispatcher, core.people.second))["state"] == "validated"
