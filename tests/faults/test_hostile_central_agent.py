@@ -19,6 +19,7 @@ import pytest
 from agent.checkpoints import Checkpointer
 from agent.outbox import BulkOutbox
 from agent.register import Register
+from agent.tls import TlsStore
 from agent.uplink.link import Endpoint, Inbound
 from agent.uplink.uplink import Facts, Uplink
 from tests.unit.agent_kit import BASE_W, MACHINE_W, START_MS, Core, issuer, register, running_core, sealed
@@ -145,6 +146,7 @@ async def wire_up(core: Core, folder: Path) -> Held:
     uplink = Uplink(
         site=SITE,
         endpoint=Endpoint("mqtts://127.0.0.1:1", "ca.pem", "site.pem", "tls.key"),
+        tls=TlsStore(folder, *(folder / name for name in ("ca.pem", "site.pem", "tls.key")), SITE),
         ledger=core.ledger,
         bulk=BulkOutbox(folder / "bulk.db", boot=core.ledger.boot, max_bytes=10**6),
         clock=core.clock,

@@ -67,7 +67,7 @@ def envelope_of(document: Any) -> bytes:
 def test_every_action_has_a_right_and_a_case_here() -> None:
     assert set(get_args(Action)) == set(AMOUNTS)
     assert set(get_args(Action)) <= set(get_args(Right))
-    assert set(get_args(Right)) - set(get_args(Action)) == {"mode", "commission", "declare", "mandate"}
+    assert set(get_args(Right)) - set(get_args(Action)) == {"mode", "commission", "inspect", "declare", "mandate"}
 
 
 @pytest.mark.parametrize("action", AMOUNTS)
