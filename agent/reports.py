@@ -19,6 +19,7 @@ from agent.maintenance import Maintenance
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
 from agent.rotation import Rotation
+from agent.saon import SaonVolume
 from agent.telemetry import mining_w
 from agent.uplink.uplink import Uplink
 from config.devices import Device, MinerGroup
@@ -110,6 +111,10 @@ class Reports:
             outputs_w=seen.outputs_w if seen else {},
             outputs_why=seen.why if seen else {},
             unavailable=self._unavailable(),
+            saon_w={
+                str(stage): watts
+                for stage, watts in SaonVolume(self.site, self.engine.fleet, self.values).now().items()
+            },
         )
 
     def alarms(self) -> set[str]:
@@ -145,8 +150,10 @@ class Reports:
         return self.maintenance.grouped(found) | self._declared()
 
     def _declared(self) -> set[str]:
-        """Alarms about what people said or should have said."""
+        """Alarms that no maintenance explains: what the site owes, and what people said or should have said."""
         found: set[str] = set()
+        for stage in SaonVolume(self.site, self.engine.fleet, self.values).short():
+            found.add(f"saon_volume:{stage}")
         for work in self.maintenance.active():
             found.add(f"maintenance:{work.object}")
         for name in self.maintenance.unhealthy_now():

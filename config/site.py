@@ -49,6 +49,13 @@ class Dispatch(Model):
     """So soon a person on site acknowledges an order; later both sides see an alarm. It delays nothing."""
 
 
+class SaonDuty(Model):
+    """Load that a stage of emergency automatics (САОН) must find behind its feeders."""
+
+    stage: int = Field(ge=1, le=32)
+    min_kw: Kilowatt
+
+
 class SiteHead(Model):
     """Who the site is."""
 
@@ -59,6 +66,7 @@ class SiteHead(Model):
     reservation: Reservation
     standing: Standing = Standing()
     dispatch: Dispatch = Dispatch()
+    saon: tuple[SaonDuty, ...] = Field(default=(), max_length=32)
     simulation: bool = False
     """True only for simulated plants: allows 10 s slots and marks every record and page."""
 

@@ -263,6 +263,8 @@ class Live(Message):
     """Output → why it does not count as curtailable now. Of one that is not named, ``outputs_w`` does."""
     unavailable: dict[Name, int | None] = Field(default_factory=dict, max_length=2000)
     """Switch or group of machines in declared maintenance → power behind it, W."""
+    saon_w: dict[Name, int | None] = Field(default_factory=dict, max_length=32)
+    """САОН stage → load behind its feeders, W."""
 
 
 class Progress(Message):

@@ -237,7 +237,9 @@ class Fleet:
 
     def meter_of(self, switch: str) -> str | None:
         """The metering point that sees just this switch; ``None`` where there is none."""
-        return self._meter_of.get(switch)
+        if switch not in self._meter_of:
+            self._meter_of[switch] = self._feeder_point(switch)
+        return self._meter_of[switch]
 
     def _gain(self, switch: str, behind: list[KnownMachine]) -> int:
         point = self._meter_of.get(switch)

@@ -143,6 +143,7 @@ def alarm_text(alarm: str, texts: Texts) -> str:
         "storage": texts("the site cannot store what it measures"),
         "orphaned": texts("the lease of an order has lapsed"),
         "saon_lock": texts("locked by emergency automatics"),
+        "saon_volume": texts("too little load behind a stage of emergency automatics"),
         "meter_silent": texts("meter is silent"),
         "certificate_ends": texts("the site's certificate ends soon and was not renewed"),
         "certificate_expired": texts("the site's certificate has ended"),

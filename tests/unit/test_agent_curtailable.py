@@ -11,8 +11,11 @@ import pytest
 
 from agent.curtailment.curtailable import look, reach
 from agent.curtailment.forecast import Forecaster
+from agent.saon import SaonVolume
+from config.nodes import SaonStage
+from config.site import SaonDuty
 from drivers.capabilities import MinerStatus
-from tests.unit.agent_kit import BASE_W, EMERGENCY_W, MACHINE_W, SLEEP_W, Core, running_core
+from tests.unit.agent_kit import BASE_W, EMERGENCY_W, MACHINE_W, SLEEP_W, Core, running_core, small_site
 from wire.errors import WireError
 from wire.messages import Live, decode
 from wire.quality import Quality
@@ -159,3 +162,23 @@ async def test_without_a_meter_it_knows_nothing(core: Core) -> None:
 async def test_a_limit_that_is_none_is_refused(core: Core, limit: Any) -> None:
     with pytest.raises(WireError, match="whole watts"):
         await forecaster(core).answer({"limit_w": limit})
+
+
+async def test_a_stage_of_emergency_automatics_that_machines_emptied_by_sleeping_is_told(tmp_path: Path) -> None:
+    site = small_site()
+    nodes = tuple(
+        n.model_copy(update={"saon": (SaonStage(stage=2),)}) if n.id in {"KM1", "KM2"} else n for n in site.nodes
+    )
+    head = site.site.model_copy(update={"saon": (SaonDuty(stage=2, min_kw=20.0),)})
+    async with running_core(tmp_path, site=site.model_copy(update={"nodes": nodes, "site": head})) as core:
+        volume = SaonVolume(core.site, core.fleet, core.live)
+        assert (volume.now(), volume.short()) == ({2: 8 * MACHINE_W}, set())
+        order = await core.give("limit", limit_w=45_000)
+        await core.until(lambda: order.state is S.HOLDING)
+        (watts,) = volume.now().values()
+        assert watts is not None
+        assert watts < 20_000
+        assert volume.short() == {2}
+        core.plant.meter_silent = True
+        await core.pass_time(30)
+        assert (volume.now(), volume.short()) == ({2: None}, set()), "what is not known is not said to be short"
