@@ -246,6 +246,7 @@ class Reports:
             "held": len(self.engine.journal.held),
             "machines": len(self.bench.machines),
             "machines_answering": sum(1 for m in self.values.miners.values() if m.status is not None),
+            "machine_polls_answered_total": sum(p.counters.answered for p in self.bench.pollers),
             "clock_synchronised": float(self.clock.synchronised()),
             "certificates_renewed_total": self.uplink.renewal.counters.renewed,
             "certificates_refused_total": self.uplink.renewal.counters.refused,

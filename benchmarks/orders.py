@@ -1,143 +1,147 @@
-"""From an order's bytes entering the agent to its signed ``accepted`` on disk, while machines are being polled.
+"""From a signed order on the broker to the site's signed answer, to the contact read back, to the meter, to the kW.
 
-Orders come at random moments that are fixed beforehand and each is timed from its moment, so that a busy event loop or
-an order that waits behind another counts in full. The end is the ledger's word that the signed answer is durable
-(``synchronous=FULL``). Transport is not in these figures, neither in ours nor in the floor.
+Everything is a process of its own and speaks its own protocol: Mosquitto with TLS, Modbus meters and relays, machines
+on sockets, agents armed by signed acts. Orders come at random moments that are fixed beforehand; each is timed from
+its moment until its signed answer is heard again at the broker, so the broker's way there and back is in ``accepted``,
+and so is an order that waits behind another. ``accepted_in_agent``, ``first_output``, ``readback`` and ``confirmed``
+are the agent's own signed figures, from the order's bytes entering it. ``kw95_s``: LuxOS machines as slow as real ones,
+a limit at half the power, until 95 % of what was ordered is off by the simulation's own power; the slowest of all.
 
-The floor does the least that any agent must do for an order, with nothing else running: verify one Ed25519 signature
-over as many bytes, sign two records of the sizes really written, and commit them with the order's row.
+The floor is an MQTT echo with one Ed25519 verification and one ``synchronous=FULL`` commit of two signed records: the
+same bytes, broker, moments and disk, while the same machines are being polled.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import random
-import sqlite3
+import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from agent.ledger import Appended
-from benchmarks.common import log_file, parser, percentile, report, rss_mb
-from benchmarks.core import AgentCore
-from benchmarks.miners import simulated_miners
-from wire.dsse import ORDER_TYPE, RECORD_TYPE, pae
-from wire.keys import SigningKey
+from benchmarks.common import log_file, parser, percentile, report
+from benchmarks.order_sides.broker import Identity, connected
+from benchmarks.order_sides.dispatcher import Dispatcher, collector
+from benchmarks.order_sides.measures import Accepted, cuts, floor_ms, kw95_s, many_orders
+from benchmarks.order_sides.plant import Plant
+from tizgin.demo.folder import make_fresh
+from tizgin.demo.processes import Processes
+from tizgin.demo.start import Size
+from wire.names import topic
 
-
-@dataclass(slots=True)
-class Answers:
-    """When each order's signed answer became durable, and how large the records were."""
-
-    durable_ns: dict[str, int] = field(default_factory=dict)
-    states: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, list[int]] = field(default_factory=lambda: {"cmd_rx": [], "cmd_ack": []})
-
-    def take(self, appended: list[Appended]) -> None:
-        """Listener of the ledger: called after the commit."""
-        now = time.monotonic_ns()
-        for record in appended:
-            if record.ty in self.sizes:
-                self.sizes[record.ty].append(len(record.line.payload))
-            if record.ty == "cmd_ack":
-                doc = json.loads(record.line.payload)
-                self.durable_ns.setdefault(doc["id"], now)
-                self.states.setdefault(doc["id"], doc["state"])
+RATE_PER_S = 15.0
+SOCKETS_SPARE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Raw results of one run."""
+class Sizes:
+    """How much of everything."""
 
-    accepted_ms: list[float]
-    polls_per_s: float
-    order_bytes: int
-    rx_bytes: int
-    ack_bytes: int
+    machines: int
+    period_s: int
+    orders: int
+    rate_per_s: float
+    cuts: int
+    """Half of them named feeders, half limits."""
+    fast: int
+    """LuxOS machines of the second site."""
+    fast_cuts: int
 
 
-async def measure(folder: Path, *, orders: int, machines: int, period_s: float, rate_per_s: float) -> Measured:
+FULL = Sizes(machines=5000, period_s=30, orders=1000, rate_per_s=RATE_PER_S, cuts=24, fast=400, fast_cuts=1)
+QUICK = Sizes(machines=400, period_s=10, orders=120, rate_per_s=RATE_PER_S, cuts=2, fast=100, fast_cuts=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Raw results."""
+
+    accepted: Accepted
+    cuts: list[dict[str, int]]
+    kw95_s: list[float]
+    floor_ms: list[float]
+    rss_mb: float
+    start_s: float
+    load: tuple[float, float]
+    """One-minute load of the computer before and after."""
+
+
+async def measure(folder: Path, sizes: Sizes, say: Callable[[str], None]) -> Found:
     """One run.
 
     Raises:
-        RuntimeError: an order was not accepted, or machines did not answer: then there is nothing to report.
+        DemoError: the plant did not start.
+        RuntimeError: something was not obeyed, or an answer does not verify: then there is nothing to report.
     """
-    async with simulated_miners(machines) as ports:
-        core = AgentCore(folder, ports, period_s=period_s)
-        answers = Answers()
-        core.ledger.on_append(answers.take)
-        await core.start()
-        try:
-            await _all_answered(core, machines, timeout_s=period_s * 4 + 20)
-            envelopes = core.orders(orders)
-            chance = random.Random(7)
-            before, began_ns = core.poller.counters.answered, time.monotonic_ns()
-            entered: dict[str, int] = {}
-            due_ns = began_ns
-            for order, raw in envelopes:
-                due_ns += int(chance.expovariate(rate_per_s) * 1e9)
-                await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
-                entered[order] = due_ns
-                # One after another, as the uplink hands them on.
-                await core.reception.take(raw, False)
-            took_s = (time.monotonic_ns() - began_ns) / 1e9
-            polls = (core.poller.counters.answered - before) / took_s
-        finally:
-            await core.stop()
-    lost = [order for order in entered if answers.states.get(order) != "validated"]
-    if lost:
-        raise RuntimeError(
-            f"{len(lost)} of {orders} orders were not accepted; first {lost[0]}: {core.reception.refused}"
+    began, load = time.monotonic(), os.getloadavg()[0]
+    root = make_fresh(folder / "plant")
+    async with Processes(root.logs) as processes:
+        size = Size(sites=2, asics=sizes.machines, port=0, time_scale=1.0)
+        plant = Plant(size, root, processes, say, period_s=sizes.period_s, fast=sizes.fast)
+        await plant.start()
+        start_s = time.monotonic() - began
+        polled, fast = (Dispatcher(plant, plan) for plan in plant.plans)
+        by_site = {desk.plan.id: desk for desk in (polled, fast)}
+
+        def hear(name: str, payload: bytes, at_ns: int) -> None:
+            by_site[name.split("/")[2]].hear(name, payload, at_ns)
+
+        topics = [topic(site, "answer") for site in by_site]
+        with connected(collector(plant), topics, hear) as client:
+            polled.client = fast.client = client
+            accepted = await asyncio.to_thread(many_orders, polled, sizes.orders, sizes.rate_per_s)
+            say(f"{len(accepted.outside_ms)} orders accepted")
+            cut = await asyncio.to_thread(cuts, polled, sizes.cuts)
+            say(f"{len(cut)} cuts by contactors held and given back")
+            kw95 = await asyncio.to_thread(kw95_s, fast, sizes.fast_cuts)
+            say(f"{len(kw95)} cuts by sleep held and given back")
+            spare_plan = plant.plans[1]
+            await plant.agents[spare_plan.id].stop()
+        files = root.site(spare_plan.id)
+        spare = Identity(
+            plant.broker_port, str(files.tls / "ca.pem"), str(files.tls / "site.pem"), str(files.state / "tls.key")
         )
-    sizes = answers.sizes
-    return Measured(
-        accepted_ms=[(answers.durable_ns[order] - at) / 1e6 for order, at in entered.items()],
-        polls_per_s=round(polls, 1),
-        order_bytes=len(envelopes[-1][1]),
-        rx_bytes=sum(sizes["cmd_rx"]) // len(sizes["cmd_rx"]),
-        ack_bytes=sum(sizes["cmd_ack"]) // len(sizes["cmd_ack"]),
-    )
+        with connected(collector(plant), [topic(spare_plan.id, "progress")], fast.hear) as client:
+            least = await asyncio.to_thread(
+                floor_ms, fast, spare, client, accepted, folder, sizes.orders, sizes.rate_per_s
+            )
+        return Found(accepted, cut, kw95, least, plant.rss_mb(plant.plans[0]), start_s, (load, os.getloadavg()[0]))
 
 
-async def _all_answered(core: AgentCore, machines: int, *, timeout_s: float) -> None:
-    """Wait until every machine was polled well once: the load is then the steady one."""
-    deadline = time.monotonic() + timeout_s
-    while sum(m.status is not None for m in core.live.miners.values()) < machines:
-        if time.monotonic() > deadline:
-            good = sum(m.status is not None for m in core.live.miners.values())
-            raise RuntimeError(f"{good} of {machines} simulated machines answered within {timeout_s:.0f} s")
-        await asyncio.sleep(0.1)
-
-
-def floor_ms(folder: Path, measured: Measured, count: int) -> list[float]:
-    """Verify, sign twice, commit: milliseconds of each repetition on an idle database in the same folder."""
-    dispatcher, record_key = SigningKey.generate(), SigningKey.generate()
-    order = pae(ORDER_TYPE, b"o" * measured.order_bytes)
-    signature = dispatcher.sign(order)
-    records = [pae(RECORD_TYPE, b"r" * n) for n in (measured.rx_bytes, measured.ack_bytes)]
-    db = sqlite3.connect(folder / "floor.db", isolation_level=None)
-    took: list[float] = []
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("CREATE TABLE record (n INTEGER PRIMARY KEY, payload BLOB, sig BLOB)")
-        db.execute("CREATE TABLE orders (n INTEGER PRIMARY KEY, raw BLOB)")
-        for _ in range(count):
-            began = time.perf_counter()
-            if not dispatcher.public.verifies(order, signature):
-                raise RuntimeError("the floor's own signature does not verify")
-            db.execute("BEGIN IMMEDIATE")
-            for body in records:
-                db.execute("INSERT INTO record (payload, sig) VALUES (?, ?)", (body, record_key.sign(body)))
-            db.execute("INSERT INTO orders (raw) VALUES (?)", (order,))
-            db.execute("COMMIT")
-            took.append((time.perf_counter() - began) * 1000)
-    finally:
-        db.close()
-    return took
+def figures(found: Found, sizes: Sizes) -> dict[str, Any]:
+    """The fields of ``ours``."""
+    accepted, inside = found.accepted.outside_ms, found.accepted.inside_ms
+    by_name = {
+        name: [float(cut[name]) for cut in found.cuts if name in cut]
+        for name in ("first_output", "readback", "confirmed")
+    }
+    return {
+        "orders": len(accepted),
+        "accepted_p50_ms": round(percentile(accepted, 0.5), 2),
+        "accepted_p99_ms": round(percentile(accepted, 0.99), 2),
+        "accepted_max_ms": round(max(accepted), 2),
+        "accepted_in_agent_p50_ms": percentile(inside, 0.5),
+        "accepted_in_agent_p99_ms": percentile(inside, 0.99),
+        **{f"{name}_p50_ms": percentile(values, 0.5) for name, values in by_name.items()},
+        **{f"{name}_p99_ms": percentile(values, 0.99) for name, values in by_name.items()},
+        "cuts": len(found.cuts),
+        "cuts_confirmed_by_meter": len(by_name["confirmed"]),
+        "kw95_s": round(max(found.kw95_s), 2),
+        "kw95_runs": len(found.kw95_s),
+        "fast_machines": sizes.fast,
+        "machines": sizes.machines,
+        "polls_per_s": found.accepted.polls_per_s,
+        "cpu_share": found.accepted.cpu_share,
+        "rss_mb": found.rss_mb,
+        "orders_per_s": sizes.rate_per_s,
+        "start_s": round(found.start_s, 1),
+        "load_before": round(found.load[0], 2),
+        "load_after": round(found.load[1], 2),
+    }
 
 
 def main() -> int:
@@ -145,37 +149,34 @@ def main() -> int:
     commands = parser(str(__doc__).partition("\n")[0])
     commands.add_argument("--orders", type=int, help="how many orders (at least 500 for a 99th percentile)")
     commands.add_argument("--machines", type=int, help="how many machines are polled meanwhile")
+    commands.add_argument("--rate-per-s", type=float, help=f"orders a second (default {RATE_PER_S:g})")
+    commands.add_argument("--cuts", type=int, help="how many cuts by contactors")
     options = commands.parse_args()
-    orders = options.orders or (500 if options.quick else 3000)
-    machines = options.machines or (300 if options.quick else 500)
-    if not 2 <= machines <= 508 or machines % 2:
-        commands.error(f"--machines {machines}: expected an even number from 2 to 508 (two groups of one /24 each)")
-    period_s, rate_per_s = 5.0, 15.0
+    given = {
+        name: value
+        for name in ("orders", "machines", "rate_per_s", "cuts")
+        if (value := getattr(options, name)) is not None
+    }
+    sizes = Sizes(**asdict(QUICK if options.quick else FULL) | given)
+    if not (4 <= sizes.machines <= 5000 and sizes.orders >= 1 and sizes.cuts >= 1 and sizes.rate_per_s > 0):
+        commands.error("expected 4 to 5000 machines, and at least one order and one cut, and a rate above 0")
+
+    def say(text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+
     with tempfile.TemporaryDirectory(prefix="bench-orders-", dir=options.folder) as name:
-        folder = Path(name)
-        with log_file(folder / "agent.log"):
-            measured = asyncio.run(
-                measure(folder, orders=orders, machines=machines, period_s=period_s, rate_per_s=rate_per_s)
-            )
-        least = floor_ms(folder, measured, max(500, orders))
-        accepted = measured.accepted_ms
+        folder = Path(name).resolve()
+        with log_file(folder / "laptop.log"):
+            found = asyncio.run(measure(folder, sizes, say))
+        accepted, least = found.accepted.outside_ms, found.floor_ms
         report(
             "orders",
-            folder=folder,
-            ours={
-                "orders": len(accepted),
-                "accepted_p50_ms": round(percentile(accepted, 0.5), 2),
-                "accepted_p99_ms": round(percentile(accepted, 0.99), 2),
-                "accepted_max_ms": round(max(accepted), 2),
-                "orders_per_s": rate_per_s,
-                "machines": machines,
-                "polls_per_s": measured.polls_per_s,
-                "rss_mb": rss_mb(),
-            },
+            folder=options.folder,
+            ours=figures(found, sizes),
             floor={
                 "echo_commit_p50_ms": round(percentile(least, 0.5), 2),
                 "echo_commit_p99_ms": round(percentile(least, 0.99), 2),
-                "via_mqtt": False,
+                "via_mqtt": True,
             },
             ratios={
                 "accepted_p50_to_floor": round(percentile(accepted, 0.5) / percentile(least, 0.5), 2),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from tizgin.demo.errors import DemoError
 
@@ -119,3 +124,27 @@ def remove(folder: Folder) -> None:
     """Remove a demo's folder; anything else is left alone."""
     if (folder.root / MARKER).is_file():
         shutil.rmtree(folder.root, ignore_errors=True)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Without anchors and aliases: files that people sign are refused with them."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
+        return True
+
+
+def write_yaml(path: Path, data: Mapping[str, Any]) -> None:
+    """Plain data as a YAML file that a person can read and sign."""
+    text = yaml.dump(dict(data), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_secret(path: Path, text: str) -> None:
+    """A new file that its owner alone can read.
+
+    Raises:
+        OSError: it exists already, or cannot be written.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)

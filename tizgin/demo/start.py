@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import sqlite3
 import time
@@ -19,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
 from config.loader import load_site
-from simulator.latencies import load_latencies
+from simulator.latencies import Latencies, load_latencies
 from tizgin.demo.commissioning import commission
 from tizgin.demo.errors import DemoError
-from tizgin.demo.folder import Folder, SiteFolder
+from tizgin.demo.folder import Folder, SiteFolder, write_secret, write_yaml
 from tizgin.demo.plan import OUTPUTS, Plan, plan_site, shares
 from tizgin.demo.ports import Ports
 from tizgin.demo.processes import Child, Processes, tizgin_command
@@ -37,7 +35,7 @@ from tizgin.demo.register import (
     central_settings,
     engineer_of,
 )
-from tizgin.demo.sites import allocate, build_site
+from tizgin.demo.sites import SitePorts, allocate, build_site
 
 WITNESS = "so.demo"
 COMMAND_S = 30.0
@@ -144,29 +142,42 @@ class Demo:
         self.say("agents are armed; waiting until the load is steady")
         await asyncio.gather(*(self.steady(plan) for plan in self.plans))
 
+    def make_plans(self, latencies: Latencies) -> list[Plan]:
+        """Which sites there are."""
+        counts = shares(self.size.asics, self.size.sites)
+        return [plan_site(index + 1, machines, latencies) for index, machines in enumerate(counts)]
+
+    def site_file(self, plan: Plan, ports: SitePorts) -> dict[str, Any]:
+        """A site's file as data."""
+        return build_site(plan, ports, broker_port=self.broker_port, registrar_key=self.registrar_key)
+
+    def time_scale(self, plan: Plan) -> float:  # noqa: ARG002 - all sites of a demo run alike
+        """How many times faster than real ones a site's machines change."""
+        return self.size.time_scale
+
+    def tested(self, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002 - all sites of a demo have the same outputs
+        """Outputs that are commissioned."""
+        return OUTPUTS
+
     def write_files(self) -> None:
         """Site files, their secrets, and central's settings."""
-        ports, latencies = Ports(self.rng), load_latencies()
+        ports = Ports(self.rng)
         self.broker_port, self.witness_port = ports.block(1), ports.block(1)
         web = self.size.port or ports.block(1)
-        for index, machines in enumerate(shares(self.size.asics, self.size.sites)):
-            plan = plan_site(index + 1, machines, latencies)
-            self.plans.append(plan)
-            site = build_site(
-                plan, allocate(ports.block, plan), broker_port=self.broker_port, registrar_key=self.registrar_key
-            )
-            self.sites[plan.id] = site
+        self.plans += self.make_plans(load_latencies())
+        for plan in self.plans:
+            site = self.sites[plan.id] = self.site_file(plan, allocate(ports.block, plan))
             files = self.folder.site(plan.id)
             for part in (files.root, files.tls, files.root / "secrets"):
                 part.mkdir(parents=True, mode=0o700)
-            _write_secret(files.root / "secrets" / "miners", "root\n")
-            _write_secret(files.root / "secrets" / "pdu", "public\n")
-            _write_yaml(files.config, site)
+            write_secret(files.root / "secrets" / "miners", "root\n")
+            write_secret(files.root / "secrets" / "pdu", "public\n")
+            write_yaml(files.config, site)
         settings = central_settings(
             self.plans, port=web, broker_port=self.broker_port, registrar_key=self.registrar_key
         )
         settings["witnesses"] = [{"url": f"http://127.0.0.1:{self.witness_port}", "key": self.witness_key.split()[-1]}]
-        _write_yaml(self.folder.central_config, settings)
+        write_yaml(self.folder.central_config, settings)
 
     async def _start_central(self) -> None:
         config = str(self.folder.central_config)
@@ -228,7 +239,7 @@ class Demo:
         policy = f"{self.witness_key}{line}group both all {WITNESS} central\nquorum both\n"
         document = build_register(self.plans, self.sites, sites, persons, now=datetime.now(UTC), policy=policy)
         source = self.folder.registrar / "register.yaml"
-        _write_yaml(source, document)
+        write_yaml(source, document)
         key, out = str(self.folder.registrar / "registrar.pem"), str(self.folder.register)
         await self.tizgin("registrar", "sign", str(source), "--key", key, "--out", out, "--json")
         await central
@@ -246,12 +257,12 @@ class Demo:
         """The plant runs, and every output is exercised; returns the protocol of the commissioning."""
         files = self.folder.site(plan.id)
         name = f"simulate-{plan.id}"
-        scale = ("--time-scale", f"{self.size.time_scale:g}", "--seed", str(plan.number))
+        scale = ("--time-scale", f"{self.time_scale(plan):g}", "--seed", str(plan.number))
         command = tizgin_command("simulate", str(files.config), *scale, "--control-port", "0", "--json")
         child = self.simulators[plan.id] = await self.processes.start(name, command, cwd=files.root)
         outputs = json.loads(await self.tizgin("agent", "outputs", "--config", str(files.config), "--json"))
         self.controls[plan.id] = int((await child.ready(child.out, timeout_s=READY_S))["control_port"])
-        tested = await commission(await asyncio.to_thread(load_site, files.config), outputs, OUTPUTS)
+        tested = await commission(await asyncio.to_thread(load_site, files.config), outputs, self.tested(plan))
         seen = ", ".join(f"{t.output} {t.seen_w / 1000:.0f} kW in {t.open_ms} ms" for t in tested)
         self.say(f"{plan.id}: outputs opened and closed, measured at their meters: {seen}")
         return {"outputs": [t.doc() for t in tested], "note": "exercised over Modbus before the agent was armed"}
@@ -370,21 +381,3 @@ def _has_register(ledger: Path) -> bool:
             return db.execute("SELECT 1 FROM meta WHERE key = 'keys'").fetchone() is not None
     except sqlite3.OperationalError:
         return False
-
-
-class _PlainDumper(yaml.SafeDumper):
-    """Without anchors and aliases: files that people sign are refused with them."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
-        return True
-
-
-def _write_yaml(path: Path, data: Mapping[str, Any]) -> None:
-    text = yaml.dump(dict(data), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
-    path.write_text(text, encoding="utf-8")
-
-
-def _write_secret(path: Path, text: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
