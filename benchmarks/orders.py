@@ -4,7 +4,8 @@ Everything is a process of its own and speaks its own protocol: Mosquitto with T
 on sockets, agents armed by signed acts. Orders come at random moments that are fixed beforehand; each is timed from
 its moment until its signed answer is heard again at the broker, so the broker's way there and back is in ``accepted``,
 and so is an order that waits behind another. ``accepted_in_agent``, ``first_output``, ``readback`` and ``confirmed``
-are the agent's own signed figures, from the order's bytes entering it. ``kw95_s``: LuxOS machines as slow as real ones,
+are the agent's own signed figures, from the order's bytes entering it (``readback`` is their sum: ``first_output`` and
+what the signed word counts from the switch's command). ``kw95_s``: LuxOS machines as slow as real ones,
 a limit at half the power, until 95 % of what was ordered is off by the simulation's own power; the slowest of all.
 
 The floor is an MQTT echo with one Ed25519 verification and one ``synchronous=FULL`` commit of two signed records: the

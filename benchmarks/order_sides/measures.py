@@ -139,6 +139,8 @@ def cuts(desk: Dispatcher, count: int) -> list[dict[str, int]]:
         times = {name: ms for name in names if (ms := held.ms.get(name)) is not None}
         if len(times) < len(names):
             raise RuntimeError(f"{desk.plan.id}: {order.order.action} is held, and its times are {dict(held.ms)}")
+        # Signed ``readback`` counts from the switch's own command, the others from the order's bytes.
+        times["readback"] += times["first_output"]
         found.append(times)
         release(desk, order)
     _load_back(desk, usual_w)
