@@ -286,18 +286,18 @@ class Reception:
         return None
 
     def _plan_text(self, live: LiveOrder, shadow: bool) -> str:
-        word = "would put" if shadow else "will put"
+        """What the answer says. What a live order moves is planned after its answer is on disk: looking through thousands
+        of machines takes time, and the answer does not wait for it."""
         prefix = "DRILL: " if Flag.DRILL in live.flags else f"{self.engine.gates.mode}: " if shadow else ""
         if live.doc.target_w is None or live.doc.before_w is None:
             return f"{prefix}accepted; power or target is not known in W"
-        excess = live.doc.before_w - live.doc.target_w
-        choice = choose_machines(self.engine.fleet.sleepers({}), max(0, excess), everything=live.order.action == "stop")
+        said = [f"accepted; {live.doc.before_w / 1000:.1f} kW now, target {live.doc.target_w / 1000:.1f} kW"]
+        if shadow:
+            excess, stops = max(0, live.doc.before_w - live.doc.target_w), live.order.action == "stop"
+            choice = choose_machines(self.engine.fleet.sleepers({}), excess, everything=stops)
+            said.append(f"would put {len(choice.targets)} machines to sleep for {choice.expected_w / 1000:.1f} kW")
         cold = self.engine.fleet.loops.advice()
-        return (
-            f"{prefix}accepted; {live.doc.before_w / 1000:.1f} kW now, target {live.doc.target_w / 1000:.1f} kW; "
-            f"{word} {len(choice.targets)} machines to sleep for {choice.expected_w / 1000:.1f} kW"
-            f"{'; ' + cold if cold else ''}"
-        )
+        return prefix + "; ".join(said if cold is None else [*said, cold])
 
     async def _supersede(self, new: LiveOrder, old_id: str) -> None:
         old = self.journal.live.get(old_id)
