@@ -286,8 +286,10 @@ class Reception:
         return None
 
     def _plan_text(self, live: LiveOrder, shadow: bool) -> str:
-        """What the answer says. What a live order moves is planned after its answer is on disk: looking through thousands
-        of machines takes time, and the answer does not wait for it."""
+        """What the answer says.
+
+        What a live order moves is planned after its answer is on disk: that takes time with thousands of machines.
+        """
         prefix = "DRILL: " if Flag.DRILL in live.flags else f"{self.engine.gates.mode}: " if shadow else ""
         if live.doc.target_w is None or live.doc.before_w is None:
             return f"{prefix}accepted; power or target is not known in W"
