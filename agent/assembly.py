@@ -178,6 +178,7 @@ class Assembly:
         )
         self.balancing = Balancing(site, self.graph, self.ledger, self.fleet, clock)
         self.closer = SlotCloser(site, self.ledger, self.bench, self.fleet, self.graph, clock, balancing=self.balancing)
+        self.live.dark_w = self.closer.dark_w
         self.closer.check_clock = self.engine.check_clock = self._check_clock
         self.events = Events(site, self.ledger, self.live, self.gates, self.engine, self.closer, self.batcher)
         self.events.listen()

@@ -59,6 +59,8 @@ class LiveState:
         self.switches: dict[str, SwitchState] = {}
         self._read: dict[str, tuple[int, int]] = {}
         """Device → (ms, monotonic ns) of the last sample whose power could be used."""
+        self.dark_w: Callable[[str], int | None] = lambda _point: None
+        """The most that a metering point can draw while its meter is proven dark behind an open switch."""
         self._on_sample: list[Callable[[Sample], None]] = []
         self._on_switch: list[Callable[[str, SwitchState | None, SwitchState], None]] = []
 
@@ -103,12 +105,26 @@ class LiveState:
 
     def power(self, point: str) -> Power:
         """Power at a metering or virtual point now. Stale, odd or missing members make it unknown."""
+        return self._sum(point, self._metering_power)
+
+    def judged(self, point: str) -> Power:
+        """The same for judging an order: a meter that went dark with the branch it measures does not make it unknown,
+        where the switch is read open and the meter above saw the branch fall. A record never says this power."""
+        return self._sum(point, self._judged_power)
+
+    def _judged_power(self, point: str) -> Power:
+        read = self._metering_power(point)
+        most_w = self.dark_w(point) if read.value_w is None else None
+        return read if most_w is None else Power(most_w, self._clock.now_ms(), self._clock.mono_ns(), Quality.GOOD)
+
+    def _sum(self, point: str, power_of: Callable[[str], Power]) -> Power:
         virtual = self._virtual.get(point)
         if virtual is None:
-            return self._metering_power(point)
+            return power_of(point)
         total, oldest_ms, oldest_ns = 0, 2**62, 2**62
         for sign, member in virtual.terms():
-            part = self.power(member)
+            # What is taken off the sum is taken off only where it was read.
+            part = self._sum(member, power_of if sign > 0 else self._metering_power)
             if part.value_w is None:
                 return Power(None, part.at_ms, part.mono_ns, part.quality)
             total += sign * part.value_w

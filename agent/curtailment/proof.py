@@ -35,7 +35,7 @@ class Proof:
 
     def observe(self, order: LiveOrder) -> bool:
         """Count fresh samples below and above the limit; false while the meter says nothing."""
-        power = self.live.power(order.doc.point)
+        power = self.live.judged(order.doc.point)
         blind = power.value_w is None and power.age_s(self.clock.mono_ns()) > BLIND_S
         (order.flags.add if blind else order.flags.discard)(Flag.BLIND)
         if power.value_w is None or order.limit_w is None:
@@ -74,11 +74,15 @@ class Proof:
             every = all(state is not None and state.position is Position.OPEN for state in states)
             return "confirmed by the positions" if every else None
         met = order.good >= self.site.agent.timing.fresh_samples and self.positions_agree(order)
-        return f"confirmed by the meter{self._not_ours(order)}" if met else None
+        if not met:
+            return None
+        dark = self.live.power(order.doc.point).value_w is None
+        by = "by the meter above the dark branch" if dark else "by the meter"
+        return f"confirmed {by}{self._not_ours(order)}"
 
     def _not_ours(self, order: LiveOrder) -> str:
         """Load that fell by itself (a pool, a dip, a person) is no obedience: it may be back at any moment."""
-        power = self.live.power(order.doc.point).value_w
+        power = self.live.judged(order.doc.point).value_w
         if power is None or order.doc.before_w is None:
             return ""
         fell = order.doc.before_w - power

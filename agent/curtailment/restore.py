@@ -60,7 +60,7 @@ class Restorer:
             return f"agent mode is {self.gates.mode}"
         if order.doc.not_before is not None and self.clock.now_ms() < order.doc.not_before:
             return "the release is for later"
-        power = self.live.power(order.doc.point)
+        power = self.live.judged(order.doc.point)
         if power.value_w is None:
             return f"power at {order.doc.point} is not known ({power.quality})"
         unfit = self.voltage.unfit(order.doc.point)
@@ -100,7 +100,7 @@ class Restorer:
                 bounds.append((order.doc.point, extra))
         rooms: list[int] = []
         for point, bound in bounds:
-            power = self.live.power(point)
+            power = self.live.judged(point)
             # A reading from before the last stage does not show what that stage brought back.
             known = power.value_w is not None and power.mono_ns > order.wave_ns
             coming = self.coming_w()

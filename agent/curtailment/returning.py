@@ -57,7 +57,7 @@ class Returning:
 
     def _room_was_read(self, order: LiveOrder) -> bool:
         """True where the room for a return was judged by a reading from after the last stage."""
-        return self.live.power(order.doc.point).mono_ns > order.wave_ns
+        return self.live.judged(order.doc.point).mono_ns > order.wave_ns
 
     async def whole(self, order: LiveOrder) -> None:
         """Give back everything that is held, after a release."""

@@ -114,7 +114,7 @@ class Targets:
             return
         now = self.clock.now_ms()
         length = self.site.agent.slot_s * 1000 if basis == "slot" else HOUR_MS
-        power = self.live.power(order.doc.point).value_w
+        power = self.live.judged(order.doc.point).value_w
         window = order.doc.window
         if window is None or now >= window["end_ms"]:
             start = now - now % length

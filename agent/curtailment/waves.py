@@ -33,7 +33,7 @@ class Waves:
 
     def excess_w(self, order: LiveOrder) -> int | None:
         """Power above the target, W, with what is still to come; ``None`` where one of them is not known."""
-        power, aim = self.live.power(order.doc.point).value_w, order.aim_w
+        power, aim = self.live.judged(order.doc.point).value_w, order.aim_w
         return None if power is None or aim is None else power + self.ahead.ahead_w() - aim
 
     def next(self, order: LiveOrder) -> bool:

@@ -105,6 +105,11 @@ class SlotCloser:
         """Meters whose supply is dark behind an open switch."""
         return self.supply.dark
 
+    def dark_w(self, point: str) -> int | None:
+        """The most that the branch of a metering point can draw where its meter is proven dark; else ``None``."""
+        device = next((p.device for p in self.site.metering_points if p.id == point), None)
+        return None if device is None else self.supply.dark_w(device)
+
     def take(self, sample: Sample) -> None:
         """A meter was read."""
         self.supply.take(sample)

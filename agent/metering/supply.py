@@ -24,6 +24,8 @@ HISTORY = 60
 """Readings of power that are kept of each metering point."""
 WATCH_S = 30.0
 """How long after the opening a fall is looked for, beside two poll periods of the meter above."""
+FRESH_S = 5.0
+"""A position that was read longer ago proves nothing."""
 VISIBLE_W = 500
 VISIBLE_SHARE = 50
 """A branch that drew less than 500 W, or a fiftieth of what the meter above shows, cannot be seen to fall there."""
@@ -163,6 +165,20 @@ class SupplyWatch:
         found = Drop(dark.up, dark.was_w, dark.least_w, dark.own_w, 2 * fell >= dark.own_w if visible else None)
         self._drops[device] = found
         return found
+
+    def dark_w(self, device: str) -> int | None:
+        """The most that a dark branch can draw now, W; ``None`` where its darkness is not proven.
+
+        Its switch has to be read open, lately, and the meter above has to have seen it fall: then it is 0. A branch
+        that drew too little to be seen from above counts with what it drew last.
+        """
+        dark, drop = self.dark.get(device), self.drop(device)
+        state = self.live.switches.get(dark.sw) if dark is not None else None
+        if state is None or drop is None or drop.seen is False or state.position is not Position.OPEN:
+            return None
+        if (self.clock.mono_ns() - state.mono_ns) / 1e9 > FRESH_S:
+            return None
+        return 0 if drop.seen else drop.own_w
 
     def restore(self, device: str, boundary: Boundary) -> None:
         """After a start: how the darkness began that the last boundary on disk tells of."""

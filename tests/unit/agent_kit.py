@@ -331,6 +331,8 @@ class Plant:
     switches: dict[str, PlayedSwitch] = field(default_factory=dict)
     meter_silent: bool = False
     blackout: bool = False
+    dark_meters: dict[str, str] = field(default_factory=dict)
+    """Meter → the switch behind which it is fed: it is silent while that is open."""
     volts: float | None = None
     """Phase voltage at every meter; none of them reads it where it is ``None``."""
     extra_w: int = 0
@@ -387,6 +389,9 @@ class Plant:
         if self.meter_silent or self.blackout:
             return
         for device, value in (("em-0", self.net_w), ("em-1", self.feeder_w("KM1")), ("em-2", self.feeder_w("KM2"))):
+            feed = self.switches.get(self.dark_meters.get(device, ""))
+            if feed is not None and not feed.closed:
+                continue
             live.put_sample(
                 Sample(
                     device,

@@ -426,3 +426,51 @@ async def test_a_loss_of_load_that_is_not_ours_is_not_called_obedience(core: Cor
         core.plant.machines[f"rack1/{number}"].draw_w = MACHINE_W
     await core.pass_time(60)
     assert core.plant.net_w <= before - 3000
+
+
+def dark_behind_km1(core: Core, *, seen: bool) -> None:
+    """The meter of rack 1 is fed from behind KM1; whether the meter above saw the branch fall is given."""
+    core.plant.dark_meters = {"em-1": "KM1"}
+    core.live.dark_w = lambda p: 0 if p == "M1" and seen and not core.plant.switches["KM1"].closed else None
+
+
+async def test_a_meter_that_goes_dark_with_its_branch_is_judged_from_above(core: Core) -> None:
+    dark_behind_km1(core, seen=True)
+    for machine in core.plant.machines.values():
+        machine.refuses = machine.switch == "KM1"
+    order = await core.give(
+        "limit", limit_w=4 * MACHINE_W, measured_at="gross_mining", escalation=Escalation(to="switch", after_s=5)
+    )
+    await core.until_state(order, S.HOLDING)
+    assert not core.plant.switches["KM1"].closed
+    (told,) = [e for e in await core.effects(order.id) if e["state"] == "holding"]
+    assert "confirmed by the meter above the dark branch" in told["text"]
+    assert (told["power_w"], told["proof"]) == (None, None), "what was not read is not written down as read"
+    await core.pass_time(70, step_s=5)
+    await core.release(order)
+    await core.until(lambda: not core.journal.live)
+    assert core.plant.switches["KM1"].closed
+
+
+async def test_silence_that_nobody_above_saw_is_no_proof(core: Core) -> None:
+    dark_behind_km1(core, seen=False)
+    for machine in core.plant.machines.values():
+        machine.refuses = machine.switch == "KM1"
+    order = await core.give(
+        "limit", limit_w=4 * MACHINE_W, measured_at="gross_mining", escalation=Escalation(to="switch", after_s=5)
+    )
+    await core.pass_time(120)
+    assert not core.plant.switches["KM1"].closed
+    assert order.state is not S.HOLDING
+    assert Flag.BLIND in order.flags
+
+
+async def test_a_battery_meets_a_limit_of_net_import_and_none_of_mining(core: Core) -> None:
+    core.plant.extra_w = -20_000  # it discharges
+    await core.plant.publish(core.live)
+    net = await core.give("limit", limit_w=45_000)
+    await core.until_state(net, S.HOLDING)
+    assert core.plant.writes == []
+    mining = await core.give("limit", limit_w=5 * MACHINE_W, measured_at="gross_mining")
+    await core.until_state(mining, S.HOLDING)
+    assert sum(core.plant.feeder_w(s) for s in ("KM1", "KM2")) <= 5 * MACHINE_W

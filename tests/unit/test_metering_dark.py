@@ -150,3 +150,19 @@ def test_a_forged_darkness_is_not_proven(recorded: tuple[list[Record], list[Reco
         assert grades[back["t0"]] == "R"
         between = [g["t0"] for g in records if g["ty"] == "gap" and edge["t0"] < g["t0"] < back["t0"]]
         assert all(grades[t] == "R" for t in between)
+
+
+async def test_a_branch_is_proven_dark_while_its_switch_is_read_open_and_its_fall_was_seen(tmp_path: Path) -> None:
+    async with metering(tmp_path, seed=1) as kit:
+        await kit.close_slot(START_S)
+        assert kit.closer.dark_w("M1") is None, "it is live, and speaks for itself"
+        await kit.go_to(START_S + 100)
+        await kit.operate("KM1", close=False)
+        await kit.go_to(START_S + 110)
+        assert kit.closer.dark_w("M1") is None, "its position was not read lately"
+        kit.see_switches()
+        assert kit.closer.dark_w("M1") == 0
+        assert kit.closer.dark_w("M0") is None
+        await kit.operate("KM1", close=True)
+        await kit.go_to(START_S + 130)
+        assert kit.closer.dark_w("M1") is None
