@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agent.clock import Clock
 from agent.metering.registers import applied_ratio
+from config.nodes import Generator, Storage
 from config.site import Site
 from drivers.capabilities import MinerStatus, Reading, Sample, SwitchState
 from wire.quality import Quality
@@ -54,6 +55,9 @@ class LiveState:
         self._virtual = {v.id: v for v in site.virtual_points}
         self._periods = {d.id: d.period_s for d in site.devices}
         self._possible_w = IMPOSSIBLE * 1000 * site.site.contracted_kw
+        self._net = site.measured_at.net_import
+        self._gives = any(isinstance(n, Generator | Storage) for n in site.nodes)
+        self._noise_w = 10 * site.site.contracted_kw
         self.samples: dict[str, Sample] = {}
         self.miners: dict[str, Miner] = {}
         self.switches: dict[str, SwitchState] = {}
@@ -105,12 +109,18 @@ class LiveState:
 
     def power(self, point: str) -> Power:
         """Power at a metering or virtual point now. Stale, odd or missing members make it unknown."""
-        return self._sum(point, self._metering_power)
+        return self._possible(point, self._sum(point, self._metering_power))
 
     def judged(self, point: str) -> Power:
         """The same for judging an order: a meter that went dark with the branch it measures does not make it unknown,
         where the switch is read open and the meter above saw the branch fall. A record never says this power."""
-        return self._sum(point, self._judged_power)
+        return self._possible(point, self._sum(point, self._judged_power))
+
+    def _possible(self, point: str, power: Power) -> Power:
+        """A site without generation gives nothing to the grid: what says so is a wrong sign, not a low load."""
+        if point != self._net or self._gives or power.value_w is None or power.value_w >= -self._noise_w:
+            return power
+        return Power(None, power.at_ms, power.mono_ns, Quality.SUSPECT)
 
     def _judged_power(self, point: str) -> Power:
         read = self._metering_power(point)

@@ -11,6 +11,7 @@ from agent.curtailment.journal import Journal, LiveOrder
 from agent.live import LiveState
 from config.site import Site
 from drivers.capabilities import Position
+from wire.quality import Quality
 from wire.states import Flag
 
 BLIND_S = 10.0
@@ -36,7 +37,8 @@ class Proof:
     def observe(self, order: LiveOrder) -> bool:
         """Count fresh samples below and above the limit; false while the meter says nothing."""
         power = self.live.judged(order.doc.point)
-        blind = power.value_w is None and power.age_s(self.clock.mono_ns()) > BLIND_S
+        unread = power.age_s(self.clock.mono_ns()) > BLIND_S or power.quality is Quality.SUSPECT
+        blind = power.value_w is None and unread
         (order.flags.add if blind else order.flags.discard)(Flag.BLIND)
         if power.value_w is None or order.limit_w is None:
             return False
