@@ -59,6 +59,10 @@ async def test_fifty_sites_follow_the_ramp_and_end_at_the_target(tmp_path: Path)
     async with running_country(tmp_path, sites, zone=BOUNDS, liars=1) as country:
         country.cut_off, country.deaf = {"kz-10", "kz-20"}, {"kz-05"}
         country.publish()
+        at_once = country.plan()
+        with pytest.raises(PlanRefused, match=r"step of \d+ W, the register allows 500000 W.*tizgin order declare"):
+            country.dispatcher().start(at_once, country.mandate(at_once), None, country.clock.now_ms())
+        assert country.posts == []
         gateway, plan = country.dispatcher(), country.plan(ramp_w_per_min=RAMP)
         before, began = country.total_w, country.clock.now_ms()
         gateway.start(plan, country.mandate(plan), None, began)
