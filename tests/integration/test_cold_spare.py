@@ -61,7 +61,7 @@ def secrets_of(state: Path) -> list[bytes]:
         form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         der = key.private_bytes(serialization.Encoding.DER, *form)
         found += [der, base64.b64encode(der), *(line for line in pem.splitlines() if b"-----" not in line)]
-        raw = der[-32:] if len(der) < 60 else key.private_numbers().private_value.to_bytes(32, "big")  # type: ignore[union-attr]
+        raw = der[-32:] if len(der) < 60 else key.private_numbers().private_value.to_bytes(32, "big")  # type: ignore[union-attr]  # the kind is known here
         found += [raw, base64.b64encode(raw), raw.hex().encode()]
     return found
 
@@ -157,7 +157,7 @@ def test_archives_that_are_none_or_were_changed_are_refused(tmp_path: Path) -> N
     site = b"schema: 1\n"
 
     def archive(**changes: object) -> Path:
-        files = {"site/site.yaml": site} | dict(changes.pop("files", {}))  # type: ignore[call-overload]
+        files = {"site/site.yaml": site} | dict(changes.pop("files", {}))  # type: ignore[call-overload]  # the value is a mapping here
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         doc = {"v": 1, "site": SITE, "epoch": "e1-0a0b0c0d", "made_at": 1, "site_file": "site.yaml", "by_hand": []}
         doc |= {"tags": {}, "files": digests} | changes

@@ -161,7 +161,7 @@ async def test_central_that_lost_the_newest_register_judges_again_when_it_comes(
     assert kit.central is not None
     kit.central.registers._set(
         kit.central.registers.document.model_copy(update={"sites": site_with(kit, first)}),
-        b"",  # type: ignore[union-attr]
+        b"",  # type: ignore[union-attr]  # the kind is known here
     )
     await fill(kit, change.from_index + 5)
     assert {verdict for verdict, _ in await stored(kit)} == {True, False}

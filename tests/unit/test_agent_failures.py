@@ -59,7 +59,7 @@ async def test_an_output_that_answers_with_an_exception_is_planned_around(core: 
         core.plant.written("open", "KM1")
         return WriteOutcome(WriteStatus.REFUSED, core.clock.now_ms(), "exception 6: device busy")
 
-    first.open = refused  # type: ignore[method-assign]
+    first.open = refused  # type: ignore[method-assign]  # a played part stands in for the real one
     order = await core.give("limit", limit_w=ONE_RACK_W, **BY_SWITCH)
     await core.until_state(order, S.HOLDING)
     assert "KM2" in opens(core)
@@ -96,7 +96,7 @@ async def test_a_loose_contact_is_no_proof_until_it_stays(core: Core) -> None:
         state = await real()
         return replace(state, position=Position.MOVING) if loose and not switch.closed and turn % 3 == 0 else state
 
-    switch.read = read  # type: ignore[method-assign]
+    switch.read = read  # type: ignore[method-assign]  # a played part stands in for the real one
     order = await core.give("open_feeders", feeders=("KM1",), methods=("switch",))
     for _ in range(60):
         await core.step()

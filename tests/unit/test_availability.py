@@ -209,7 +209,7 @@ async def test_the_round_tells_every_switch_its_tag_and_its_proof(tmp_path: Path
 
     async with running_core(tmp_path) as core:
         await core.gates.tag("KM2", "A. Serik", "permit")
-        (fields,) = Rounds(core.ledger, core.live, core.gates, Bare()).look()  # type: ignore[arg-type]
+        (fields,) = Rounds(core.ledger, core.live, core.gates, Bare()).look()  # type: ignore[arg-type]  # a stand-in with what is asked of it
         assert fields["detail"]["switches"] == [["KM1", "closed", "absent", False], ["KM2", "closed", "absent", True]]
         assert fields["detail"]["saon"] == [["F1", 1, None]]
         output, last, due = fields["detail"]["proof"][0]

@@ -95,7 +95,7 @@ async def test_fifty_sites_follow_the_ramp_and_end_at_the_target(tmp_path: Path)
             ramps = [o.ramp_w_per_min or 0 for o in moving if o.issued_at <= now < o.issued_at + run_ms(o)]
             assert sum(ramps) <= BOUNDS.max_ramp_w_per_min
         # All released at once, the zone's return is not exceeded.
-        assert sum(order.restore.max_w_per_min or 10**12 for order in orders) <= BOUNDS.max_return_w_per_min  # type: ignore[operator]
+        assert sum(order.restore.max_w_per_min or 10**12 for order in orders) <= BOUNDS.max_return_w_per_min  # type: ignore[operator]  # never absent in these orders
 
 
 async def test_a_step_above_the_zones_bound_needs_a_declaration(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def forced(country: Country, plan: Plan, mandate: str) -> dict[str, Any]:
     core = country.cores["kz-00"]
     now = country.clock.now_ms()
     gateway = Dispatcher(
-        key=GATEWAY, sequence=None, register=country.register, journal=None, central=country,  # type: ignore[arg-type]
+        key=GATEWAY, sequence=None, register=country.register, journal=None, central=country,  # type: ignore[arg-type]  # a stand-in with what is asked of it
     )  # fmt: skip
     member = gateway._members(plan, gateway._look(plan, None))["kz-00"]
     bounds = Mandate(
@@ -262,7 +262,7 @@ async def test_answers_that_do_not_verify_count_for_nothing_and_fill_no_journal(
         def forged(order_id: str) -> dict[str, Any]:
             return {"answers": [f"TZR1|{next(made_up)}|{PEOPLE.dispatcher.kid}|AAAA" for _ in range(5)]}
 
-        country.order = forged  # type: ignore[method-assign]
+        country.order = forged  # type: ignore[method-assign]  # a played part stands in for the real one
         for _ in range(30):
             await country.second()
             gateway.tick(country.clock.now_ms())

@@ -336,7 +336,7 @@ def now_register(sites: tuple[str, ...]) -> tuple[KeysDocument, int]:
     roles = (("aru", "system_operator"), ("bek", "grid_company"), ("gate", "gateway"))
     document = KeysDocument(
         v=1, version=1, issued_at=now, issuers=tuple(issuers), zones=(BOUNDS,),
-        persons=tuple(Person(id=n, name=n, organisation="SO", role=role) for n, role in roles),  # type: ignore[arg-type]
+        persons=tuple(Person(id=n, name=n, organisation="SO", role=role) for n, role in roles),  # type: ignore[arg-type]  # a stand-in with what is asked of it
         sites=tuple(
             RegisteredSite(
                 id=name, zone=ZONE, contracted_w=300_000, emergency_w=EMERGENCY_W, slot_s=900,

@@ -66,7 +66,7 @@ class Box:
             SITE, self.ledger, keys.log, self.clock, 900, lambda: None, self._show,
             first=int(self.ledger.meta("log_from") or 0),
         )  # fmt: skip
-        self.rotation = Rotation(SITE, self.state, keys, self.ledger, self.register, self.checkpointer, self.clock)  # type: ignore[arg-type]
+        self.rotation = Rotation(SITE, self.state, keys, self.ledger, self.register, self.checkpointer, self.clock)  # type: ignore[arg-type]  # a stand-in with what is asked of it
         self.rotation.listen()
         await self.rotation.arm()
         self.ledger.start()
@@ -378,9 +378,9 @@ def killed(step: str, state: str, role: str = "k_rec") -> None:
     if step == "made":
         rotation_module.make_next = made
     elif step == "written":
-        Ledger._turn = turned  # type: ignore[method-assign]
+        Ledger._turn = turned  # type: ignore[method-assign]  # a played part stands in for the real one
     elif step == "committed":
-        rotation_module.promote = die  # type: ignore[assignment]
+        rotation_module.promote = die  # type: ignore[assignment]  # checked by the test itself
     elif step == "promoted":
         rotation_module.promote = promoted
     asyncio.run(run())

@@ -48,7 +48,7 @@ def test_a_plant_that_has_mined_for_days_begins_at_its_set_point_and_stays_there
     plant, loop = plant_of(kind)
     assert loop.supply_c == LATENCIES.cooling_loops[kind].set_c  # type: ignore[index]  # one of the three
     plant.step(HOUR_S)
-    assert loop.supply_c == pytest.approx(LATENCIES.cooling_loops[kind].set_c)  # type: ignore[index]
+    assert loop.supply_c == pytest.approx(LATENCIES.cooling_loops[kind].set_c)  # type: ignore[index]  # checked by the test itself
 
 
 def test_with_machines_asleep_it_gets_cold_and_the_sooner_the_colder_it_is_outside() -> None:
