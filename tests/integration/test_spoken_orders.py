@@ -138,9 +138,10 @@ def test_central_cannot_make_up_a_word(desk: Desk, site: Site, monkeypatch: pyte
     said |= {"ev": "order_ack", "obj": order, "now": "acknowledged", "detail": {"who": "A. Serik"}}
     from wire.records import RecordLine
 
+    another = sign_one(desk)
     wrong = [
         RecordLine.sign(said, stranger).encode().decode(),
-        RecordLine.sign(said | {"obj": signed.order.id[:-1] + "0"}, site.ledger.key).encode().decode(),
+        RecordLine.sign(said | {"obj": another}, site.ledger.key).encode().decode(),
         RecordLine.sign(said | {"ev": "switch_position"}, site.ledger.key).encode().decode(),
         7,
     ]
