@@ -185,6 +185,7 @@ class AgentApp(Assembly):
         """Write ``genesis`` in a new ledger and ``start`` always; returns the time of genesis, ms."""
         txn = Txn()
         guard = "new"
+        await self.checkpointer.load()
         if not self.ledger.is_new:
             has_signed = await self.ledger.read("SELECT 1 FROM checkpoint LIMIT 1")
             guard = await self.checkpointer.ask_at_start(GUARD_S if has_signed else 0.0)

@@ -51,6 +51,7 @@ from drivers.modbus.learned_file import LearnedFile
 from drivers.snmp.session import SnmpSession
 from wire.keys import VerifyKey
 from wire.messages import Progress
+from wire.record_types import LogHead
 
 log = structlog.get_logger()
 
@@ -286,7 +287,13 @@ class Assembly:
             self.trusted,
             lambda: self.register.document,
             genesis_ms,
+            self._head,
+            self.checkpointer.shown,
         )
+
+    def _head(self) -> LogHead | None:
+        head = self.checkpointer.head
+        return None if head is None else {"s": head.size, "r": head.root.hex()}
 
     def emergency_w(self) -> int:
         """Emergency reservation: the register's word, the site file's until there is one."""

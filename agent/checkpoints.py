@@ -78,6 +78,8 @@ class Checkpointer:
     registered: Callable[[], Sequence[NoteKey]] = tuple
     """Keys of this log in the register: those that signed it earlier are known by it alone."""
     counters: Counters = field(default_factory=Counters)
+    head: Checkpoint | None = None
+    """The newest checkpoint that was signed, once :meth:`run` or :meth:`load` has looked."""
     _sizes: dict[str, int] = field(default_factory=dict)
     """Witness (key name) → largest size it says it has; a claim that decides only which proofs are sent."""
     _kick: asyncio.Event = field(default_factory=asyncio.Event)
@@ -128,6 +130,7 @@ class Checkpointer:
         await self.ledger.commit(
             Txn().run("INSERT OR IGNORE INTO checkpoint VALUES (?, ?, ?)", size, self.clock.now_ms(), note.encode())
         )
+        self.head = Checkpoint(self.origin, size, root)
         self.counters.signed += 1
 
     def _key_of(self, index: int) -> SigningKey | None:
@@ -135,6 +138,18 @@ class Checkpointer:
         if self.later is not None and index >= self.later[0]:
             return self.later[1]
         return self.key if index >= self.first else None
+
+    async def load(self) -> None:
+        """Take up the newest checkpoint from disk."""
+        newest = await self._newest()
+        self.head = None if newest is None else parse_checkpoint(parse_note(newest[1]).text)
+
+    async def shown(self, note: str) -> None:
+        """Somebody who may order this site names the newest cosigned checkpoint he knows. Never raises."""
+        try:
+            await self._compare(note.encode())
+        except LedgerError as error:
+            log.error("checkpoint_not_compared", error=str(error))
 
     async def _newest(self) -> tuple[int, bytes] | None:
         rows = await self.ledger.read("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1")

@@ -318,8 +318,18 @@ class CmdRx(TypedDict):
     rx: int
 
 
+class LogHead(TypedDict):
+    """Size ``s`` and root ``r`` (hex) of a log."""
+
+    s: int
+    r: str
+
+
 class CmdAck(TypedDict):
-    """The agent's decision."""
+    """The agent's decision.
+
+    ``cp`` is the newest checkpoint that the site has signed of its log; absent where there is none yet.
+    """
 
     id: str | None
     state: str
@@ -329,6 +339,7 @@ class CmdAck(TypedDict):
     agent_mode: str
     kids: list[str]
     seq: int | None
+    cp: NotRequired[LogHead]
     dup: NotRequired[bool]
     before_w: NotRequired[int | None]
     target_w: NotRequired[int | None]
