@@ -20,7 +20,7 @@ from agent.curtailment.engine import Engine
 from agent.curtailment.intake import RELEASE_MAX_AGE_MS, Context, Known, Verdict, judge
 from agent.curtailment.journal import Journal, LiveOrder, OrderDoc
 from agent.curtailment.planner import choose_machines
-from agent.errors import LedgerError
+from agent.errors import LedgerError, Overtaken
 from agent.ledger import Ledger, Txn
 from config.site import Site
 from wire.errors import BadOrder
@@ -28,7 +28,7 @@ from wire.keys import b64
 from wire.orders import Order, SignedOrder, parse_order
 from wire.record_types import LogHead
 from wire.registry import KeysDocument
-from wire.states import Flag, OrderState, Reason
+from wire.states import Flag, OrderState, Reason, ended
 
 log = structlog.get_logger()
 
@@ -311,6 +311,14 @@ class Reception:
         return prefix + "; ".join(said if cold is None else [*said, cold])
 
     async def _supersede(self, new: LiveOrder, old_id: str) -> None:
+        while True:
+            try:
+                await self._take_over(new, old_id)
+            except Overtaken:
+                continue  # the engine went on with it in between: decided anew on what it is now
+            return
+
+    async def _take_over(self, new: LiveOrder, old_id: str) -> None:
         old = self.journal.live.get(old_id)
         partly = old is not None and old.state is S.RESTORING and bool(old.doc.returning)
         if old is None or not old.order.sheds or (old.state in {S.RESTORING, S.RESTORE_BLOCKED} and not partly):
@@ -402,6 +410,14 @@ class Reception:
         )
 
     async def _apply(self, order: Order, target: LiveOrder) -> None:
+        while not ended(target.state):
+            try:
+                await self._take_effect(order, target)
+            except Overtaken:
+                continue  # the engine went on with it in between: decided anew on what it is now
+            return
+
+    async def _take_effect(self, order: Order, target: LiveOrder) -> None:
         if order.action == "release":
             target.doc.released_by = order.id
             target.doc.ceiling_w = order.restore.ceiling_w
