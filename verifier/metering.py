@@ -14,6 +14,7 @@ from verifier.canonical import Object
 from verifier.dark import IMPORT, Edge, Gap, dead_slots, read_gap
 from verifier.errors import BindError, CalendarError, ContinuityError, DecodeError, EnergyError, RatioError, VerifyError
 from verifier.independent import Independent
+from verifier.meterside import check_events, check_phases
 from verifier.metrology import applied_ratio
 from verifier.profile import Profile
 from verifier.readings import (
@@ -264,6 +265,8 @@ class MeteringPoint:
         follows = self._reading is not None and self._reading.t == t0
         check_frames(record, bind, opening, closing, follows=follows)
         check_times(record, t0, t1, self.slot_s)
+        check_phases(doc, record.where)
+        check_events(doc, record.where)
         for name, stated in ((IMPORT, doc["wh"]), (EXPORT, doc["exp_wh"])):
             check_energy(record, bind, name, opening, closing, stated, self.limit_w)
         if follows:

@@ -63,6 +63,27 @@ class PowerIntegral(TypedDict):
     gap_ms: int
 
 
+class PhaseValues(TypedDict):
+    """What the polls of a slot read of each phase (L1, L2, L3). Primary side; null where it was never read.
+
+    Each reading is rounded to a whole mV, mA or W, half to even, and a mean of those again. Not evidence of energy.
+    """
+
+    n: int
+    """Polls that held values by phase."""
+    u: list[int | None]
+    """Least voltage, mV."""
+    i: list[int | None]
+    """Mean current, mA, as a magnitude."""
+    p: list[int | None]
+    """Mean active power, W, import positive as the meter sees it."""
+    iu: list[int]
+    """Polls in which the phase carried current (at least a tenth of the largest phase's) without voltage (below half of
+    the median of the other phases)."""
+    neg: list[int]
+    """Polls in which its power was negative while the sum was positive; of an inverted point the other way round."""
+
+
 class Upstream(TypedDict):
     """How the nearest live meter above (``mp``) saw a branch go dark; W as drawn downwards.
 
@@ -154,6 +175,10 @@ class Interval(TypedDict):
     late_wh: NotRequired[int | None]
     """Energy that the lateness of a boundary reading may have moved to the neighbour; null where power was not read."""
     pi: NotRequired[PowerIntegral]
+    ph: NotRequired[PhaseValues]
+    """Absent where nothing was read by phase."""
+    ev: NotRequired[dict[str, int]]
+    """The meter's own event counters as read at r1, by event (:data:`wire.points.EVENTS`); absent where none was."""
     bridge_wh: NotRequired[int]
     """After a gap: energy between the last good boundary reading (``bridge_rt``, ``bridge_reg``) and r0."""
     bridge_rt: NotRequired[int]

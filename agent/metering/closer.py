@@ -25,6 +25,7 @@ from agent.metering.belief import AGREEING, MARGIN, Seen, agree, follows
 from agent.metering.binding import bind_fields, device_fields, passport_doc
 from agent.metering.integral import PowerIntegral
 from agent.metering.meterclock import ClockState, judge
+from agent.metering.phases import PhaseWatch, read_events
 from agent.metering.registers import (
     RATIO_POINTS,
     applied_ratio,
@@ -45,6 +46,7 @@ from config.rules.passports import ratio_agrees
 from config.site import Site
 from drivers.capabilities import Sample
 from drivers.modbus.scheduler import Klass
+from wire.points import EVENT_POINTS
 from wire.quality import Quality
 from wire.rollup import Share
 
@@ -113,6 +115,8 @@ class SlotCloser:
     def take(self, sample: Sample) -> None:
         """A meter was read."""
         self.supply.take(sample)
+        for state in self._points_of.get(sample.device, ()):
+            state.phases.add(sample.readings)
         power = sample.readings.get("power_w")
         if power is None or not power.quality.usable or not isinstance(power.value, int | float):
             return
@@ -130,8 +134,9 @@ class SlotCloser:
             if IMPORT not in decode:
                 log.error("point_not_provable", point=point.id, device=point.device, profile=profile.id)
                 continue
-            settings = tuple(p for p in (*RATIO_POINTS, "clock") if p in profile.point_ids)
-            state = PointState(point, port, decode, settings, PowerIntegral(3 * port.period_s + 1))
+            settings = tuple(p for p in (*RATIO_POINTS, "clock", *EVENT_POINTS) if p in profile.point_ids)
+            integral, phases = PowerIntegral(3 * port.period_s + 1), PhaseWatch(point)
+            state = PointState(point, port, decode, settings, integral, phases)
             self.states[point.id] = state
             self.supply.meters[point.device] = (decode, applied_ratio(point.passport))
             self._points_of.setdefault(point.device, []).append(state)
@@ -298,10 +303,11 @@ class SlotCloser:
             tries=tries,
             power_w=None if power_w is None else round(power_w * applied_ratio(state.point.passport)),
             integral=state.integral.close(sample.mono_ns),
+            phases=state.phases.close(),
         )
 
     async def _with_settings(self, state: PointState, boundary: Boundary) -> Boundary:
-        """Ratios and clock are asked for after the registers, so that they make no reading late."""
+        """Ratios, clock and event counters are asked for after the registers, so that they make no reading late."""
         if not state.settings:
             return boundary
         sample = await state.port.link.read(
@@ -312,6 +318,7 @@ class SlotCloser:
             boundary,
             ratios=merged_ratios(state.ratios, read_ratios(sample.readings)),
             mto_ms=None if clock_ms is None else clock_ms - sample.at_ms,
+            events=read_events(sample.readings),
         )
 
     def _judge_clock(self, state: PointState, offset_ms: int | None, txn: Txn) -> None:
@@ -329,6 +336,7 @@ class SlotCloser:
 
     def _absent(self, state: PointState, t: int, why: str, tries: int) -> Boundary:
         state.integral.close(self.clock.mono_ns())
+        state.phases.close()
         return Boundary(t, self.clock.now_ms(), why=why, tries=tries, ratios=state.ratios)
 
     async def _record(self, state: PointState, boundary: Boundary) -> None:

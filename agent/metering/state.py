@@ -8,6 +8,7 @@ from typing import Any
 from agent.acquisition.bench import MeterPort
 from agent.metering.integral import PowerIntegral
 from agent.metering.meterclock import ClockState
+from agent.metering.phases import PhaseWatch
 from agent.metering.registers import DecodeMaps
 from agent.metering.slots import SlotChain, SlotRecord
 from config.devices import MeteringPoint
@@ -21,8 +22,9 @@ class PointState:
     port: MeterPort
     decode: DecodeMaps
     settings: tuple[str, ...]
-    """What is read right after a boundary, where the meter has it: transformer ratios and its clock."""
+    """What is read right after a boundary, where the meter has it: transformer ratios, its clock and event counters."""
     integral: PowerIntegral
+    phases: PhaseWatch
     chain: SlotChain | None = None
     sn: str | None = None
     ratios: str | None = None

@@ -13,6 +13,7 @@ import pytest
 
 from central.pages.findings import explanations
 from central.pages.texts import LANGUAGES, load_all
+from central.vee.events import TEXTS
 from central.vee.judge import RULES, judge
 from central.vee.limits import CURRENT, load, versions
 from central.vee.model import (
@@ -323,6 +324,7 @@ def test_every_explanation_of_a_finding_is_there_in_three_languages() -> None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"of_run", "Finding"}:
                 last = [a for a in node.args if not isinstance(a, ast.Dict | ast.Tuple)][-1]
                 keys |= {c.value for c in ast.walk(last) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
+    keys |= set(TEXTS.values())
     catalogues = load_all()
     assert keys == set(explanations(catalogues["en"]))
     for language in LANGUAGES:
