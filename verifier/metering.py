@@ -16,6 +16,9 @@ from verifier.errors import BindError, CalendarError, ContinuityError, DecodeErr
 from verifier.independent import Independent
 from verifier.meterside import check_events, check_phases
 from verifier.metrology import applied_ratio
+from verifier.plausible.around import Context
+from verifier.plausible.kept import Kept
+from verifier.plausible.point import Gather
 from verifier.profile import Profile
 from verifier.readings import (
     EXPORT,
@@ -81,6 +84,8 @@ class MeteringPoint:
     """Whose signatures count."""
     independent: tuple[Independent, ...] = ()
     """The system operator's readings of this meter."""
+    context: Context | None = None
+    """What the streams of the site tell of plausibility; without it no time before the asked period is looked at."""
     errors: list[VerifyError] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     asked_totals: Totals = field(default_factory=Totals)
@@ -91,6 +96,7 @@ class MeteringPoint:
     _grades: bytearray = field(init=False)
     _profile: Profile = field(init=False)
     _suspicion: Suspicion = field(init=False)
+    _plausible: Gather = field(init=False)
     standing: Standing = field(init=False)
     spots: Spots = field(init=False)
     _serials: list[tuple[str | None, bool, str]] = field(default_factory=list)
@@ -107,7 +113,9 @@ class MeteringPoint:
         slots = (self.asked.end_s - self.asked.start_s) // self.slot_s
         self._grades = bytearray(b"?" * slots)
         self._profile = Profile(self.asked.start_s, slots, self.slot_s)
-        self._suspicion = Suspicion(self.slot_s)
+        self._suspicion = Suspicion()
+        context = self.context or Context(self.asked.start_s, self.limit_w)
+        self._plausible = Gather(self.id, self.asked.start_s, slots, self.slot_s, context)
         self.standing = Standing(self.asked.start_s, slots, self.slot_s, window_ms(self.slot_s))
         self.spots = Spots(self.id, self.register)
 
@@ -187,6 +195,11 @@ class MeteringPoint:
         self.doubts.extend(self.spots.doubts)
         self.doubts.extend(self.standing.lift(self._grades, self.spots.quarters(), self.independent))
         self._judge_serials()
+        self._plausible.finish()
+
+    def kept(self) -> Kept:
+        """For the rules that look at several points, once all is read."""
+        return self._plausible.kept(self._grades, self.standing.valid())
 
     # Records
 
@@ -208,6 +221,7 @@ class MeteringPoint:
         known, self._bind_doc = self.registered, record.doc
         same = known is not None and not (known.serial and bind.serial and known.serial != bind.serial)
         self.standing.bind(record.doc, bind.maps[IMPORT], registered=same)
+        self._plausible.bind(record.doc, bind)
         if known is not None and (bind.ct, bind.vt) != (known.ct, known.vt):
             raise RatioError(
                 f"{record.where}: {self.id} is bound with ratios {bind.ct} and {bind.vt}, "
@@ -230,6 +244,7 @@ class MeteringPoint:
         if bind is None or doc["cfg"] != bind.leaf:
             raise BindError(f"{record.where}: cfg is not the bind in force for {self.id}")
         self._profile.archive(doc, self._next_s, bind.maps[IMPORT].quantum_wh(0), record.where)
+        self._plausible.archive(doc)
 
     def _take_spot(self, record: Record) -> None:
         if self._bind is None:
@@ -250,6 +265,7 @@ class MeteringPoint:
             totals.gaps += period.holds(t0, t1)
         self._pending.append(read_gap(doc, self._bind.maps, window_ms(self.slot_s), record.where))
         self._suspicion.gap(doc)
+        self._plausible.gap(doc)
         self.standing.gap(t0, doc["why"])
 
     def _take_interval(self, record: Record) -> None:
@@ -280,9 +296,9 @@ class MeteringPoint:
                 totals.wh += doc["wh"]
                 if doc["exp_wh"] is not None:
                     totals.exp_wh = (totals.exp_wh or 0) + doc["exp_wh"]
+        self._plausible.interval(doc, closing[IMPORT])
         if self.asked.holds(t0, t1):
             self._profile.read(t0, doc["wh"])
-            self._suspicion.interval(doc, closing[IMPORT], bind.maps[IMPORT])
             self.standing.interval(t0, doc["wh"], doc["exp_wh"], closing[IMPORT])
             self.first, self.last = self.first or opening, closing
         self._reading = Reading(t1, doc["rt1"], closing, bind)

@@ -12,6 +12,7 @@ from typing import Any
 from verifier.dark import IMPORT
 from verifier.errors import VerifyError
 from verifier.metering import MeteringPoint, Period
+from verifier.plausible.table import Table
 from verifier.records import Record
 
 NAMES = {
@@ -69,6 +70,8 @@ class PointReport:
     independent: list[dict[str, object]] = field(default_factory=list)
     without_spot: list[str] = field(default_factory=list)
     """Quarters of the asked period without a spot reading by somebody outside the site."""
+    lowered: dict[str, int] = field(default_factory=dict)
+    """Rule → slots that it lowers to C."""
 
     @classmethod
     def of(cls, point: MeteringPoint) -> PointReport:
@@ -113,6 +116,8 @@ class Report:
     errors: list[VerifyError] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     points: dict[str, PointReport] = field(default_factory=dict)
+    plausibility: Table | None = None
+    """What the readings say of each other; ``None`` where the run ended before."""
 
     @property
     def exit(self) -> int:
@@ -186,9 +191,11 @@ class Report:
                     "spots": point.spots,
                     "independent": point.independent,
                     "without_spot": point.without_spot,
+                    "lowered": point.lowered,
                 }
                 for name, point in self.points.items()
             },
+            "plausibility": None if self.plausibility is None else self.plausibility.report(),
             "checks": [{"n": c.n, "name": c.name, "ok": c.ok, "detail": c.detail} for c in self.checks],
             "errors": [error.line() for error in self.errors[:MAX_ERRORS]],
             "doubts": self.doubts[:MAX_ERRORS],
@@ -213,9 +220,11 @@ class Report:
             lines += [f"      {line}" for line in _standing(point)]
         if self.points:
             lines.append("Grades         A as B, papers valid, and vouched for by a source outside the site,")
-            lines.append("               B read, signed and witnessed in time, C witnessed late or not at all,")
+            lines.append("               B read, signed and witnessed in time, C late, not witnessed or implausible,")
             lines.append("               Z no energy (proven), R bridged by registers, M missing, X failed")
             lines.append(f"Time evidence  {self._evidence()}")
+        if self.plausibility is not None:
+            lines += self.plausibility.lines()
         lines += [f"ERROR          {error.line()}" for error in self.errors[:50]]
         if len(self.errors) > 50:
             lines.append(f"ERROR          and {len(self.errors) - 50} more")
@@ -229,6 +238,8 @@ def _standing(point: PointReport) -> Iterator[str]:
     """The other axis of one point, and who outside the site vouches for it."""
     axis = ", ".join(f"{name} {_kwh(entry['wh'])} ({entry['slots']} slots)" for name, entry in point.status.items())
     yield f"verified {_kwh(point.verified_wh)} kWh (A or B, papers valid) | by status: {axis or '-'}"
+    if point.lowered:
+        yield "lowered to C: " + ", ".join(f"{count} slots by {rule}" for rule, count in point.lowered.items())
     for one in point.independent:
         agrees = {True: "agrees", False: "DIFFERS", None: "cannot be compared"}[one["agrees"]]  # type: ignore[index] # set to one of these
         span = f"{_utc(int(str(one['from'])))} to {_utc(int(str(one['to'])))}"

@@ -34,6 +34,8 @@ from verifier.log import SLACK_S, EpochLog, places_of, read_log
 from verifier.manifest import MAX_MANIFEST, check_files, open_bundle, read_manifest
 from verifier.metering import Period, Totals
 from verifier.notes import MAX_NOTE, Note, read_note
+from verifier.plausible.around import Around
+from verifier.plausible.conclude import conclude
 from verifier.points import Case, Judged, check_balances, judge_points
 from verifier.records import Record, read_stream, stream_of
 from verifier.register import Register, read_register, read_trust
@@ -110,6 +112,7 @@ def verify(
             # 8  Epochs and slots: genesis, and every slot of a bound point is one interval or one gap.
             # 9  Registers: continuity, energy from raw bits, raw frames, ratios, bridges; spot readings lie between
             #    the readings around them, balances are the sums of the slots they name.
+            #    (What the readings say of each other, V01 to V26, is judged beside: it gives doubts and lowers grades.)
             # 10 De-energised slots: the switch was open throughout and the registers did not move.
             # 11 Orders: every answer has its order, every order is what its record says, and the figures of every
             #    report follow from its trace and the meter's slots.
@@ -196,19 +199,21 @@ def _streams(
     switches, balances = Switches(), Balances(register.slot_s)
     walks = {epoch: EpochWalk(epoch, register.epochs[epoch], register.logs[epoch]) for epoch in ordered}
     claims: list[Claim] = []
+    ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
+    names = sorted(ids | set(register.points))
+    around = Around(register.slot_s, period.start_s, period.end_s, frozenset(names), register.contracted_w)
     records = {
         epoch: _site_streams(
-            bundle, register, walks[epoch], epochs[epoch], switches, balances, report, logs.get(epoch), claims
+            bundle, register, walks[epoch], epochs[epoch], switches, balances, report, logs.get(epoch), claims, around
         )
         for epoch in ordered
     }
-    ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
-    names = sorted(ids | set(register.points))
     if not names:
         raise CannotVerify("neither the register nor the bundle has a metering point")
     known = {epoch: (tuple(log.cosigned), log.checkpoints) for epoch, log in logs.items()}
     own, judging = read_all(independent, register), frozenset(claim.point for claim in claims)
-    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known, own, judging)
+    context = around.context(len(names))
+    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known, own, context, judging)
     points: dict[str, Judged] = {}
     for point in judge_points(case, bundle, logs, names, jobs):
         points[point.id] = point
@@ -221,6 +226,10 @@ def _streams(
     check_balances(balances, points, period.start_s)
     report.errors.extend(balances.errors)
     report.doubts.extend(balances.doubts())
+    report.errors.extend(around.errors)
+    report.plausibility, implausible = conclude(points, around, register)
+    report.doubts.extend(implausible)
+    report.points.update((name, point.report) for name, point in points.items())
     report.reports, wrong, asked = judge_claims(claims, register, points)
     report.errors.extend(wrong)
     report.doubts.extend(asked)
@@ -315,6 +324,7 @@ def _site_streams(
     report: Report,
     log: EpochLog | None,
     claims: list[Claim],
+    around: Around,
 ) -> int:
     """Every stream of an epoch that is not a metering point's; how many records they have."""
     epoch, before = walk.epoch, report.records
@@ -330,7 +340,7 @@ def _site_streams(
             lines = read_stream(
                 bundle, entry, site=register.site, keys=walk.keys, log=log, places=places, revoked=register.revoked
             )
-            counted = report.counted(_noting(lines, walk), faults=True)
+            counted = around.watch(report.counted(_noting(lines, walk), faults=True))
             if stream == "site":
                 switches.feed(walk.watch(_with_genesis(counted, register, epoch)))
             elif stream == "cmd":
