@@ -112,7 +112,7 @@ def verify(
             # 8  Epochs and slots: genesis, and every slot of a bound point is one interval or one gap.
             # 9  Registers: continuity, energy from raw bits, raw frames, ratios, bridges; spot readings lie between
             #    the readings around them, balances are the sums of the slots they name.
-            #    (What the readings say of each other, V01 to V26, is judged beside: it gives doubts and lowers grades.)
+            #    Beside them: are the readings plausible? V01 to V26 give doubts and lower grades, no errors.
             # 10 De-energised slots: the switch was open throughout and the registers did not move.
             # 11 Orders: every answer has its order, every order is what its record says, and the figures of every
             #    report follow from its trace and the meter's slots.

@@ -22,9 +22,9 @@ def days_for(attack: Attack) -> int:
 
 
 def found(seed: int, attack: Attack) -> set[str]:
-    """Rules that tell of an attack at its place; nothing else may be told."""
+    """Rules that tell of an attack at its place, in records that end its time after it began; nothing else is told."""
     made = plant(seed, attack, days=WARM_UP_DAYS + days_for(attack))
-    said = judge_plant(made, START, made.site.end)
+    said = judge_plant(made, START, made.begun + STATED_H[attack] * 3600)
     right = {"M", *([made.feeder] if made.feeder else [])}
     assert {point for _, point in said.flags()} <= right, said.flags()
     first = said.first(RULES[attack], right, made.begun)
