@@ -10,6 +10,8 @@ dead                device, link, machine      it does not answer
 slow                device, machine            ``seconds``: it answers that much later
 exception           device                     ``code`` 1 to 11: it refuses every request
 nonsense            meter                      registers hold random words
+clock               meter                      ``seconds``: its clock is so far ahead (behind, where negative)
+profile_empty       meter                      its load profile keeps empty entries from now on
 frozen              meter                      registers stay as they are now (it lies)
 welded              switch                     main contacts do not part; auxiliary contacts say closed
 stuck_open          switch                     it does not close
@@ -55,7 +57,7 @@ from simulator.switchgear import SwitchBody
 
 Parameter = float | int | str | bool | None
 
-DEVICE_KINDS = ("dead", "slow", "exception", "nonsense", "frozen")
+DEVICE_KINDS = ("dead", "slow", "exception", "nonsense", "frozen", "clock", "profile_empty")
 SWITCH_KINDS = ("welded", "stuck_open", "aux_lies", "reclose", "local", "trip_circuit", "withdrawn")
 MACHINE_KINDS = ("refuses_sleep", "wakes_itself")
 RELAY_KINDS = ("swapped", "setting")
@@ -91,6 +93,9 @@ class DeviceFaults:
     exception: int | None = None
     nonsense: bool = False
     frozen: dict[str, Value] | None = None
+    clock_s: float = 0.0
+    """How far the meter's clock is ahead."""
+    profile_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +235,10 @@ class Faults:
                 faults.exception = int(_number(given, "code", 1, 11)) if on else None
             case "nonsense":
                 faults.nonsense = on
+            case "clock":
+                faults.clock_s = _number(given, "seconds", -50_400.0, 50_400.0) if on else 0.0
+            case "profile_empty":
+                faults.profile_empty = on
             case _:
                 point = next((r for r in self.plant.registers.values() if r.point.device == device), None)
                 if on and point is None:
