@@ -27,6 +27,7 @@ MAX_REQUESTS = 60
 AHEAD_S = 2
 """An entry may end so far ahead of the meter's clock: the clock was read before it."""
 MAX_TOLD = 8
+NEAR = 3
 Frame = tuple[bytes, bytes]
 
 
@@ -77,7 +78,7 @@ class Found:
 
     def refuse(self, why: str) -> None:
         """Tell of something that is not believed."""
-        if len(self.refused) < MAX_TOLD:
+        if len(self.refused) < MAX_TOLD and why not in self.refused:
             self.refused.append(why)
 
 
@@ -140,12 +141,12 @@ class CurveReader:
             NoProfile: it could not be read.
         """
         wanted, found = set(ends), Found()
-        newest = await self._find_newest(clock)
+        newest = await self._find_newest(clock, found)
         if newest is None or not wanted:
             found.seen_all = newest is None
             return found
         oldest = min(wanted)
-        back = await self._begin(newest, max(wanted), clock)
+        back = await self._begin(newest, max(wanted), clock, found)
         while back < self.curve.entries:
             if self._asked >= MAX_REQUESTS:
                 return found
@@ -157,24 +158,24 @@ class CurveReader:
                     found.put(entry, words, frame)
             if passed or wanted <= found.entries.keys():
                 break
-            back += len(block)
+            back += 1 if self._alone else len(block)
         found.seen_all = True
         return found
 
     # -- where to look -------------------------------------------------------------------------------------------
 
-    async def _begin(self, newest: int, last: int, clock: ClockReading) -> int:
+    async def _begin(self, newest: int, last: int, clock: ClockReading, found: Found) -> int:
         """How many entries behind the newest one to begin.
 
         Entries that the meter never made (it had no supply) can only bring a time nearer to the newest one.
         """
-        end = await self._end_of(newest, clock)
+        end = await self._end_of(newest, clock, found)
         if end is None or end <= last:
             return 0
         back = (end - last) // clock.period_s
         if not 0 < back < self.curve.entries:
             return 0
-        seen = await self._end_of(self._number(newest, back), clock)
+        seen = await self._end_of(self._number(newest, back), clock, found)
         return back if seen is not None and seen >= last else 0
 
     def _number(self, newest: int, back: int) -> int:
@@ -195,7 +196,7 @@ class CurveReader:
         limit = MAX_FILE_WORDS if self.curve.read == "file" else self.device.profile.link.max_registers
         return max(1, limit // self.curve.words)
 
-    async def _find_newest(self, clock: ClockReading) -> int | None:
+    async def _find_newest(self, clock: ClockReading, found: Found) -> int | None:
         """Number of the newest entry; ``None`` where the memory is empty."""
         newest = self.curve.newest
         if isinstance(newest, int):
@@ -208,43 +209,51 @@ class CurveReader:
                     f"{self.device.id}: newest entry: seen {number}, expected 0 to {self.curve.entries - 1}"
                 )
             return number
-        return await self._search(clock)
+        return await self._search(clock, found)
 
-    async def _search(self, clock: ClockReading) -> int | None:
+    async def _search(self, clock: ClockReading, found: Found) -> int | None:
         """By time stamps, which rise from entry 0 to the newest and go on with the oldest."""
-        first = await self._end_of(0, clock)
+        first = await self._end_near(0, clock, found)
         if first is None:
             return None
         low, high = 0, self.curve.entries - 1
         hint = self._newest
         if hint is not None:  # where it was last time, or one further on
             for number in (hint, hint + 1):
-                if number <= high and not await self._rises(number, first, clock):
+                if number <= high and not await self._rises(number, first, clock, found):
                     high = number - 1
                     break
                 low = max(low, min(number, high))
         while low < high:
             middle = (low + high + 1) // 2
-            if await self._rises(middle, first, clock):
+            if await self._rises(middle, first, clock, found):
                 low = middle
             else:
                 high = middle - 1
         self._newest = max(0, low)
         return self._newest
 
-    async def _rises(self, number: int, first: int, clock: ClockReading) -> bool:
-        end = await self._end_of(number, clock)
+    async def _rises(self, number: int, first: int, clock: ClockReading, found: Found) -> bool:
+        end = await self._end_near(number, clock, found)
         return end is not None and end >= first
 
-    async def _end_of(self, number: int, clock: ClockReading) -> int | None:
-        for entry, _, _ in await self._entries(range(number, number + 1), clock, None):
+    async def _end_near(self, number: int, clock: ClockReading, found: Found) -> int | None:
+        """End of this entry, or of the next one that is whole: a single bad one must not hide all behind it."""
+        for near in range(number, min(number + NEAR, self.curve.entries)):
+            end = await self._end_of(near, clock, found)
+            if end is not None:
+                return end
+        return None
+
+    async def _end_of(self, number: int, clock: ClockReading, found: Found) -> int | None:
+        for entry, _, _ in await self._entries(range(number, number + 1), clock, found):
             return entry.end_s
         return None
 
     # -- reading -------------------------------------------------------------------------------------------------
 
     async def _entries(
-        self, numbers: range, clock: ClockReading, found: Found | None
+        self, numbers: range, clock: ClockReading, found: Found
     ) -> list[tuple[Entry, tuple[int, ...], Frame]]:
         """Whole entries of a block; ``found`` hears of those that are not."""
         try:
@@ -265,8 +274,7 @@ class CurveReader:
                         f"entry {number} ends at {entry.end_s}, ahead of the meter's clock {clock.meter_ms // 1000}"
                     )
             except BadEntry as error:
-                if found is not None:
-                    found.refuse(str(error))
+                found.refuse(str(error))
                 continue
             if entry is not None:
                 out.append((entry, own, (answer.request, answer.answer)))
