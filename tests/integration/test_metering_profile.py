@@ -220,6 +220,21 @@ async def test_the_verifier_decodes_an_archive_again(tmp_path: Path, change: dic
         assert code in {error.code for error in walk.errors}
 
 
+async def test_a_memory_that_says_less_than_the_registers_is_a_contradiction(tmp_path: Path) -> None:
+    async with on_wire(tmp_path) as kit:
+        memory = kit.plant.registers[POINT].memory
+        assert memory is not None
+        memory._ratio = 1.25
+        await kit.through(0, 4)
+        await kit.look()
+        (of_gaps, of_reads) = await kit.of_type("gap"), await kit.of_type("interval")
+        assert of_gaps == []
+        told = {a["t0"]: a["wh"] for a in await kit.of_type("archive")}
+        assert all(told[i["t0"]] < 0.85 * i["wh"] for i in of_reads if i["t0"] in told)
+        walk = await kit.verified(POINT, START_S, START_S + 4 * SLOT)
+        assert {error.code for error in walk.errors} == {"PROFILE"}
+
+
 async def test_a_start_writes_no_slot_again(tmp_path: Path) -> None:
     async with on_wire(tmp_path) as kit:
         await kit.through(0, 4)
