@@ -108,6 +108,7 @@ class AgentApp(Assembly):
             self.rotation,
             self.maintenance,
             self.duty,
+            self.archivist,
         )
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
@@ -120,6 +121,7 @@ class AgentApp(Assembly):
                 task.cancel()
             await asyncio.gather(*links, return_exceptions=True)
         await self.closer.prepare()
+        self.archivist.prepare()
         self.exchange.load()
         await self.commissioner.recover()
         high_water = int(self.ledger.meta("high_water") or 0)
@@ -138,6 +140,7 @@ class AgentApp(Assembly):
                     ("engine", self.engine.run()),
                     ("account", self.account.run()),
                     ("slots", self.closer.run()),
+                    ("load-profiles", self.archivist.run()),
                     ("batches", self.batcher.run()),
                     ("uplink-watch", self._watch(uplink)),
                     ("inbox", self.inbox.run()),

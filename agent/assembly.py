@@ -31,6 +31,7 @@ from agent.inventory.watch import InventoryWatch
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
 from agent.maintenance import Maintenance
+from agent.metering.archive import Archivist
 from agent.metering.balancing import Balancing
 from agent.metering.closer import SlotCloser
 from agent.metering.exchange import Exchange
@@ -179,6 +180,7 @@ class Assembly:
         )
         self.balancing = Balancing(site, self.graph, self.ledger, self.fleet, clock)
         self.closer = SlotCloser(site, self.ledger, self.bench, self.fleet, self.graph, clock, balancing=self.balancing)
+        self.archivist = Archivist(site.agent.slot_s, self.ledger, self.closer, clock)
         self.live.dark_w = self.closer.dark_w
         self.closer.check_clock = self.engine.check_clock = self._check_clock
         self.events = Events(site, self.ledger, self.live, self.gates, self.engine, self.closer, self.batcher)

@@ -16,6 +16,7 @@ from agent.duty import Duty
 from agent.ledger import Ledger
 from agent.live import LiveState
 from agent.maintenance import Maintenance
+from agent.metering.archive import Archivist
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
 from agent.rotation import Rotation
@@ -53,6 +54,7 @@ class Reports:
     rotation: Rotation
     maintenance: Maintenance
     duty: Duty
+    archivist: Archivist
     _looked: Now | None = field(default=None, init=False)
 
     async def watch(self) -> None:
@@ -213,6 +215,7 @@ class Reports:
             "net_w": self.values.power(self.site.measured_at.net_import).value_w,
             "meters_silent": silent,
             "slot": self.closer.newest_slot(),
+            "metering": self.archivist.methods(),
             "orders": {o.id: {"state": o.state, "flags": sorted(o.flags)} for o in self.engine.journal.live.values()},
             "held": len(self.engine.journal.held),
             "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},
@@ -241,6 +244,7 @@ class Reports:
             "inbound_refused_total": self.uplink.refused_inbound,
             "inbound_dropped_total": self.uplink.dropped_inbound,
             "slots_unwritten_total": self.closer.unwritten,
+            "slots_from_profile_total": self.archivist.written,
             "orders_live": len(self.engine.journal.live),
             "orders_refused_total": sum(self.reception.refused.values()),
             "held": len(self.engine.journal.held),

@@ -141,7 +141,7 @@ def _prefix(lines: Sequence[bytes], end_s: int) -> int:
     keep = 0
     for i, line in enumerate(lines):
         doc = parse_line(line)[1]
-        begins = doc["t0"] if doc["ty"] in {"interval", "gap"} else doc["at"] / 1000
+        begins = doc["t0"] if doc["ty"] in {"interval", "gap", "archive"} else doc["at"] / 1000
         if begins < end_s or doc["ty"] == "key_rotate":
             keep = i + 1
     return keep
