@@ -19,6 +19,7 @@ from agent.assembly import Assembly
 from agent.clock import STEP_MS, Step, StepWatch
 from agent.errors import LedgerError
 from agent.health import HealthServer
+from agent.hsm.key import token_of
 from agent.identity import Keys, load_keys
 from agent.ledger import Ledger, Txn
 from agent.outbox import BulkOutbox
@@ -53,7 +54,7 @@ class AgentApp(Assembly):
         Raises:
             AgentError: it cannot start; the message says what to do.
         """
-        keys = load_keys(self._state_dir)
+        keys = load_keys(self._state_dir, token_of(self.site, self._base))
         self._tls_store().check()
         self.ledger = Ledger.open(
             self._state_dir / "ledger.db",

@@ -25,6 +25,7 @@ from agent.duty import Duty
 from agent.errors import AgentError
 from agent.events import Events
 from agent.handover import hand_over
+from agent.hsm.key import token_of
 from agent.identity import Keys
 from agent.inbox import Inbox
 from agent.inventory.watch import InventoryWatch
@@ -217,7 +218,14 @@ class Assembly:
             registered=lambda: self.register.log_keys(self.ledger.epoch),
         )
         self.rotation = Rotation(
-            site.site.id, self._state_dir, keys, self.ledger, self.register, self.checkpointer, clock
+            site.site.id,
+            self._state_dir,
+            keys,
+            self.ledger,
+            self.register,
+            self.checkpointer,
+            clock,
+            token_of(site, self._base),
         )
         self.rotation.listen()
         self.inbox = Inbox(
@@ -236,6 +244,7 @@ class Assembly:
                 "plan": forecaster.answer,
             },
             lambda raw: hand_over(raw, self._take_order, self.ledger),
+            slow=frozenset({"rotate"}),
         )
         self.uplink = self._uplink()
 

@@ -132,8 +132,7 @@ class Reports:
             found.add("saon_lock")
         if self.engine.gates.unconfirmed:
             found.add("positions_unconfirmed")
-        if self.checkpointer.counters.split:
-            found.add("log_split")
+        self._add_log_alarms(found)
         self._add_power_alarm(found)
         found |= self.uplink.renewal.alarms() | self.rotation.alarms()
         for name, link in self.bench.links.items():
@@ -163,6 +162,12 @@ class Reports:
         for order in self.duty.overdue():
             found.add(f"order_unacknowledged:{order}")
         return found
+
+    def _add_log_alarms(self, found: set[str]) -> None:
+        if self.checkpointer.counters.split:
+            found.add("log_split")
+        if self.checkpointer.unsigned is not None:
+            found.add("log_key_unavailable")
 
     def _add_power_alarm(self, found: set[str]) -> None:
         permitted_kw = self.site.site.standing.permitted_kw
@@ -225,6 +230,7 @@ class Reports:
             "broker_error": self.uplink.control.last_error,
             "certificate": self.uplink.renewal.status(),
             "key_change": self.rotation.status(),
+            "log_key": self.checkpointer.status(),
         }
 
     def figures(self) -> dict[str, float]:

@@ -29,7 +29,7 @@ from verifier.errors import (
     TimeEvidenceError,
     TruncatedError,
 )
-from verifier.notes import ED25519, MAX_NOTE, Note, NoteKey, Policy, read_note
+from verifier.notes import MAX_NOTE, Note, NoteKey, Policy, read_note
 from verifier.register import LogKey
 
 HASH = 32
@@ -240,7 +240,7 @@ class _Witnesses:
 def signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> set[str]:
     """Identifiers of the log's keys that signed."""
     # A checkpoint speaks about every leaf below its size, so its key has to be valid for the last of them.
-    signers = {k.key.kid: NoteKey(origin, ED25519, k.key) for k in keys if note.size == 0 or k.holds(note.size - 1)}
+    signers = {k.key.kid: NoteKey.of_log(origin, k.key) for k in keys if note.size == 0 or k.holds(note.size - 1)}
     try:
         good = {kid for kid, key in signers.items() if note.signed_by([key])}
         if note.origin != origin or not good:
@@ -253,7 +253,7 @@ def signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> set[s
 
 def _only_known(note: Note, origin: str, keys: Sequence[LogKey], policy: Policy) -> None:
     """In a bundle no line may be there that nobody can check: there would be two bundles that say the same."""
-    known = {(k.name, k.key_id) for k in (*policy.keys, *(NoteKey(origin, ED25519, key.key) for key in keys))}
+    known = {(k.name, k.key_id) for k in (*policy.keys, *(NoteKey.of_log(origin, key.key) for key in keys))}
     strange = sorted({name for name, key_id, _ in note.lines if (name, key_id) not in known})
     if strange:
         raise ValueError(f"signed by {', '.join(strange)[:80]}, neither the log nor a witness of the policy")
