@@ -226,7 +226,7 @@ def _devices() -> list[dict[str, Any]]:
         *((f"em-1{number}", "carlogavazzi-em24-e1", 10 + number) for number in range(1, BOARDS + 1)),
         ("em-3", "schneider-iem3000", 3),
         ("em-4", "schneider-iem3000", 4),
-        ("em-5", "eastron-sdm630", 5),
+        ("em-5", "schneider-iem3000", 5),
     ]
     meters = [_meter(name, profile, unit, fed_from="UPS", ups_min=UPS_MIN) for name, profile, unit in profiles]
     behind = _meter("em-board1", "eastron-sdm630", 1, fed_from="BOARD1") | {"link": "branch"}
