@@ -177,13 +177,16 @@ def read_log(
     keys: Sequence[LogKey],
     policy: Policy,
     head: Note | None,
+    names: tuple[str, str] | None = None,
 ) -> EpochLog:
     """Leaves and checkpoints of an epoch: roots, the log's signatures, the quorum, sizes and times.
+
+    ``names`` are the files of leaves and checkpoints where they are not those of an epoch.
 
     Raises:
         VerifyError: which of these does not hold.
     """
-    names = (f"log/{epoch}.leaves", f"log/{epoch}.notes")
+    names = names or (f"log/{epoch}.leaves", f"log/{epoch}.notes")
     leaves = bundle.read(bundle.entries[names[0]], MAX_LEAVES * HASH)
     if len(leaves) % HASH:
         raise LeafError(f"{names[0]}: {len(leaves)} bytes are no whole number of hashes")
@@ -298,6 +301,14 @@ def _root(edge: Sequence[bytes]) -> bytes:
     for left in reversed(edge[:-1]):
         root = hashlib.sha256(b"\x01" + left + root).digest()
     return root
+
+
+def root_of(leaves: bytes) -> bytes:
+    """The root of a tree over leaf hashes that stand one after the other."""
+    edge: list[bytes] = []
+    for index in range(len(leaves) // HASH):
+        _push(edge, leaves[index * HASH : index * HASH + HASH], index)
+    return _root(edge)
 
 
 def _roots(leaves: bytes, wanted: Mapping[int, bytes], epoch: str) -> None:

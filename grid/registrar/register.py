@@ -156,6 +156,7 @@ def build(doc: dict[str, Any], *, now_ms: int, source: str) -> KeysDocument:
 def _check_record_keys(document: KeysDocument) -> None:
     """The keys of sites get the same strict test as those of persons, and no key serves two purposes."""
     owners: dict[str, str] = {issuer.kid: f"issuer {issuer.person}" for issuer in document.issuers}
+    owners |= {VerifyKey.from_text(c.key).kid: f"collector {c.name}" for c in document.collectors}
     for site in document.sites:
         for epoch in site.epochs:
             for name, text in (("k_rec", epoch.k_rec), ("k_log", epoch.k_log)):

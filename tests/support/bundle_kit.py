@@ -80,6 +80,8 @@ class Site:
     """After this time (ms) records are signed by this key."""
     later_log: tuple[int, SigningKey | P256Signer] | None = None
     """Checkpoints that hold this place of the log are signed by this key."""
+    beside: Callable[[Site], dict[str, bytes]] | None = None
+    """Makes files that stand beside those of the site, such as a log of verdicts."""
     first: int = START
     last: int = START + SLOTS * SLOT
 
@@ -189,6 +191,7 @@ class Site:
             for stream, places in signed.places.items():
                 name = f"records/{self.epoch}/{stream.replace(':', '_')}.idx"
                 records[name] = b"".join(struct.pack(">Q", place) for place in places)
+        records |= self.beside(self) if self.beside is not None else {}
         keys = seal(KEYS_TYPE, canonical.encode(self.register), self.reg).encode()
         return {"keys.json": keys, "report.json": canonical.encode(report)} | dict(sorted(records.items()))
 
