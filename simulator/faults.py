@@ -10,6 +10,8 @@ dead                device, link, machine      it does not answer
 slow                device, machine            ``seconds``: it answers that much later
 exception           device                     ``code`` 1 to 11: it refuses every request
 nonsense            meter                      registers hold random words
+clock               meter                      ``seconds``: its clock is so far ahead (behind, where negative)
+profile_empty       meter                      its load profile keeps empty entries from now on
 frozen              meter                      registers stay as they are now (it lies)
 phase_lost          meter                      ``phase`` 1 to 3: no voltage comes to the meter, its current does
 ct_reversed         meter                      ``phase`` 1 to 3: its current transformer is connected backwards
@@ -59,7 +61,17 @@ from wire.points import EVENTS
 
 Parameter = float | int | str | bool | None
 
-DEVICE_KINDS = ("dead", "slow", "exception", "nonsense", "frozen", "phase_lost", "ct_reversed")
+DEVICE_KINDS = (
+    "dead",
+    "slow",
+    "exception",
+    "nonsense",
+    "frozen",
+    "phase_lost",
+    "ct_reversed",
+    "clock",
+    "profile_empty",
+)
 SWITCH_KINDS = ("welded", "stuck_open", "aux_lies", "reclose", "local", "trip_circuit", "withdrawn")
 MACHINE_KINDS = ("refuses_sleep", "wakes_itself")
 RELAY_KINDS = ("swapped", "setting")
@@ -97,6 +109,9 @@ class DeviceFaults:
     exception: int | None = None
     nonsense: bool = False
     frozen: dict[str, Value] | None = None
+    clock_s: float = 0.0
+    """How far the meter's clock is ahead."""
+    profile_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +253,10 @@ class Faults:
                 faults.nonsense = on
             case "phase_lost" | "ct_reversed":
                 self._phase_fault(device, kind, on, given)
+            case "clock":
+                faults.clock_s = _number(given, "seconds", -50_400.0, 50_400.0) if on else 0.0
+            case "profile_empty":
+                faults.profile_empty = on
             case _:
                 point = next((r for r in self.plant.registers.values() if r.point.device == device), None)
                 if on and point is None:

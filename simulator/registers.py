@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from config.devices import MeteringPoint
+from simulator.curve import ProfileMemory
 from wire.points import COUNTERS, EVENTS, TARIFFS
 
 Value = float | int | str | None
@@ -71,12 +72,16 @@ class Registers:
         self.reactive_exported = Energy(opening_export_wh * 0.2)
         passport = point.passport
         secondary = passport.ratio_applied_in == "agent"
+        self.memory: ProfileMemory | None = None
+        """The meter's own load profile, where its model has one."""
         self.ct = passport.ct.num / passport.ct.den if passport.ct and secondary else 1.0
         self.vt = passport.vt.num / passport.vt.den if passport.vt and secondary else 1.0
 
     def integrate(self, seconds: float) -> None:
         """Count energy of the power that has been flowing for this long."""
         hours = seconds / 3600.0
+        if self.memory is not None:
+            self.memory.advance(seconds, self.imported.reading, max(0.0, self.power_w))
         if self.power_w >= 0:
             self.imported.added += self.power_w * hours
         else:

@@ -29,7 +29,7 @@ from verifier.errors import (
     TimeEvidenceError,
     TruncatedError,
 )
-from verifier.notes import ED25519, MAX_NOTE, Note, NoteKey, Policy, read_note
+from verifier.notes import MAX_NOTE, Note, NoteKey, Policy, read_note
 from verifier.register import LogKey
 
 HASH = 32
@@ -177,13 +177,16 @@ def read_log(
     keys: Sequence[LogKey],
     policy: Policy,
     head: Note | None,
+    names: tuple[str, str] | None = None,
 ) -> EpochLog:
     """Leaves and checkpoints of an epoch: roots, the log's signatures, the quorum, sizes and times.
+
+    ``names`` are the files of leaves and checkpoints where they are not those of an epoch.
 
     Raises:
         VerifyError: which of these does not hold.
     """
-    names = (f"log/{epoch}.leaves", f"log/{epoch}.notes")
+    names = names or (f"log/{epoch}.leaves", f"log/{epoch}.notes")
     leaves = bundle.read(bundle.entries[names[0]], MAX_LEAVES * HASH)
     if len(leaves) % HASH:
         raise LeafError(f"{names[0]}: {len(leaves)} bytes are no whole number of hashes")
@@ -240,7 +243,7 @@ class _Witnesses:
 def signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> set[str]:
     """Identifiers of the log's keys that signed."""
     # A checkpoint speaks about every leaf below its size, so its key has to be valid for the last of them.
-    signers = {k.key.kid: NoteKey(origin, ED25519, k.key) for k in keys if note.size == 0 or k.holds(note.size - 1)}
+    signers = {k.key.kid: NoteKey.of_log(origin, k.key) for k in keys if note.size == 0 or k.holds(note.size - 1)}
     try:
         good = {kid for kid, key in signers.items() if note.signed_by([key])}
         if note.origin != origin or not good:
@@ -253,7 +256,7 @@ def signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> set[s
 
 def _only_known(note: Note, origin: str, keys: Sequence[LogKey], policy: Policy) -> None:
     """In a bundle no line may be there that nobody can check: there would be two bundles that say the same."""
-    known = {(k.name, k.key_id) for k in (*policy.keys, *(NoteKey(origin, ED25519, key.key) for key in keys))}
+    known = {(k.name, k.key_id) for k in (*policy.keys, *(NoteKey.of_log(origin, key.key) for key in keys))}
     strange = sorted({name for name, key_id, _ in note.lines if (name, key_id) not in known})
     if strange:
         raise ValueError(f"signed by {', '.join(strange)[:80]}, neither the log nor a witness of the policy")
@@ -298,6 +301,14 @@ def _root(edge: Sequence[bytes]) -> bytes:
     for left in reversed(edge[:-1]):
         root = hashlib.sha256(b"\x01" + left + root).digest()
     return root
+
+
+def root_of(leaves: bytes) -> bytes:
+    """The root of a tree over leaf hashes that stand one after the other."""
+    edge: list[bytes] = []
+    for index in range(len(leaves) // HASH):
+        _push(edge, leaves[index * HASH : index * HASH + HASH], index)
+    return _root(edge)
 
 
 def _roots(leaves: bytes, wanted: Mapping[int, bytes], epoch: str) -> None:

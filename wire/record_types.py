@@ -135,6 +135,8 @@ class Bind(TypedDict):
     seals: list[str]
     """Numbers of the seals."""
     pts: dict[str, DecodeMap]
+    lp: NotRequired[dict[str, Any]]
+    """How entries of the meter's own load profile are read, where it has one; ``docs/protocol.md`` lists the fields."""
     ct_read: NotRequired[dict[str, int] | None]
     """The ratio that the meter itself is set to; null where it has no such register. ``vt_read`` likewise."""
     vt_read: NotRequired[dict[str, int] | None]
@@ -231,6 +233,28 @@ class SeenMachines(TypedDict):
     seen: int
     expected: int
     wh: int | None
+
+
+class Archive(TypedDict):
+    """A slot as the meter's own load profile has it (stream ``mp:<point>``). The slot's interval or gap stays.
+
+    ``wh`` follows from the entries in ``raw`` by ``bind.lp``: the entries that make up the slot, or, where the meter
+    keeps register readings, those at its two edges. ``rt`` is when the meter's clock was read (ms), ``mto`` that clock
+    minus UTC, ms.
+    """
+
+    t0: int
+    t1: int
+    wh: int
+    src: str
+    """Always ``profile``."""
+    cfg: str
+    """Leaf hash of the ``bind`` in force."""
+    rt: int
+    mto: int
+    sn: str | None
+    raw: list[list[str]]
+    """Frames of the clock, the period where the meter tells it, and the entries."""
 
 
 class Balance(TypedDict):

@@ -29,6 +29,7 @@ from agent.metering.phases import PhaseWatch, read_events
 from agent.metering.registers import (
     RATIO_POINTS,
     applied_ratio,
+    evidence_curve,
     evidence_maps,
     merged_ratios,
     ratio_number,
@@ -136,7 +137,8 @@ class SlotCloser:
                 continue
             settings = tuple(p for p in (*RATIO_POINTS, "clock", *EVENT_POINTS) if p in profile.point_ids)
             integral, phases = PowerIntegral(3 * port.period_s + 1), PhaseWatch(point)
-            state = PointState(point, port, decode, settings, integral, phases)
+            lp = evidence_curve(profile, point.passport)
+            state = PointState(point, port, decode, settings, integral, phases, lp)
             self.states[point.id] = state
             self.supply.meters[point.device] = (decode, applied_ratio(point.passport))
             self._points_of.setdefault(point.device, []).append(state)
@@ -155,7 +157,7 @@ class SlotCloser:
         if doc["pts"] != state.decode or doc["device"] != state.point.device:
             log.warning("meter_rebound", point=state.point.id, reason="its decode map or device changed")
             state.rebind = True
-        state.renew = doc.get("passport") != passport_doc(state.point.passport)
+        state.renew = doc.get("passport") != passport_doc(state.point.passport) or doc.get("lp") != state.lp
         state.sn = doc["sn"]
         state.ratios = device_fields(doc)
         state.chain = self._chain(state, bytes(bind[0][1]).hex())
@@ -191,7 +193,8 @@ class SlotCloser:
         read = tuple(ratio_number(boundary.ratios, which) for which in ("ct", "vt"))
         if ratio_agrees(state.point.passport, *read) is False:
             log.error("ratio_not_as_in_passport", point=state.point.id, device=state.point.device, read=boundary.ratios)
-        fields = bind_fields(state.point, state.port.device.profile.id, boundary, state.decode, state.swap)
+        profile = state.port.device.profile.id
+        fields = bind_fields(state.point, profile, boundary, state.decode, state.swap, state.lp)
         # One transaction: a start in between must never find the new meter under the old meter's bind.
         done = await self.ledger.commit(txn.record(stream, "bind", fields), urgent=True)
         state.sn, state.ratios, state.swap = boundary.sn, boundary.ratios, None
@@ -236,7 +239,8 @@ class SlotCloser:
         if state.stepped:  # a slot that holds a step has no length that a clock could vouch for
             boundary = Boundary(t, self.clock.now_ms(), why="CLOCK", tries=boundary.tries)
         try:
-            await self._record(state, boundary)
+            async with state.writing:
+                await self._record(state, boundary)
         except LedgerError as error:
             # The chain is rebuilt from disk at the next boundary: what was not written becomes a gap, never a guess.
             self.unwritten += 1
@@ -370,7 +374,8 @@ class SlotCloser:
         if renew:
             held = replace(boundary, sn=state.sn, ratios=state.ratios)
             profile = state.port.device.profile.id
-            txn.record(f"mp:{state.point.id}", "bind", bind_fields(state.point, profile, held, state.decode, None))
+            fields = bind_fields(state.point, profile, held, state.decode, None, state.lp)
+            txn.record(f"mp:{state.point.id}", "bind", fields)
         done = await self.ledger.commit(txn)
         if renew:
             state.renew, chain.cfg = False, done[-1].line.hash.hex()

@@ -98,6 +98,8 @@ class Archived:
     t0: int
     hash: str
     wh: int
+    mto: int = 0
+    """The meter's clock minus UTC when it was read, ms: so much is its slot away from ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,9 @@ def read_site(
         if doc["ty"] == "bind" and (bind := _bind(doc, digest)) is not None:
             found.setdefault(name, _Found()).binds[digest] = bind
         elif doc["ty"] == "archive" and _whole(doc.get("t0")) and _whole(doc.get("wh")):
-            found.setdefault(name, _Found()).archived.append(Archived(doc["t0"], digest, doc["wh"]))
+            found.setdefault(name, _Found()).archived.append(
+                Archived(doc["t0"], digest, doc["wh"], _int(doc.get("mto")) or 0)
+            )
     registered = {p.id: p for p in entry.points}
     points = {
         name: Point(

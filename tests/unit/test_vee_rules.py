@@ -189,6 +189,8 @@ def test_the_meters_own_profile_is_the_check() -> None:
     false = (*true[:3], replace(true[3], wh=true[3].wh + 9_000), *true[4:])
     (told,) = of("V12", site(found, archived=false))
     assert told.t0 == START + 3 * SLOT
+    apart = tuple(replace(a, mto=5_000) for a in false)
+    assert of("V12", site(found, archived=apart)) == [], "its clock was 5 s away, and so is its slot"
 
 
 def test_ratios_of_bind_register_and_meter_have_to_agree() -> None:
