@@ -125,6 +125,33 @@ def test_more_than_three_per_cent_of_a_month_is_told_once() -> None:
     assert "2026-10" in found.what
 
 
+def told(slot: int, wh: int, **more: Any) -> dict[str, Any]:
+    return {"t0": START + slot * SLOT, "t1": START + (slot + 1) * SLOT, "wh": wh, "src": "profile"} | more
+
+
+@pytest.mark.parametrize(("archived", "held"), [([], 6), ([5], 5), ([3], 0), ([0, 1, 2, 3, 4, 5], 0), ([100], 6)])
+def test_what_the_meters_own_profile_has_is_not_known_from_registers_alone(archived: list[int], held: int) -> None:
+    made = walk(around())
+    for slot in range(6):
+        made.gap({"t0": START + slot * SLOT, "why": "TIMEOUT"})
+    made.interval(interval(6, LOAD), 0)
+    for slot in archived:
+        made.archive(told(slot, LOAD))
+    made.finish()
+    assert sum((f.t1 - f.t0) // SLOT for f in made.said.findings if f.rule == "V25") == held
+
+
+@pytest.mark.parametrize(("away_ms", "held"), [(None, 1), (0, 1), (2000, 1), (-4000, 0), (4000, 0)])
+def test_a_profile_may_be_as_far_away_as_its_clock(away_ms: int | None, held: int) -> None:
+    made = walk(around())
+    for slot in range(4):
+        made.interval(interval(slot, LOAD), 0)
+    more = {} if away_ms is None else {"mto": away_ms}
+    made.archive(told(2, LOAD + 10_500, **more))  # two counts of 100 Wh, and 6.2 s of this load
+    made.finish()
+    assert ("V12" in made.said.judged, made.said.counts.get("V12", 0)) == (True, held)
+
+
 # V19
 
 

@@ -139,18 +139,20 @@ class Gather:
             self._gaps.gap(doc["t0"], doc["why"])
 
     def archive(self, doc: Object) -> None:
-        """A slot out of the meter's own profile, held against the interval of it that was read before."""
-        place = (doc["t0"] - self.context.since_s) // self.slot_s
-        meter = self.bound
-        if meter is None or meter.inverted or not self.start_s <= doc["t0"] < self.start_s + self.slots * self.slot_s:
+        """A slot out of the meter's own profile: one that was a gap, or one to hold against what was read."""
+        t0, meter = doc["t0"], self.bound
+        if not self.start_s <= t0 < self.start_s + self.slots * self.slot_s:
             return
-        read = self.wh[place]
-        if read == NONE:
+        self._gaps.archived(t0)
+        read = self.wh[(t0 - self.context.since_s) // self.slot_s]
+        if read == NONE or meter is None or meter.inverted:
             return
         self.said.judged.add("V12")
-        most = PROFILE_COUNTS * self.count_wh() + doc["wh"] * JITTER_S // self.slot_s
+        away_ms = doc.get("mto")
+        apart_ms = JITTER_S * 1000 + (abs(away_ms) if type(away_ms) is int else 0)
+        most = PROFILE_COUNTS * self.count_wh() + doc["wh"] * apart_ms // (1000 * self.slot_s)
         if abs(read - doc["wh"]) > most:
-            self.said.slot("V12", "suspect", doc["t0"], read, doc["wh"], "Wh", "the meter's own profile differs")
+            self.said.slot("V12", "suspect", t0, read, doc["wh"], "Wh", "the meter's own profile differs")
 
     def finish(self) -> None:
         """After the last record: what needs the whole period, and what could not be judged."""
