@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from verifier.balance import Summary
+from verifier.compared import Compared
 from verifier.dark import IMPORT
 from verifier.errors import VerifyError
 from verifier.judgement import Judgement
@@ -122,6 +123,7 @@ class Report:
     """What the readings say of each other; ``None`` where the run ended before."""
     balance: Summary | None = None
     verdicts: Judgement | None = None
+    compared: Compared | None = None
 
     @property
     def exit(self) -> int:
@@ -169,18 +171,21 @@ class Report:
         return f"{self.cosigned} of {self.checkpoints} checkpoints cosigned as the register's policy asks{withheld}"
 
     def _beside(self) -> Iterator[str]:
-        """What the site itself balanced, and what the collector judged."""
+        """What the site itself balanced, what the readings say of each other, and what the collector judged."""
         if self.balance is not None:
             found = self.balance
             known = f"{found.slots} slots, {found.unknown} of them not known, {found.over} out of tolerance"
             sums = f"main {_kwh(found.main_wh)} kWh, unexplained {_kwh(found.residual_wh)} kWh"
             yield f"Balance        {known} | {sums}"
+        if self.plausibility is not None:
+            yield from self.plausibility.lines()
         if self.verdicts is None:
             yield "Verdicts       no verdicts"
         else:
             first, *others = self.verdicts.lines()
             yield f"Verdicts       {first}"
-            yield from (f"      {line}" for line in others)
+            beside = self.compared.lines() if self.compared is not None else ()
+            yield from (f"      {line}" for line in (*others, *beside))
 
     def to_json(self) -> str:
         """The report for machines."""
@@ -216,6 +221,7 @@ class Report:
             "plausibility": None if self.plausibility is None else self.plausibility.report(),
             **({"balance": asdict(self.balance)} if self.balance is not None else {}),
             **({"verdicts": self.verdicts.report()} if self.verdicts is not None else {}),
+            **({"compared": self.compared.report()} if self.compared is not None else {}),
             "checks": [{"n": c.n, "name": c.name, "ok": c.ok, "detail": c.detail} for c in self.checks],
             "errors": [error.line() for error in self.errors[:MAX_ERRORS]],
             "doubts": self.doubts[:MAX_ERRORS],
@@ -244,8 +250,6 @@ class Report:
             lines.append("               Z no energy (proven), R bridged by registers, M missing, X failed")
             lines.append(f"Time evidence  {self._evidence()}")
             lines += self._beside()
-        if self.plausibility is not None:
-            lines += self.plausibility.lines()
         lines += [f"ERROR          {error.line()}" for error in self.errors[:50]]
         if len(self.errors) > 50:
             lines.append(f"ERROR          and {len(self.errors) - 50} more")

@@ -12,6 +12,7 @@ from pathlib import Path
 from verifier.archive import Bundle, Entry
 from verifier.balance import Balances
 from verifier.claims import judge_claims
+from verifier.compared import compare
 from verifier.epochs import EpochWalk, judge_link
 from verifier.errors import (
     ArchiveError,
@@ -120,11 +121,12 @@ def verify(
             # 12 Time: every record's clock lies between the cosignatures before and after it.
             # Beside them: are the readings plausible? V01 to V26, judged here, give doubts and lower grades, no errors.
             points = _streams(bundle, register, period, made, report, head, jobs, independent)
-            # What the collector's verdicts say, whether of these records.
+            # What the collector's verdicts say, whether of these records, and what of it was found here too.
             if verdicts is not None:
                 broken = any(error.check in {5, 6, 7} for error in report.errors)
                 report.verdicts = judge(verdicts, bundle, period, made, report.records, whole=not broken)
                 report.doubts.extend(report.verdicts.doubts)
+                report.compared = None if report.plausibility is None else compare(report.verdicts, report.plausibility)
 
             # 13 The totals in the bundle are those recomputed.
             check_totals(bundle, made, register, points, report)

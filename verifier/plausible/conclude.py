@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from verifier.grades import counts
 from verifier.plausible.around import Around
 from verifier.plausible.rules import RULES, SITE_WIDE
 from verifier.plausible.site import judge_site
@@ -31,19 +32,23 @@ def conclude(points: Mapping[str, Judged], around: Around, register: Register) -
             continue
         said = point.kept.said
         _elsewhere(point, register)
+        table.points += 1
+        table.grave |= {(rule, SITE if rule in SITE_WIDE else name): hull for rule, hull in said.grave.items()}
         for rule, row in table.rows.items():
             if rule in said.judged:
                 row.judged += 1
             elif rule not in SITE_WIDE:
                 row.unjudged.setdefault(said.unjudged.get(rule, "no intervals"), []).append(name)
-            codes = RULES[rule].codes
-            row.findings += said.counts.get(rule, 0) + sum(error.code in codes for error in point.errors)
+            wrong = sum(error.code in RULES[rule].codes for error in point.errors)
+            row.findings += said.counts.get(rule, 0) + wrong
+            if wrong:
+                table.grave.setdefault((rule, name), None)
         table.listed += said.findings
         doubts += said.doubts()
         lowered, lost_wh = point.kept.lower()
+        table.lowered += sum(lowered.values())
         if lowered:
-            grades = {chr(g): point.kept.grades.count(g) for g in b"ABCZRMX" if g in point.kept.grades}
-            verified = point.report.verified_wh - lost_wh
+            grades, verified = counts(point.kept.grades), point.report.verified_wh - lost_wh
             point.report = replace(point.report, grades=grades, verified_wh=verified, lowered=lowered)
     table.listed.sort(key=lambda found: (found.severity == "warn", found.rule, found.t0, found.point))
     return table, doubts
@@ -62,4 +67,6 @@ def _elsewhere(point: Judged, register: Register) -> None:
         said.judged.add("V26")
         words = tuple(f"{word} {point.id}:" for word in OUTSIDE)
         said.counts["V26"] = sum(doubt.startswith(words) for doubt in point.doubts)
+        if said.counts["V26"]:
+            said.grave["V26"] = said.start_s, said.start_s + said.slots * said.slot_s
     said.leave("V26", "no reading by another party")

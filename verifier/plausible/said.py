@@ -58,6 +58,8 @@ class Said:
     """Rule → findings."""
     doubted: dict[str, tuple[int, int | None, Finding]] = field(default_factory=dict)
     """Rule → how many of them are doubts that nothing else tells of; the first one's place, and how it began."""
+    grave: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Rule → from the first to the last slot that a ``fail`` or ``suspect`` stands against."""
     judged: set[str] = field(default_factory=set)
     unjudged: dict[str, str] = field(default_factory=dict)
     against: bytearray = field(init=False)
@@ -88,8 +90,11 @@ class Said:
             told: another doubt tells of it already.
         """
         self.judged.add(rule)
-        if severity != "warn" and RULES[rule].lowers:
-            self._lower(rule, t0, t1)
+        if severity != "warn":
+            since, until = self.grave.get(rule, (t0, t1))
+            self.grave[rule] = min(since, t0), max(until, t1)
+            if RULES[rule].lowers:
+                self._lower(rule, t0, t1)
         kind = rule, what, severity
         end, place = self._ends.get(kind, (None, None))
         if end == t0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from verifier.plausible.rules import MOST_LISTED, NAMED, RULES, VERSION
+from verifier.plausible.rules import MOST_LISTED, NAMED, RULES, SITE_WIDE, VERSION
 from verifier.plausible.said import Finding
 
 SITE = "-"
@@ -33,6 +33,18 @@ class Table:
 
     rows: dict[str, Row] = field(default_factory=lambda: {rule: Row() for rule in RULES})
     listed: list[Finding] = field(default_factory=list)
+    grave: dict[tuple[str, str], tuple[int, int] | None] = field(default_factory=dict)
+    """(rule, point) → from the first to the last slot that more than a warning stands against; ``None`` of errors."""
+    points: int = 0
+    lowered: int = 0
+    """Slots made ``C``."""
+
+    def judged(self, rule: str, point: str) -> bool:
+        """Did a rule have anything to look at there?"""
+        row = self.rows[rule]
+        if rule in SITE_WIDE:
+            return row.judged > 0
+        return row.judged > 0 and not any(point in points for points in row.unjudged.values())
 
     def report(self) -> dict[str, object]:
         """For the report."""
@@ -44,7 +56,10 @@ class Table:
 
     def lines(self) -> Iterator[str]:
         """For a person."""
-        yield f"Plausibility   rules {VERSION}; a slot with a finding that is no warning is at most C"
+        looked = sum(row.judged > 0 for row in self.rows.values())
+        count = sum(row.findings for row in self.rows.values())
+        found = f"{looked} of {len(self.rows)} rules had something to look at, {count} findings"
+        yield f"Plausibility   rules {VERSION}, {self.points} points: {found}, {self.lowered} slots at most C by them"
         for rule, row in self.rows.items():
             left = "; ".join(_left(why, points) for why, points in sorted(row.unjudged.items()))
             told = f" | not judged: {left}" if left else ""
