@@ -6,13 +6,21 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from agent.clock import Clock
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
-from wire.orders import Order, parse_order
+from wire.orders import Order, Restore, parse_order
 from wire.states import TRANSITIONS, Flag, OrderState, ended
+
+if TYPE_CHECKING:
+    from agent.curtailment.holder import Holder
+
+
+SHEDDING = frozenset({OrderState.EXECUTING, OrderState.VERIFYING, OrderState.HOLDING, OrderState.FAILED})
+STANDING = "standing"
+"""Stands in the journal where an order's id would: put down under the standing limits of the site, by no order."""
 
 
 class Window(TypedDict):
@@ -96,6 +104,16 @@ class LiveOrder:
     def id(self) -> str:
         """Order id."""
         return self.order.id
+
+    @property
+    def restore(self) -> Restore:
+        """How the load comes back."""
+        return self.order.restore
+
+    @property
+    def sheds_now(self) -> bool:
+        """False once it is released, superseded or cancelled: nothing further goes down under it."""
+        return self.state in SHEDDING and not self.doc.stop_shedding
 
     @property
     def due_w(self) -> int | None:
@@ -274,7 +292,7 @@ class Journal:
         await self._ledger.commit(txn, urgent=record is not None)
 
     async def intend(
-        self, live: LiveOrder, kind: str, target: str, expected_w: int, prior: str | None, *, urgent: bool
+        self, live: Holder, kind: str, target: str, expected_w: int, prior: str | None, *, urgent: bool
     ) -> int:
         """A durable intent to move one output; returns the step's number. Nothing may be written before this returns.
 
@@ -301,7 +319,9 @@ class Journal:
         elif kind in HELD_KIND and before is not None:  # it had come back by itself: held anew, from now on
             held = replace(before, since_ms=now, since_mono_ns=mono)
             self._gave(txn, before)
-            txn.run("UPDATE held SET since_ms=? WHERE target=?", now, target)
+            if before.order_id == STANDING:  # what an order puts down too is the order's to give back
+                held = replace(held, order_id=live.id)
+            txn.run("UPDATE held SET since_ms=?, order_id=? WHERE target=?", now, held.order_id, target)
         await self._ledger.commit(txn, urgent=urgent)
         if held is not None:
             self.held[target] = held
