@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from agent.clock import Clock
+from agent.curtailment.voids import Voids, void_of
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
 from wire.orders import Order, Restore, parse_order
@@ -57,6 +58,8 @@ class OrderDoc:
     released_by: str | None = None
     targets: list[str] = field(default_factory=list)
     """Of a release, extension or cancellation: the orders it was accepted for."""
+    voids: str | None = None
+    """Of a release or cancellation: the order that had not come yet."""
     ceiling_w: int | None = None
     max_w_per_min: int | None = None
     not_before: int | None = None
@@ -168,6 +171,7 @@ class Journal:
         self.states: dict[str, tuple[str, OrderState]] = {}
         """Every order ever received: id → (digest, state)."""
         self.last_seq: dict[str, int] = {}
+        self.voids = Voids()
         self.shed_wh: dict[str, int] = {}
         """Tenant → energy that it gave under orders so far; the owner's own machines stand under no name."""
         self.tenant_of: Callable[[str], str | None] = lambda _target: None
@@ -191,6 +195,11 @@ class Journal:
                 rx_mono=row[7] if row[8] == self._ledger.boot else self._clock.mono_ns(),
                 doc=OrderDoc(**json.loads(row[9])),
             )
+        for raw, doc in read("SELECT raw, doc FROM orders WHERE json_extract(doc, '$.voids') IS NOT NULL"):
+            order = parse_order(bytes(raw)).order
+            void = void_of(order, json.loads(doc)["persons"], self.states)
+            if void is not None:
+                self.voids.add(void)
         for row in read("SELECT target, kind, order_id, prior, expected_w, since_ms FROM held"):
             self.held[row[0]] = Held(*row)
         self.shed_wh = json.loads(self._ledger.meta("shed_wh") or "{}")
@@ -235,6 +244,9 @@ class Journal:
     def inserted(self, live: LiveOrder) -> None:
         """The transaction of :meth:`insert` is durable."""
         self.states[live.id] = (live.digest, live.state)
+        if live.doc.voids is not None and (void := void_of(live.order, live.doc.persons, {})) is not None:
+            self.voids.add(void)
+        self.voids.drop(live.id)
         self.last_seq[live.kid] = max(self.last_seq.get(live.kid, -1), live.order.seq)
         if not ended(live.state):
             self.live[live.id] = live

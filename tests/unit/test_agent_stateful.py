@@ -116,6 +116,26 @@ class Orders(RuleBasedStateMachine):
         if target.sheds:
             self.give(self.core.order(action, target=target.id))
 
+    @rule(wait_s=st.sampled_from([0, 30]), restarts=st.booleans(), again=st.booleans())
+    def cancel_first(self, wait_s: int, restarts: bool, again: bool) -> None:
+        """A cancellation overtakes its order: the order never acts, however long and whatever lies between."""
+        order = self.core.order("limit", limit_w=40_000)
+        cancel = self.core.order("cancel", target=order.id)
+        answer = self.run(self.core.send(cancel, self.core.people.second))
+        if answer["state"] != "validated":
+            assert answer["code"] == "unknown_order", answer  # too many wait already
+            return
+        if wait_s:
+            self.wait(wait_s, 1)
+        if restarts:
+            self.restart()
+        for _ in range(1 + again):
+            self.run(self.core.reception.take(sealed(order, self.core.people.dispatcher), False))
+            assert order.id not in self.core.journal.live
+        rows = self.run(self.core.ledger.read("SELECT state FROM orders WHERE id=?", order.id))
+        # An order that followed under a later number may have made it old before it came.
+        assert rows in ([("cancelled",)], [])
+
     @precondition(lambda self: self.sent)
     @rule(which=st.integers(0, 100))
     def send_again(self, which: int) -> None:
