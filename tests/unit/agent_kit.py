@@ -513,7 +513,7 @@ class Core:
             self.engine.waves.cooling,
             self.live,
             clock,
-            lambda: Terms(220_000, 0),
+            lambda: Terms(220_000, 0, EMERGENCY_W),
         )
         self.account.load()
         self.engine.observe = self.account.observe
