@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from verifier.canonical import Object
@@ -15,7 +16,7 @@ from verifier.plausible.rules import (
     LOST_PHASE,
 )
 
-Three = tuple[int | None, ...]
+Three = Sequence[int | None]
 
 
 class Phases(NamedTuple):
@@ -25,13 +26,16 @@ class Phases(NamedTuple):
     least_mv: Three
     mean_ma: Three
     mean_w: Three
-    alone: tuple[int, ...]
+    alone: Sequence[int]
     """Polls with current and without voltage."""
-    against: tuple[int, ...]
+    against: Sequence[int]
     """Polls with power against that of the sum."""
 
     def lost(self) -> tuple[int, int] | None:
         """Least voltage of a lost phase, and the least it should have had by the others, in mV."""
+        known = [mv for mv in self.least_mv if mv is not None]
+        if not known or min(known) * LOST_PHASE[1] >= max(known) * LOST_PHASE[0]:
+            return None  # none lies so far below any other
         for phase, own in enumerate(self.least_mv):
             others = [mv for k, mv in enumerate(self.least_mv) if k != phase and mv is not None]
             least = sum(others) * LOST_PHASE[0] // (len(others) * LOST_PHASE[1]) if others else 0
@@ -41,12 +45,14 @@ class Phases(NamedTuple):
 
     def without_voltage(self) -> tuple[int, int] | None:
         """Polls in which a phase had current and no voltage, and from how many on that counts."""
-        least = _share(self.polls, CURRENT_ALONE)
-        return (max(self.alone), least) if max(self.alone) >= least else None
+        least, most = _share(self.polls, CURRENT_ALONE), max(self.alone)
+        return (most, least) if most >= least else None
 
     def backwards(self) -> tuple[int, int] | None:
         """Polls in which a phase ran against the sum, and from how many on that counts. A trickle is none."""
         least = _share(self.polls, BACKWARDS)
+        if max(self.against) < least:
+            return None
         total = sum(abs(w) for w in self.mean_w if w is not None)
         for polls, w in zip(self.against, self.mean_w, strict=True):
             if polls >= least and w is not None and abs(w) * BACKWARDS_POWER[1] >= total * BACKWARDS_POWER[0]:
@@ -59,9 +65,9 @@ def phases(doc: Object) -> Phases | None:
     found = doc.get("ph")
     if found is None or found["n"] < FEWEST_POLLS:
         return None
-    read = Phases(found["n"], *(tuple(found[name]) for name in ("u", "i", "p", "iu", "neg")))
-    known = (three for three in (read.least_mv, read.mean_ma, read.mean_w))
-    return read if any(sum(one is not None for one in three) > 1 for three in known) else None
+    read = Phases(found["n"], found["u"], found["i"], found["p"], found["iu"], found["neg"])
+    known = read.least_mv, read.mean_ma, read.mean_w
+    return read if any(len(three) - three.count(None) > 1 for three in known) else None
 
 
 def _share(polls: int, share: tuple[int, int]) -> int:

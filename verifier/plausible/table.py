@@ -59,7 +59,7 @@ class Table:
         looked = sum(row.judged > 0 for row in self.rows.values())
         count = sum(row.findings for row in self.rows.values())
         found = f"{looked} of {len(self.rows)} rules had something to look at, {count} findings"
-        yield f"Plausibility   rules {VERSION}, {self.points} points: {found}, {self.lowered} slots at most C by them"
+        yield f"Plausibility   rules {VERSION}, {self.points} points: {found}, {self.lowered} slots made C by them"
         for rule, row in self.rows.items():
             left = "; ".join(_left(why, points) for why, points in sorted(row.unjudged.items()))
             told = f" | not judged: {left}" if left else ""
