@@ -432,19 +432,24 @@ def reading(
 
 
 @app.command("witness-key", epilog="Example: tizgin central witness-key --config central.yaml")
-def witness_key(config: Config = DEFAULT) -> None:
+def witness_key(
+    config: Config = DEFAULT,
+    public: Annotated[
+        bool, typer.Option("--public", help="Only the key, as the register's collectors and a trust file name it.")
+    ] = False,
+) -> None:
     """Print central's line for the register's policy: it cosigns its sites' checkpoints."""
     from central.paths import Paths
     from central.witness import note_key
     from wire.errors import BadKey
-    from wire.keys import SigningKey
+    from wire.keys import SigningKey, b64
 
     paths = Paths.of(_load(config), config.resolve().parent)
     try:
         key = note_key(SigningKey.from_pem(paths.k_col.read_bytes()))
     except (BadKey, OSError) as error:
         raise UserError(f"{paths.k_col}: {error}; run 'tizgin central init' first") from None
-    typer.echo(f"witness central {key.text}")
+    typer.echo(b64(key.public) if public else f"witness central {key.text}")
 
 
 @app.command("broker-config", epilog="Example: tizgin central broker-config --config central.yaml --acl > acl")
