@@ -155,7 +155,7 @@ def _prefix(lines: Sequence[bytes], end_s: int) -> int:
 
 def _begins(doc: canonical.Json) -> float:
     """When what a record tells of began, epoch s."""
-    if doc["ty"] in {"interval", "gap", "balance"} and isinstance(doc.get("t0"), int):
+    if doc["ty"] in {"interval", "gap", "archive", "balance"} and isinstance(doc.get("t0"), int):
         return float(doc["t0"])
     moment = doc.get("rt") if doc["ty"] == "spot" else None
     return float(moment if isinstance(moment, int) else doc["at"]) / 1000

@@ -39,6 +39,7 @@ from verifier.points import Case, Judged, check_balances, judge_points
 from verifier.records import Record, read_stream, stream_of
 from verifier.register import Register, read_register, read_trust
 from verifier.report import Report
+from verifier.shown import check_shown
 from verifier.switches import Switches
 from verifier.verdicts import FILES as VERDICTS
 from verifier.verdicts import origin_of, read_verdicts
@@ -356,6 +357,9 @@ def _site_streams(
     report.orders += commands.orders
     report.answers += commands.answers
     claims.extend(commands.claims)
+    if log is not None:
+        origin = f"tizgin/{register.site}/{epoch}"
+        report.errors.extend(check_shown(log, commands.shown, origin, register.logs[epoch]))
     return report.records - before
 
 

@@ -16,6 +16,7 @@ from wire.checkpoints import log_key
 from wire.dsse import KEYS_TYPE, Envelope, open_envelope, seal
 from wire.errors import BadKey, BadSignature, NotCanonical, WireError
 from wire.keys import SigningKey, VerifyKey
+from wire.logkeys import read_log_key
 from wire.names import VERDICTS, origin
 from wire.notes import NoteKey
 from wire.orders import Millis, Ref, Version1, Watt
@@ -26,6 +27,8 @@ MAX_KEYS_BYTES = 262_144
 
 Kid = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 KeyText = Annotated[str, Field(min_length=44, max_length=44)]
+LogKeyText = Annotated[str, Field(min_length=44, max_length=124)]
+"""Ed25519, or P-256: :mod:`wire.logkeys`."""
 Right = Literal[
     "limit",
     "reduce",
@@ -79,7 +82,7 @@ class Epoch(_Doc):
 
     epoch: Ref
     k_rec: KeyText
-    k_log: KeyText
+    k_log: LogKeyText
     from_index: Annotated[int, Field(ge=0)] = 0
     to_index: Annotated[int, Field(ge=0)] | None = None
 
@@ -239,9 +242,7 @@ class KeysDocument(_Doc):
         if epoch == VERDICTS:
             keys = [VerifyKey.from_text(c.key) for c in self.collectors] if site else []
             return [log_key(name, key.raw) for key in keys if self.revoked_at(key.kid) is None]
-        return [
-            log_key(name, VerifyKey.from_text(e.k_log).raw) for e in (site.epochs if site else ()) if e.epoch == epoch
-        ]
+        return [log_key(name, read_log_key(e.k_log).raw) for e in (site.epochs if site else ()) if e.epoch == epoch]
 
     def record_keys(self, site_id: str) -> dict[str, dict[str, VerifyKey]]:
         """Record keys of a site: epoch → kid → key."""
@@ -254,9 +255,9 @@ class KeysDocument(_Doc):
 
 
 def _check_epoch_keys(site: str, entry: Epoch) -> None:
-    for name, text in (("k_rec", entry.k_rec), ("k_log", entry.k_log)):
+    for name, text, read in (("k_rec", entry.k_rec, VerifyKey.from_text), ("k_log", entry.k_log, read_log_key)):
         try:
-            VerifyKey.from_text(text)
+            read(text)
         except BadKey as error:
             raise ValueError(f"site {site} epoch {entry.epoch} {name}: {error}") from None
     if entry.k_rec == entry.k_log:
