@@ -6,7 +6,7 @@ unseen; and the findings of the runs that touch the period. Five years of daily 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -19,12 +19,14 @@ from wire.notes import Note, NoteKey
 from wire.verdicts import verdict_origin
 
 LEAVES, NOTES, LINES = "vee/verdicts.leaves", "vee/verdicts.notes", "vee/verdicts.tzr"
+AT_ONCE = 500
+"""Lines that are fetched together."""
 
 
 def carried(
     connection: Connection, site: str, start: int, end: int, key: VerifyKey, witnesses: Sequence[NoteKey]
-) -> dict[str, bytes]:
-    """Files of a bundle over [``start``, ``end``) by name; none where nothing was ever judged.
+) -> dict[str, Iterable[bytes]]:
+    """Files of a bundle over [``start``, ``end``) by name, in pieces; none where nothing was ever judged.
 
     Args:
         key: K_col.
@@ -46,10 +48,11 @@ def carried(
         .where((verdicts.c.ty == "vee_run") | verdicts.c.run.in_(touching))
         .order_by(verdicts.c.n)
     )
+    lines = connection.execute(query.execution_options(yield_per=AT_ONCE))
     return {
-        LEAVES: b"".join(hashes(connection, site, now.size)),
-        NOTES: b"".join(b"%d\n" % len(note) + note for note in signed),
-        LINES: b"".join(bytes(line) + b"\n" for (line,) in connection.execute(query)),
+        LEAVES: hashes(connection, site, now.size),
+        NOTES: [b"%d\n" % len(note) + note for note in signed],
+        LINES: (bytes(line) + b"\n" for (line,) in lines),
     }
 
 

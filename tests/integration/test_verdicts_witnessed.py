@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from tests.integration.test_central_vee import COLLECTOR, DAY0, ENTRY, SITE, fil
 from wire.checkpoints import Checkpoint, Submission, cosignatures, log_key, open_checkpoint
 from wire.keys import SigningKey
 from wire.messages import Cosign
+from wire.notes import NoteKey
 from wire.policy import parse_policy
 from wire.registry import Collector, KeysDocument
 from wire.verdicts import verdict_origin
@@ -109,6 +110,12 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     database.close()
 
 
+def files_of(connection: Connection, end: int, keys: Sequence[NoteKey]) -> dict[str, bytes]:
+    """What a bundle from the first day on carries."""
+    found = carried(connection, SITE, DAY0, end, COLLECTOR.public, keys)
+    return {name: b"".join(chunks) for name, chunks in found.items()}
+
+
 async def until(condition: Callable[[], object], what: str) -> None:
     deadline = asyncio.get_running_loop().time() + 10
     while not condition():
@@ -141,9 +148,9 @@ async def test_what_a_bundle_carries_is_the_whole_log_with_its_cosignatures(benc
     size, _ = await bench.offered()
     with bench.database.engine.connect() as connection:
         keys = parse_policy(bench.witness.document.policy or "").keys if bench.witness.document else []
-        first = carried(connection, SITE, DAY0, DAY0 + 86_400, COLLECTOR.public, keys)
-        both = carried(connection, SITE, DAY0, DAY0 + 2 * 86_400, COLLECTOR.public, keys)
-        none = carried(connection, SITE, DAY0, DAY0 + 86_400, COLLECTOR.public, ())
+        first = files_of(connection, DAY0 + 86_400, keys)
+        both = files_of(connection, DAY0 + 2 * 86_400, keys)
+        none = files_of(connection, DAY0 + 86_400, ())
         assert carried(connection, "nobody", DAY0, DAY0 + 86_400, COLLECTOR.public, keys) == {}
     assert first[LEAVES] == both[LEAVES]
     assert len(first[LEAVES]) == 32 * size

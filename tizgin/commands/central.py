@@ -250,6 +250,7 @@ def bundle(
     try:
         key = SigningKey.from_pem(paths.k_col.read_bytes())
         engine = make_engine(settings.database_url or f"sqlite:///{paths.database}")
+        out.parent.mkdir(parents=True, exist_ok=True)
         with engine.connect() as connection:
             made = bundles.build(
                 connection,
@@ -259,13 +260,15 @@ def bundle(
                 registrar_keys(settings.registrar_keys),
                 tool=f"tizgin/{__version__}",
                 now_ms=time.time_ns() // 1_000_000,
+                folder=out.parent,
             )
         engine.dispose()
-        bundles.write(out, made)
+        with made:
+            size = bundles.write(out, made)
     except (CentralError, BadKey, OSError) as error:
         raise UserError(str(error)) from None
     facts = {"bundle": str(out), "records": made.records, "streams": made.streams, "points": made.points}
-    facts |= {"period": f"{first}/{last}", "collector": key.public.text, "bytes": len(made.data)}
+    facts |= {"period": f"{first}/{last}", "collector": key.public.text, "bytes": size}
     typer.echo(json.dumps(facts) if as_json else f"{out}: {made.records} records, {made.points} metering points")
 
 
