@@ -71,6 +71,9 @@ def append(
 ) -> Run:
     """Add one run and its findings, and sign where the log stands.
 
+    Args:
+        now_ms: when the records were read; what comes later is for the next run.
+
     Raises:
         CentralError: the stored state of the log contradicts itself.
     """
@@ -93,13 +96,12 @@ def append(
         "findings_n": len(verdict.findings),
         "rules": RULES_VERSION,
     }
-    slots_n = sum(1 for p in site.points.values() for _ in site.judged(p))
     docs = [head, *(_finding(f) for f in verdict.findings[:MAX_FINDINGS])]
     rows: list[dict[str, Any]] = []
     for doc in docs:
         line = sign_verdict(common | doc | {"n": tree.size, "p": last}, key)
         rows.append(_row(site.site, tree.size, run, doc, limits.version, now_ms) | {"line": line.encode()})
-        rows[-1] |= {"hash": line.hash, "slots_n": slots_n if doc is head else None}
+        rows[-1] |= {"hash": line.hash, "slots_n": site.stored if doc is head else None}
         last = line.hash.hex()
         tree.append(line.hash)
     connection.execute(sa.insert(verdicts), rows)

@@ -13,12 +13,12 @@ from sqlalchemy.engine import Connection
 
 from central.errors import CentralError
 from central.store.database import Database
-from central.store.schema import intervals, verdicts
+from central.store.schema import verdicts
 from central.vee.book import Run, append
 from central.vee.judge import Verdict, judge
 from central.vee.limits import CURRENT, load
 from central.vee.model import SiteSlots
-from central.vee.reader import read_site
+from central.vee.reader import came_later, read_site, stored_slots
 from wire.keys import SigningKey
 from wire.registry import KeysDocument, RegisteredSite
 from wire.rollup import Period, period_of
@@ -30,6 +30,7 @@ SETTLE_S = 900
 """After the end of a day, for its last records to come in."""
 DAYS_BACK = 7
 """Late slots of older days are judged on demand."""
+AGAIN_S = 6 * 3600
 
 
 def judged(
@@ -56,26 +57,27 @@ def judged(
 
 
 def due(connection: Connection, site: str, now_s: int) -> list[Period]:
-    """Closed days of the last week that no run has judged with as many slots as there are now, the oldest first."""
+    """Closed days of the last week that no run has judged, or with fewer records than there are now, the oldest first.
+
+    A day is judged again when its last run is :data:`AGAIN_S` old, so that a site that sends old records one by one
+    does not fill the log.
+    """
     found: list[Period] = []
     day = period_of(now_s - SETTLE_S, "day")
     for _ in range(DAYS_BACK):
         day = period_of(day.start_s - 1, "day")
-        slots = sa.select(sa.func.count()).where(
-            intervals.c.site == site,
-            intervals.c.verified.is_(True),
-            intervals.c.t0_s >= day.start_s,
-            intervals.c.t0_s < day.end_s,
-        )
-        count = int(connection.execute(slots).scalar_one())
-        before = (
-            sa.select(verdicts.c.slots_n)
+        last = connection.execute(
+            sa.select(verdicts.c.slots_n, verdicts.c.at)
             .where(verdicts.c.site == site, verdicts.c.ty == "vee_run", verdicts.c.thresholds == CURRENT)
             .where(verdicts.c.t0_s == day.start_s, verdicts.c.t1_s == day.end_s)
             .order_by(verdicts.c.n.desc())
             .limit(1)
-        )
-        if count and connection.execute(before).scalar() != count:
+        ).first()
+        if last is not None and now_s * 1000 < last.at + AGAIN_S * 1000:
+            continue
+        count = stored_slots(connection, site, day.start_s, day.end_s)
+        known = last is not None and last.slots_n == count
+        if count and not (known and not came_later(connection, site, day.start_s, day.end_s, int(last.at))):
             found.append(day)
     return found[::-1]
 
@@ -133,9 +135,10 @@ class DailyJudge:
     async def _judge_site(self, entry: RegisteredSite) -> list[Run]:
         made: list[Run] = []
         for day in await self._database.read(partial(due, site=entry.id, now_s=self._now_ms() // 1000)):
+            now_ms = self._now_ms()
             work = partial(judged, entry=entry, start=day.start_s, end=day.end_s, base_w=self._base_w(entry.id))
             site, verdict = await self._database.read(work)
-            write = partial(append, site=site, verdict=verdict, limits=load(), key=self._key, now_ms=self._now_ms())
+            write = partial(append, site=site, verdict=verdict, limits=load(), key=self._key, now_ms=now_ms)
             made.append(await self._database.write(write))
             log.info("plausibility", site=entry.id, day=day.name, findings=len(verdict.findings), worst=verdict.worst())
         return made

@@ -80,6 +80,7 @@ def judge_period(
     known = next((s for s in settings.sites if s.id == site), None)
     base_w = {point: round(kw * 1000) for point, kw in known.base_kw.items()} if known else {}
     run: Run | None = None
+    now_ms = time.time_ns() // 1_000_000
     with _engine(settings, base) as engine:
         with engine.connect() as connection:
             entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
@@ -89,7 +90,7 @@ def judge_period(
             try:
                 with engine.begin() as connection:
                     check(connection, site, key.public)
-                    run = append(connection, slots, verdict, limits, key, time.time_ns() // 1_000_000)
+                    run = append(connection, slots, verdict, limits, key, now_ms)
             except sa.exc.IntegrityError:
                 raise UserError("central added to the log in the same moment; run the command again") from None
     _print(site, period, version or CURRENT, verdict, run, as_json)
