@@ -21,6 +21,7 @@ from central.store import evidence
 from central.store.database import Database
 from central.store.schema import outside_readings, records, registers, verdict_logs, verdicts
 from central.vee.book import append, check, lines
+from central.vee.copies import Copies
 from central.vee.daily import AGAIN_S, DailyJudge, due, judged
 from central.vee.judge import judge
 from central.vee.limits import load
@@ -270,10 +271,12 @@ def test_verified_energy_needs_papers_and_a_verdict(database: Database) -> None:
     assert second["failed_wh"] == second["known_wh"]
 
 
-async def test_central_judges_each_closed_day_once_and_again_when_slots_come_late(database: Database) -> None:
+async def test_central_judges_each_closed_day_once_and_again_when_slots_come_late(
+    database: Database, tmp_path: Path
+) -> None:
     now = [(DAY0 + DAYS * 86_400 + 3600) * 1000]
     document = KeysDocument(v=1, version=1, issued_at=1_790_000_000_000, persons=(), issuers=(), sites=(ENTRY,))
-    daily = DailyJudge(database, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0])
+    daily = DailyJudge(database, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0], Copies(tmp_path / "vee"))
     assert len(await daily.look()) == DAYS
     assert await daily.look() == []
     with database.engine.begin() as connection:
@@ -297,7 +300,7 @@ async def test_a_record_that_no_rule_can_read_does_not_make_its_day_judged_for_e
     take(opened, made, range(10_000))
     now = [(DAY0 + DAYS * 86_400 + 3600) * 1000]
     document = KeysDocument(v=1, version=1, issued_at=1_790_000_000_000, persons=(), issuers=(), sites=(ENTRY,))
-    daily = DailyJudge(opened, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0])
+    daily = DailyJudge(opened, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0], Copies(tmp_path / "vee"))
     assert len(await daily.look()) == DAYS
     now[0] += AGAIN_S * 1000
     assert await daily.look() == []
@@ -313,11 +316,11 @@ async def test_a_record_that_no_rule_can_read_does_not_make_its_day_judged_for_e
     ],
 )
 async def test_what_comes_late_beside_the_slots_has_its_day_judged_again(
-    database: Database, stream: str, ty: str, fields: dict[str, Any]
+    database: Database, tmp_path: Path, stream: str, ty: str, fields: dict[str, Any]
 ) -> None:
     now = [(DAY0 + DAYS * 86_400 + 3600) * 1000]
     document = KeysDocument(v=1, version=1, issued_at=1_790_000_000_000, persons=(), issuers=(), sites=(ENTRY,))
-    daily = DailyJudge(database, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0])
+    daily = DailyJudge(database, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0], Copies(tmp_path / "vee"))
     assert len(await daily.look()) == DAYS
     made = ledger()
     made.add(stream, ty, **fields)
@@ -396,6 +399,8 @@ def test_the_command_line_judges_enters_readings_and_compares(
         assert (row.entered_by, row.source) == ("A. Serik", "system_operator")
         size = check(connection, SITE, COLLECTOR.public)
     opened.close()
+    copied = (tmp_path / "data" / "vee" / f"{SITE}.tzr").read_bytes()
+    assert copied.count(b"\n") == size, "the copy from which a database that was put back takes its lines"
     assert central(*judge, "--dry").returncode == 1
     assert "expected one of 1" in central(*judge, "--thresholds", "7").stderr
     opened = Database.open(f"sqlite:///{tmp_path / 'data' / 'central.db'}")

@@ -67,12 +67,14 @@ def judge_period(
     from central.paths import Paths
     from central.registers import registrar_keys, stored_site
     from central.vee.book import append, check
+    from central.vee.copies import Copies
     from central.vee.daily import judged
     from central.vee.limits import CURRENT, load
     from wire.errors import BadKey
     from wire.keys import SigningKey
 
-    k_col = Paths.of(settings, base).k_col
+    paths = Paths.of(settings, base)
+    k_col, copies = paths.k_col, Copies(paths.verdict_copies)
     try:
         key = SigningKey.from_pem(k_col.read_bytes())
     except (BadKey, OSError) as error:
@@ -89,8 +91,13 @@ def judge_period(
             limits = load(version or CURRENT)
             try:
                 with engine.begin() as connection:
+                    copies.level(connection, site, key, now_ms)
                     check(connection, site, key.public)
                     run = append(connection, slots, verdict, limits, key, now_ms)
+                with engine.connect() as connection:
+                    copies.add(connection, site)
+            except OSError as error:
+                raise UserError(f"{copies.path(site)}: {error}; the verdict itself is in the database") from None
             except sa.exc.IntegrityError:
                 raise UserError("central added to the log in the same moment; run the command again") from None
     _print(site, period, version or CURRENT, verdict, run, as_json)
