@@ -167,8 +167,12 @@ def _lines(bundle: Bundle, log: EpochLog, keys: Mapping[str, Key], site: str) ->
         if not keys[kid].verifies(pae(VERDICT_TYPE, payload), signature):
             raise SignatureError(f"{where}: the signature does not verify")
         n, leaf = doc["n"], hashlib.sha256(b"\x00" + payload).digest()
-        if doc["log"] != origin or n <= last or n >= log.size:
-            raise SequenceError(f"{where}: line {n} of {str(doc['log'])[:80]}, after line {last} of {origin}")
+        if doc["log"] != origin:
+            raise SequenceError(f"{where}: is of the log {str(doc['log'])[:80]!r}, expected {origin}")
+        if n <= last:
+            raise SequenceError(f"{where}: is line {n}, and stands behind line {last}")
+        if n >= log.size:
+            raise SequenceError(f"{where}: is line {n}, the largest checkpoint has {log.size} lines")
         if log.leaves[n * HASH : n * HASH + HASH] != leaf:
             raise LeafError(f"{where}: is not leaf {n} of the log of verdicts")
         before = log.leaves[(n - 1) * HASH : n * HASH].hex() if n else None
