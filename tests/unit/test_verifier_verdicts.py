@@ -292,8 +292,10 @@ def test_a_log_cut_with_its_checkpoints_is_seen_by_a_witness_head(site: Site, tm
     assert verify(tmp_path, site, short).exit == 0
     head = log.notes[-1]
     report = judged(tmp_path, site, ordered(site.files() | short.files()), head=head)
-    assert codes(report) == {"TRUNCATED"}
+    assert [str(error) for error in report.errors] == ["vee: the log has 5 leaves, the bundle tells of 3"]
     assert judged(tmp_path, site, ordered(site.files() | log.files()), head=head).errors == []
+    none = judged(tmp_path, site, head=head)
+    assert codes(none) == {"TRUNCATED"}, "of a bundle without the log a witness's head of it is an error"
 
 
 def test_unwitnessed_verdicts_are_a_doubt_and_the_collector_is_no_witness_of_itself(site: Site, tmp_path: Path) -> None:
