@@ -25,7 +25,7 @@ from vouch_kit import balance, enrol, papers, spot
 
 from central.store import evidence
 from central.store.database import Database
-from central.store.schema import leaves, registers
+from central.store.schema import leaves, notes, registers, verdict_logs, verdicts
 from central.vee.witnessing import VerdictWitnesses
 from central.witnesses import WitnessRelay
 from config.central import RemoteWitness
@@ -120,11 +120,30 @@ class Central:
         printed = self.capsys.readouterr()
         return code, printed.out + printed.err
 
-    def vee(self) -> dict[str, Any]:
+    def judge(self) -> tuple[int, str]:
         config = str(self.folder / "central.yaml")
-        code, said = self.command("central", "vee", "--site", SITE, "--period", PERIOD, "--json", "--config", config)
+        return self.command("central", "vee", "--site", SITE, "--period", PERIOD, "--json", "--config", config)
+
+    def vee(self) -> dict[str, Any]:
+        code, said = self.judge()
         assert code in {0, 1}, said
         return json.loads(said)
+
+    def settle(self, url: str) -> None:
+        """Write the witness into central's settings."""
+        path = self.folder / "central.yaml"
+        witness = {"url": url, "key": witness_key(self.site).text}
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"witnesses": [witness]}))
+
+    def put_back(self) -> None:
+        """The database of the day before there were verdicts, and their copy is lost."""
+        database = self.database()
+        with database.engine.begin() as connection:
+            for table in (verdicts, verdict_logs):
+                connection.execute(sa.delete(table))
+            connection.execute(sa.delete(notes).where(notes.c.epoch == "vee"))
+        database.close()
+        (self.folder / "data" / "vee" / f"{SITE}.tzr").unlink()
 
     def verified(self) -> tuple[dict[str, Any], str]:
         """The report on a fresh bundle, for machines and for people."""
@@ -241,3 +260,25 @@ async def test_a_witness_whose_register_names_no_collector_cosigns_no_verdict(
     assert report["errors"] == []
     assert "UNWITNESSED vee" in text
     assert report["verdicts"]["log"]["witnessed"] == 0
+
+
+async def test_no_command_adds_to_a_log_of_which_a_witness_knows_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    central = Central(tmp_path, evidence_of(independent=False), capsys)
+    register = register_of(central.site)
+    central.store(register)
+    lines = 1 + len(central.vee()["findings"])
+    with running_witness(tmp_path, central.site, register) as url:
+        central.settle(url)
+        assert central.judge()[0] in {0, 1}, "it knows nothing yet"
+        await central.offer(url, register)
+        central.put_back()
+        code, said = central.judge()
+        assert (code, f"0 lines here, {2 * lines} at a witness" in said) == (1, True), said
+        hold, _ = await central.offer(url, register)
+        assert f"so {2 * lines}" in (hold or "")
+    code, said = central.judge()
+    assert (code, "cannot say where it knows" in said, "--dry judges" in said) == (1, True, True), said
+    with central.database().engine.connect() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(verdicts)).scalar_one() == 0

@@ -292,6 +292,28 @@ async def test_central_judges_each_closed_day_once_and_again_when_slots_come_lat
         assert check(connection, SITE, COLLECTOR.public) > 0
 
 
+async def test_other_thresholds_judge_every_day_anew_and_replace_nothing(database: Database, tmp_path: Path) -> None:
+    now = (DAY0 + DAYS * 86_400 + 3600) * 1000
+    with database.engine.begin() as connection:
+        for start in (DAY0, DAY0 + 86_400):
+            site, verdict = judged(connection, ENTRY, start, start + 86_400, version=1)
+            append(connection, site, verdict, load(1), COLLECTOR, now - 1000)
+        before = [bytes(line) for line in connection.execute(sa.select(verdicts.c.line)).scalars()]
+    document = KeysDocument(v=1, version=1, issued_at=1_790_000_000_000, persons=(), issuers=(), sites=(ENTRY,))
+    daily = DailyJudge(database, lambda: document, COLLECTOR, lambda _: {}, lambda: now, Copies(tmp_path / "vee"))
+    runs = await daily.look()
+    assert len(runs) == DAYS
+    assert await daily.look() == []
+    with database.engine.connect() as connection:
+        assert check(connection, SITE, COLLECTOR.public) == runs[-1].size
+        after = [
+            bytes(line) for line in connection.execute(sa.select(verdicts.c.line).order_by(verdicts.c.n)).scalars()
+        ]
+        heads = [open_verdict(lines(connection, SITE, run.n)[0], COLLECTOR.public)[1] for run in runs]
+    assert after[: len(before)] == before
+    assert {(d["thresholds"], d["thresholds_sha256"]) for d in heads} == {(2, load(2).sha256)}
+
+
 async def test_a_record_that_no_rule_can_read_does_not_make_its_day_judged_for_ever(tmp_path: Path) -> None:
     made = ledger()
     cfg = made.hashes[f"mp:{POINT}"][0]
