@@ -82,10 +82,11 @@ class Parts:
         self._file.truncate(self._end + size)
         self._parts[name] = Part(name, self._end, size, sha256)
         self._end += size
-        if self._end > MAX_BYTES:
-            raise CentralError(
-                f"{self._end} bytes do not fit a bundle of at most {MAX_BYTES}: ask for a shorter period"
-            )
+
+    def _fits(self, size: int) -> None:
+        if self._end + size > MAX_BYTES:
+            text = f"{self._end + size} bytes do not fit a bundle of at most {MAX_BYTES}"
+            raise CentralError(f"{text}: ask for a shorter period")
 
     def parts(self, first: Sequence[str]) -> list[Part]:
         """The named files in this order, then all others by name."""
@@ -127,8 +128,13 @@ class Writer:
         self._written += len(data)
 
     def keep(self) -> None:
-        """All that was written so far belongs to the part."""
+        """All that was written so far belongs to the part.
+
+        Raises:
+            CentralError: it would not fit an archive.
+        """
         self._kept, self._kept_sum = self._written, self._sum.copy()
+        self._parts._fits(self._kept)
 
     def drop(self) -> None:
         """There is no such part after all."""

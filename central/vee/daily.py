@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
@@ -28,7 +29,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_S = 600.0
 HELD_S = 20.0
-"""Until the next look where a log waits for its witnesses."""
+"""Until the next look where a log waits for its witnesses, in the first looks after the start."""
+HELD_LOOKS = 30
 SETTLE_S = 900
 """After the end of a day, for its last records to come in."""
 DAYS_BACK = 7
@@ -125,13 +127,13 @@ class DailyJudge:
                 await self._task
 
     async def _run(self) -> None:
-        while True:
+        for looks in itertools.count(1):
             await self._level()
             await self._offer()
             made = await self.look()
             if made:
                 await self._offer()
-            await asyncio.sleep(HELD_S if self._held else LOOK_S)
+            await asyncio.sleep(HELD_S if self._held and looks <= HELD_LOOKS else LOOK_S)
 
     async def _level(self) -> None:
         """Take back what the database lacks before anybody is told where it stands."""

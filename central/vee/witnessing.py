@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy.engine import Connection
 
 from central.store.database import Database
-from central.store.schema import notes, verdict_logs, verdicts
+from central.store.schema import notes, streams, verdict_logs, verdicts
 from central.vee.book import keep_note
 from central.witness import note_key
 from central.witnesses import Heard, Offer, WitnessRelay
@@ -106,6 +106,13 @@ def _nodes(leaves: Sequence[bytes]) -> Nodes:
     return node
 
 
+def _sites(connection: Connection) -> list[str]:
+    """Sites that are judged here, or will be: their records come here. Of others another central has the log."""
+    logs = connection.execute(sa.select(verdict_logs.c.site)).scalars()
+    sent = connection.execute(sa.select(streams.c.site).distinct()).scalars()
+    return sorted({*logs, *sent})
+
+
 class VerdictWitnesses:
     """Offers the newest checkpoint of each log to every witness that has not cosigned it, or not spoken of it yet."""
 
@@ -141,9 +148,7 @@ class VerdictWitnesses:
     async def offer_all(self) -> None:
         """Every log whose newest checkpoint a witness has not cosigned."""
         self._tries.clear()
-        document = self._register()
-        stored = await self._database.read(lambda c: c.execute(sa.select(verdict_logs.c.site)).scalars().all())
-        for site in dict.fromkeys([*stored, *(s.id for s in (document.sites if document is not None else ()))]):
+        for site in await self._database.read(_sites):
             try:
                 await self._offer(site)
             except (WireError, sa.exc.SQLAlchemyError) as error:

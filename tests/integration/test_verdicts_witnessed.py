@@ -334,6 +334,22 @@ async def test_a_database_put_back_takes_its_lines_from_the_copy_and_goes_on(
     assert (tmp_path / "vee" / f"{SITE}.tzr").read_bytes().count(b"\n") == third
 
 
+async def test_a_run_of_a_central_that_stopped_before_it_was_copied_is_copied_at_the_next_look(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.judge(0)
+    bench.judge(1)
+    path = tmp_path / "vee" / f"{SITE}.tzr"
+    again = started(bench, tmp_path / "vee", days=2)
+    assert not path.exists()
+    await again.judge.look()
+    size, lines = again.lines(), path.read_bytes().splitlines()
+    with bench.database.engine.connect() as connection:
+        stored = connection.execute(sa.select(verdicts.c.line).order_by(verdicts.c.n)).scalars().all()
+    assert lines == [bytes(line) for line in stored]
+    assert len(lines) == size
+
+
 @pytest.mark.parametrize("whole", [True, False])
 async def test_without_the_copy_nothing_is_added_to_a_log_of_which_a_witness_knows_more(
     bench: Bench, tmp_path: Path, whole: bool
@@ -363,6 +379,16 @@ async def test_a_witness_that_never_answers_holds_the_log_for_a_day_and_no_longe
     assert await alone.judge.look() == []
     alone.now_ms[0] += PATIENCE_MS
     assert len(await alone.judge.look()) == 2
+
+
+async def test_logs_of_sites_that_send_nothing_here_are_left_to_their_own_central(bench: Bench) -> None:
+    assert bench.witness.document is not None
+    other = bench.witness.document.sites[0].model_copy(update={"id": "elsewhere-1"})
+    bench.witness.document = bench.witness.document.model_copy(update={"sites": (*bench.witness.document.sites, other)})
+    await bench.carrier.offer_all()
+    await until(lambda: bench.carrier.hold(SITE) is None, "the witness spoke of ours")
+    await asyncio.sleep(0.2)
+    assert [origin for origin, _, _ in bench.witness.store.logs()] == [ORIGIN]
 
 
 async def test_a_copy_of_another_history_lets_nothing_be_added(bench: Bench, tmp_path: Path) -> None:

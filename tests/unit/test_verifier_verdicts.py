@@ -12,6 +12,7 @@ from bundle_kit import SITE, SLOT, SLOTS, START, Site, codes, doubts, good_site,
 from verdict_kit import LEAVES, LINES, NOTES, ORIGIN, VerdictLog, finding
 from vouch_kit import balance
 
+from verifier import verdicts
 from verifier.judgement import Windows, days, standing
 from verifier.metering import Period
 from verifier.report import Report
@@ -376,6 +377,17 @@ def test_hostile_files_end_in_a_named_error(
 ) -> None:
     report = verify(tmp_path, site, told(site), files)
     assert (codes(report), report.exit) == ({code}, exits), report.errors
+
+
+def test_more_runs_than_any_honest_collector_makes_are_not_read(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = told(site)
+    monkeypatch.setattr(verdicts, "MAX_RUNS", 2)
+    assert verify(tmp_path, site, log).errors == [], "the one before the period is not counted"
+    monkeypatch.setattr(verdicts, "MAX_RUNS", 1)
+    report = verify(tmp_path, site, log)
+    assert (codes(report), report.exit) == ({"LIMIT"}, 3)
 
 
 def test_the_log_comes_whole_or_not_at_all(site: Site, tmp_path: Path) -> None:
