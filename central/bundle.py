@@ -99,7 +99,7 @@ def build(
             raise CentralError(
                 f"site {site_id} has no evidence before the end of the period; nothing to put in a bundle"
             )
-        for name, chunks in carried(connection, site_id, period.first_s, period.last_s, key.public, witnesses).items():
+        for name, chunks in carried(connection, site_id, period.first_s, period.last_s, key, witnesses).items():
             files.add(name, chunks)
         files.add(FIRST[1], [_report(site_id, site.slot_s, period, told.points)])
         order = tuple(files.parts(FIRST))

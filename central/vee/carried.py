@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from central.store.schema import verdicts
+from central.vee.book import stand_of
 from central.vee.witnessing import hashes, kept, merged, stand
-from wire.checkpoints import log_key
-from wire.keys import VerifyKey
+from wire.checkpoints import Checkpoint, log_key
+from wire.keys import SigningKey
 from wire.notes import Note, NoteKey
 from wire.verdicts import verdict_origin
 
@@ -24,20 +25,25 @@ AT_ONCE = 500
 
 
 def carried(
-    connection: Connection, site: str, start: int, end: int, key: VerifyKey, witnesses: Sequence[NoteKey]
+    connection: Connection, site: str, start: int, end: int, key: SigningKey, witnesses: Sequence[NoteKey]
 ) -> dict[str, Iterable[bytes]]:
     """Files of a bundle over [``start``, ``end``) by name, in pieces; none where nothing was ever judged.
 
     Args:
-        key: K_col.
+        key: K_col. Where it is another one than signed the newest checkpoint, it signs that anew: cosignatures are over
+            the text and stay.
         witnesses: of the register's policy; signatures by anybody else are left out.
     """
     now = stand(connection, site)
     if now is None:
         return {}
-    known = (log_key(verdict_origin(site), key.raw), *witnesses)
+    known = (log_key(verdict_origin(site), key.public.raw), *witnesses)
     notes = kept(connection, site)
-    notes[now.size] = merged(now.note, *(notes[now.size],) if now.size in notes else ())
+    newest = merged(now.note, *(notes[now.size],) if now.size in notes else ())
+    if not newest.of(known[0]):
+        tree = stand_of(connection, site)[0]
+        newest = merged(Checkpoint(verdict_origin(site), tree.size, tree.root()).sign(key), _only(newest, witnesses))
+    notes[now.size] = newest
     carried_notes = [_only(notes[size], known) for size in sorted(notes) if size <= now.size]
     signed = [note.encode() for note in carried_notes if note.of(known[0])]
     runs = sa.select(verdicts.c.n).where(verdicts.c.site == site, verdicts.c.ty == "vee_run")

@@ -113,9 +113,11 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     database.close()
 
 
-def files_of(connection: Connection, end: int, keys: Sequence[NoteKey]) -> dict[str, bytes]:
+def files_of(
+    connection: Connection, end: int, keys: Sequence[NoteKey], key: SigningKey = COLLECTOR
+) -> dict[str, bytes]:
     """What a bundle from the first day on carries."""
-    found = carried(connection, SITE, DAY0, end, COLLECTOR.public, keys)
+    found = carried(connection, SITE, DAY0, end, key, keys)
     return {name: b"".join(chunks) for name, chunks in found.items()}
 
 
@@ -154,7 +156,7 @@ async def test_what_a_bundle_carries_is_the_whole_log_with_its_cosignatures(benc
         first = files_of(connection, DAY0 + 86_400, keys)
         both = files_of(connection, DAY0 + 2 * 86_400, keys)
         none = files_of(connection, DAY0 + 86_400, ())
-        assert carried(connection, "nobody", DAY0, DAY0 + 86_400, COLLECTOR.public, keys) == {}
+        assert carried(connection, "nobody", DAY0, DAY0 + 86_400, COLLECTOR, keys) == {}
     assert first[LEAVES] == both[LEAVES]
     assert len(first[LEAVES]) == 32 * size
     assert first[NOTES] == both[NOTES]
@@ -163,6 +165,18 @@ async def test_what_a_bundle_carries_is_the_whole_log_with_its_cosignatures(benc
     assert [line.count(b'"ty":"vee_run"') for line in (first[LINES], both[LINES])] == [2, 2], "no run is left out"
     assert both[LINES].count(b"\n") == size
     assert first[LINES].count(b"\n") < size, "findings of other times are"
+
+
+async def test_with_a_new_key_of_central_the_newest_checkpoint_is_still_carried_and_cosigned(bench: Bench) -> None:
+    bench.judge(0)
+    size, _ = await bench.offered()
+    newer = SigningKey.generate()
+    with bench.database.engine.connect() as connection:
+        files = files_of(connection, DAY0 + 86_400, [bench.witness.note_key], newer)
+    _, _, raw = files[NOTES].partition(b"\n")
+    checkpoint, note = open_checkpoint(raw, [log_key(ORIGIN, newer.public.raw)])
+    assert (checkpoint.size, 32 * size) == (size, len(files[LEAVES]))
+    assert set(cosignatures(note, [bench.witness.note_key])) == {"so.example"}
 
 
 async def test_a_second_history_is_refused_and_kept_as_proof(bench: Bench) -> None:
