@@ -108,11 +108,16 @@ def _locked(handle: int) -> Iterator[None]:
 
 def _end(path: Path) -> int:
     """Where the last whole line of a file ends; after a power cut there may be more."""
-    size = path.stat().st_size
+    at = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(max(0, size - MAX_LINE - 1))
-        tail = file.read()
-    return size - len(tail) + tail.rfind(b"\n") + 1 if b"\n" in tail else 0
+        while at > 0:
+            begin = max(0, at - MAX_LINE)
+            file.seek(begin)
+            found = file.read(at - begin).rfind(b"\n")
+            if found >= 0:
+                return begin + found + 1
+            at = begin
+    return 0
 
 
 def _last(path: Path) -> tuple[int, bytes] | None:

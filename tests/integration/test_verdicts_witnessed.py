@@ -332,7 +332,7 @@ async def test_a_database_put_back_takes_its_lines_from_the_copy_and_goes_on(
     put_back(bench, first if whole else 0)
     again = started(bench, tmp_path / "vee", days=2)
     with (tmp_path / "vee" / f"{SITE}.tzr").open("ab") as file:
-        file.write(b"TZR1|{torn")  # and the power went while the copy was written
+        file.write(b"TZR1|{torn" + b"\0" * 200_000)  # and the power went while the copy was written
     await again.judge._level()
     assert again.lines() == second
     await bench.offered()
