@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -13,9 +13,10 @@ from central.store.schema import leaves, notes, records, splits
 from wire.checkpoints import parse_checkpoint
 from wire.errors import BadNote
 from wire.notes import parse_note
-from wire.records import leaf_hash, parse_line
+from wire.records import parse_line
 
 NOWHERE = 2**64 - 1
+PLACE_BYTES = 8
 LOOKED_AT = 2000
 """Newest events among which the last cosigned checkpoint is looked for; there is one with every slot."""
 
@@ -28,10 +29,9 @@ class Log:
     notes: bytes
     _place: dict[bytes, int]
 
-    def places(self, lines: Sequence[bytes]) -> bytes:
-        """Log index of each line, 8 bytes big-endian; all ones where no checkpoint holds it."""
-        found = (self._place.get(leaf_hash(parse_line(line)[0].payload), NOWHERE) for line in lines)
-        return b"".join(struct.pack(">Q", place) for place in found)
+    def place(self, leaf: bytes) -> bytes:
+        """Log index of a record, :data:`PLACE_BYTES` big-endian; all ones where no checkpoint holds it."""
+        return struct.pack(">Q", self._place.get(leaf, NOWHERE))
 
 
 def read_log(connection: Connection, site: str, epoch: str) -> Log | None:

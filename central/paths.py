@@ -53,6 +53,11 @@ class Paths:
         return self.data_dir / "central.db"
 
     @property
+    def verdict_copies(self) -> Path:
+        """Folder of the logs of verdicts as files, from which a database that was put back takes its lines again."""
+        return self.data_dir / "vee"
+
+    @property
     def telemetry(self) -> Path:
         """DuckDB file of telemetry."""
         return self.data_dir / "telemetry.duckdb"

@@ -26,6 +26,7 @@ from central.relay import Relay
 from central.renewal import Renewals
 from central.store.database import Database
 from central.telemetry.duck import DuckStore
+from central.vee.copies import Copies
 from central.vee.daily import DailyJudge
 from central.vee.witnessing import VerdictWitnesses
 from central.witness import Witness
@@ -110,7 +111,9 @@ class CentralService:
             own_key,
             self._base_w,
             self.now_ms,
-            self.verdicts.offer_all,
+            Copies(self.paths.verdict_copies),
+            offer=self.verdicts.offer_all,
+            hold=self.verdicts.hold,
         )
         self.renewals = Renewals(
             self.paths, lambda: self.registers.document, self.settings.site_certificate_days, self.now_ms

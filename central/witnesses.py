@@ -174,7 +174,10 @@ class WitnessRelay:
                         self._later(remote)
                         continue
                     remote.sizes[name] = heard.size
-                    await offer.heard(heard)
+                    try:
+                        await offer.heard(heard)
+                    except Exception as error:  # one log's answer must not end what carries those of all others
+                        log.error("answer_not_taken", witness=remote.key.name, log=name, error=repr(error)[:300])
 
     @staticmethod
     def _later(remote: _Remote) -> None:

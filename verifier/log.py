@@ -316,7 +316,7 @@ def _roots(leaves: bytes, wanted: Mapping[int, bytes], epoch: str) -> None:
     count = len(leaves) // HASH
     beyond = [size for size in wanted if size > count]
     if beyond:
-        raise TruncatedError(f"{epoch}: the log has {max(beyond)} records, the bundle tells of {count}")
+        raise TruncatedError(f"{epoch}: the log has {max(beyond)} leaves, the bundle tells of {count}")
     edge: list[bytes] = []
     if wanted.get(0, _root(edge)) != _root(edge):
         raise LeafError(f"{epoch}: the root of the empty log")

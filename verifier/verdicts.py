@@ -39,6 +39,8 @@ LEAVES, NOTES, LINES = FILES = ("vee/verdicts.leaves", "vee/verdicts.notes", "ve
 VERDICT_TYPE = "application/vnd.tizgin.verdict.v1+json"
 MAX_FINDINGS = 2000
 """Lines that follow a run's line; what is over it is only counted there."""
+MAX_RUNS = 100_000
+"""Over one bundle's period. A collector judges each of the last seven days at most every six hours."""
 SEVERITIES = ("fail", "suspect", "warn")
 LATE_S = 86_400
 COMMON = frozenset({"v", "log", "n", "p", "ty", "at", "run", "thresholds", "t0", "t1"})
@@ -139,15 +141,27 @@ def read_verdicts(
         log = read_log(
             bundle, "vee", origin_of(register.site), register.slot_s, keys, policy, head, names=(LEAVES, NOTES)
         )
-        runs = list(_runs(_lines(bundle, log, trust.collector, register.site), log, made, errors))
+        touching, count = _kept(_runs(_lines(bundle, log, trust.collector, register.site), log, made, errors), made)
     except InputLimit:
         raise
     except VerifyError as error:
         errors.append(error)
         return None
     witnessed = max((c.size for c in log.cosigned), default=0)
-    touching = [run for run in runs if run.t0 < made.end_s and run.t1 > made.start_s]
-    return Verdicts(log.size, log.checkpoints, witnessed, policy.quorum is not None, len(runs), touching)
+    return Verdicts(log.size, log.checkpoints, witnessed, policy.quorum is not None, count, touching)
+
+
+def _kept(runs: Iterable[Run], made: Period) -> tuple[list[Run], int]:
+    """Those that touch a period, and how many there are in all."""
+    touching: list[Run] = []
+    count = 0
+    for run in runs:
+        count += 1
+        if run.t0 < made.end_s and run.t1 > made.start_s:
+            touching.append(run)
+            if len(touching) > MAX_RUNS:
+                raise InputLimit(f"{LINES}: more than {MAX_RUNS} runs over one bundle's period")
+    return touching, count
 
 
 def _policy(register: Register, trust: Trust) -> _Others:
@@ -167,8 +181,12 @@ def _lines(bundle: Bundle, log: EpochLog, keys: Mapping[str, Key], site: str) ->
         if not keys[kid].verifies(pae(VERDICT_TYPE, payload), signature):
             raise SignatureError(f"{where}: the signature does not verify")
         n, leaf = doc["n"], hashlib.sha256(b"\x00" + payload).digest()
-        if doc["log"] != origin or n <= last or n >= log.size:
-            raise SequenceError(f"{where}: line {n} of {str(doc['log'])[:80]}, after line {last} of {origin}")
+        if doc["log"] != origin:
+            raise SequenceError(f"{where}: is of the log {str(doc['log'])[:80]!r}, expected {origin}")
+        if n <= last:
+            raise SequenceError(f"{where}: is line {n}, and stands behind line {last}")
+        if n >= log.size:
+            raise SequenceError(f"{where}: is line {n}, the largest checkpoint has {log.size} lines")
         if log.leaves[n * HASH : n * HASH + HASH] != leaf:
             raise LeafError(f"{where}: is not leaf {n} of the log of verdicts")
         before = log.leaves[(n - 1) * HASH : n * HASH].hex() if n else None

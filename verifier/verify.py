@@ -107,7 +107,7 @@ def verify(
             # 5  The log: leaves give the roots that the log signed and the quorum of witnesses cosigned; no two
             #    histories, nothing cut off. The collector's log of verdicts likewise: no run, no finding left out.
             verdicts = read_verdicts(bundle, trust, register, made, head, report.errors)
-            if verdicts is not None and head is not None and head.origin == origin_of(register.site):
+            if head is not None and head.origin == origin_of(register.site) and VERDICTS[0] in bundle.entries:
                 head = None
             # 6  Every line: form, canonical bytes, key valid in its epoch and place, signature.
             # 7  Every stream: numbers from 0 without holes, each record chained to the one before.

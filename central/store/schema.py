@@ -14,6 +14,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
@@ -38,6 +39,15 @@ records = Table(
 """Record lines byte for byte. ``verified``: true or false against the register's key, null where it has none yet."""
 
 Index("records_unverified", records.c.site, records.c.verified)
+BESIDE_SLOTS = text("ty IN ('archive', 'balance', 'spot')")
+"""Records that are judged with the slots of a time. In these very words, or the index is not used."""
+Index(
+    "records_beside_slots",
+    records.c.site,
+    records.c.received_at,
+    sqlite_where=BESIDE_SLOTS,
+    postgresql_where=BESIDE_SLOTS,
+)
 
 forks = Table(
     "forks",
@@ -270,7 +280,8 @@ verdicts = Table(
     Column("line", LargeBinary, nullable=False),
 )
 """Central's own log of plausibility: lines byte for byte, only ever added to. ``run`` is the number of the run's line;
-of a run ``t0_s`` and ``t1_s`` are the judged time, and ``slots_n`` says how many slots it saw."""
+of a run ``t0_s`` and ``t1_s`` are the judged time, ``at`` when its records were read, and ``slots_n`` how many slots
+were stored then, also those that no rule could read."""
 
 Index("verdicts_by_time", verdicts.c.site, verdicts.c.t1_s)
 

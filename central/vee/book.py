@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -25,6 +25,7 @@ from wire.errors import BadProof, WireError
 from wire.keys import SigningKey, VerifyKey
 from wire.merkle import Frontier
 from wire.names import VERDICTS
+from wire.records import RecordLine
 from wire.verdicts import MAX_FINDINGS, open_verdict, sign_verdict, verdict_origin
 
 MAX_EVIDENCE = 64
@@ -40,6 +41,13 @@ class Run:
     n: int
     size: int
     note: bytes
+
+
+class Grown(NamedTuple):
+    """A signed line and what it says."""
+
+    line: RecordLine
+    doc: Json
 
 
 def root(hashes: Iterable[str]) -> tuple[str, int]:
@@ -71,14 +79,16 @@ def append(
 ) -> Run:
     """Add one run and its findings, and sign where the log stands.
 
+    Args:
+        now_ms: when the records were read; what comes later is for the next run.
+
     Raises:
         CentralError: the stored state of the log contradicts itself.
     """
-    origin = verdict_origin(site.site)
-    tree, last = _stand(connection, site.site)
+    tree, last = stand_of(connection, site.site)
     records_root, records_n = seen_records(site)
     run = tree.size
-    common: Json = {"v": 1, "log": origin, "at": now_ms, "run": run, "thresholds": limits.version}
+    common: Json = {"v": 1, "log": verdict_origin(site.site), "at": now_ms, "run": run, "thresholds": limits.version}
     head: Json = {
         "ty": "vee_run",
         "t0": site.start,
@@ -93,23 +103,50 @@ def append(
         "findings_n": len(verdict.findings),
         "rules": RULES_VERSION,
     }
-    slots_n = sum(1 for p in site.points.values() for _ in site.judged(p))
-    docs = [head, *(_finding(f) for f in verdict.findings[:MAX_FINDINGS])]
+    grown: list[Grown] = []
+    for n, body in enumerate([head, *(_finding(f) for f in verdict.findings[:MAX_FINDINGS])], run):
+        doc = common | body | {"n": n, "p": last}
+        grown.append(Grown(sign_verdict(doc, key), doc))
+        last = grown[-1].line.hash.hex()
+    return grow(connection, site.site, grown, key, now_ms, site.stored)
+
+
+def grow(
+    connection: Connection,
+    site: str,
+    lines: Sequence[Grown],
+    key: SigningKey,
+    now_ms: int,
+    stored: int | None = None,
+) -> Run:
+    """Put signed lines behind those that are there, and sign where the log then stands.
+
+    Args:
+        stored: slots that were stored when they were judged, where it is known.
+
+    Raises:
+        CentralError: they do not follow from the last line, or the stored state of the log contradicts itself.
+    """
+    origin = verdict_origin(site)
+    tree, last = stand_of(connection, site)
+    run = tree.size
     rows: list[dict[str, Any]] = []
-    for doc in docs:
-        line = sign_verdict(common | doc | {"n": tree.size, "p": last}, key)
-        rows.append(_row(site.site, tree.size, run, doc, limits.version, now_ms) | {"line": line.encode()})
-        rows[-1] |= {"hash": line.hash, "slots_n": slots_n if doc is head else None}
-        last = line.hash.hex()
-        tree.append(line.hash)
+    for line, doc in lines:
+        if (doc["log"], doc["n"], doc["p"]) != (origin, tree.size, last):
+            raise CentralError(f"log of verdicts on {site}: line {tree.size} is not the one that follows")
+        leaf = line.hash
+        rows.append(_row(site, doc) | {"line": line.encode(), "hash": leaf})
+        rows[-1]["slots_n"] = stored if doc["ty"] == "vee_run" else None
+        last = leaf.hex()
+        tree.append(leaf)
     connection.execute(sa.insert(verdicts), rows)
     note = Checkpoint(origin, tree.size, tree.root()).sign(key).encode()
     put(
         connection,
         verdict_logs,
-        {"site": site.site, "size": tree.size, "frontier": tree.encode(), "last_hash": last, "note": note},
+        {"site": site, "size": tree.size, "frontier": tree.encode(), "last_hash": last, "note": note},
     )
-    keep_note(connection, site.site, tree.size, note, now_ms)
+    keep_note(connection, site, tree.size, note, now_ms)
     return Run(run, tree.size, note)
 
 
@@ -144,23 +181,28 @@ def _bounded(value: int | None) -> int | None:
     return None if value is None else max(-MAX_INT, min(MAX_INT, value))
 
 
-def _row(site: str, n: int, run: int, doc: Json, version: int, now_ms: int) -> dict[str, Any]:
+def _row(site: str, doc: Json) -> dict[str, Any]:
     return {
         "site": site,
-        "n": n,
+        "n": doc["n"],
         "ty": doc["ty"],
-        "run": run,
+        "run": doc["run"],
         "rule": doc.get("rule"),
         "severity": doc.get("severity"),
         "point": doc.get("point"),
         "t0_s": doc["t0"],
         "t1_s": doc["t1"],
-        "thresholds": version,
-        "at": now_ms,
+        "thresholds": doc["thresholds"],
+        "at": doc["at"],
     }
 
 
-def _stand(connection: Connection, site: str) -> tuple[Frontier, str | None]:
+def stand_of(connection: Connection, site: str) -> tuple[Frontier, str | None]:
+    """Tree and last leaf hash (hex) of a log as it is stored; an empty one where there is none.
+
+    Raises:
+        CentralError: the stored state contradicts itself.
+    """
     row = connection.execute(sa.select(verdict_logs).where(verdict_logs.c.site == site)).first()
     if row is None:
         return Frontier(), None

@@ -233,6 +233,8 @@ class SiteSlots:
     works: tuple[Work, ...] = ()
     base_w: Mapping[str, int] = field(default_factory=dict)
     """Feeder → load that stays while its machines sleep, as declared."""
+    stored: int = 0
+    """Slots of the judged time that were stored when they were read, also those that no rule can read."""
 
     def judged(self, point: Point) -> Iterator[Slot]:
         """Slots of a point that begin within the judged time."""

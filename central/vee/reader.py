@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection
 
-from central.store.schema import intervals, outside_readings, records
+from central.store.schema import BESIDE_SLOTS, intervals, outside_readings, records
 from central.vee.limits import Thresholds
 from central.vee.model import (
     Archived,
@@ -39,6 +39,8 @@ DAY_S = 86_400
 LONGEST_READING_S = 100 * DAY_S
 """Readings of others over longer times are not compared: the history of a run would be without bound."""
 BEFORE_ORDER_S = 7 * DAY_S
+BALANCED_S = 7200
+"""How long after the end of a time its last balances are written."""
 HOLDS = "holding"
 
 
@@ -58,6 +60,8 @@ def read_site(
     base_w: Mapping[str, int] | None = None,
 ) -> SiteSlots:
     """What the rules need to judge [``start``, ``end``) of a site, with the history they compare with."""
+    # Counted before they are read: what comes in between is seen as new, and judged once more.
+    stored = stored_slots(connection, entry.id, start, end)
     readings = tuple(_readings(connection, entry.id, start, end))
     since = min(start - limits.shift.history_days * DAY_S, period_of(start, "month").start_s)
     since = min([since, *(r.t0 for r in readings)]) // entry.slot_s * entry.slot_s
@@ -108,7 +112,36 @@ def read_site(
         bool(entry.points),
         works=tuple(works_of(of_type["event"])),
         base_w=base_w or {},
+        stored=stored,
     )
+
+
+def stored_slots(connection: Connection, site: str, start: int, end: int) -> int:
+    """How many slots of a time are stored whose signatures hold."""
+    query = sa.select(sa.func.count()).where(
+        intervals.c.site == site,
+        intervals.c.verified.is_(True),
+        intervals.c.t0_s >= start,
+        intervals.c.t0_s < end,
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def came_later(connection: Connection, site: str, start: int, end: int, since_ms: int) -> bool:
+    """True where a balance, an archived slot or a spot reading of a time has come since."""
+    # A balance is written right after its slot, the others whenever somebody gets to it.
+    soon = (records.c.at >= start * 1000) & (records.c.at < (end + BALANCED_S) * 1000)
+    query = (
+        sa.select(records.c.line)
+        .where(records.c.site == site, records.c.received_at > since_ms, records.c.verified.is_(True), BESIDE_SLOTS)
+        .where((records.c.ty != "balance") | soon)
+    )
+    for (line,) in connection.execute(query):
+        doc = parse_line(bytes(line))[1]
+        begins = _int(doc.get("rt" if doc["ty"] == "spot" else "t0"))
+        if begins is not None and start <= (begins // 1000 if doc["ty"] == "spot" else begins) < end:
+            return True
+    return False
 
 
 def _slots_query(site: str, since: int, end: int) -> sa.Select[Any]:

@@ -2,6 +2,10 @@
 
 Whoever holds K_col can write anything into such a log. What cosignatures add is that it cannot be changed afterwards,
 nor be two logs. Nothing is lost if a witness cannot be reached: the newest checkpoint is offered again at every look.
+
+A database that was put back to an older day must not go on from there: what follows would be another history than the
+one that was cosigned. So nothing is added to a log before every witness has said, since the start, where it knows it
+to stand; and nothing while one of them knows more of it than the database.
 """
 
 from __future__ import annotations
@@ -15,24 +19,30 @@ import structlog
 from sqlalchemy.engine import Connection
 
 from central.store.database import Database
-from central.store.schema import notes, verdict_logs, verdicts
+from central.store.schema import notes, streams, verdict_logs, verdicts
 from central.vee.book import keep_note
 from central.witness import note_key
 from central.witnesses import Heard, Offer, WitnessRelay
-from wire.checkpoints import cosign
-from wire.errors import BadNote
+from wire.checkpoints import Checkpoint, cosign
+from wire.errors import WireError
 from wire.keys import SigningKey, b64
-from wire.merkle import Frontier, Nodes, consistency_proof
+from wire.merkle import EMPTY_ROOT, Frontier, Nodes, consistency_proof
 from wire.messages import SizeProof
 from wire.names import VERDICTS
 from wire.notes import Note, NoteKey, NoteSignature, parse_note, parse_signature_lines
 from wire.policy import parse_policy
 from wire.registry import KeysDocument
+from wire.verdicts import verdict_origin
 
 log = structlog.get_logger(__name__)
 
 MAX_TRIES = 3
 """Proofs made for one witness between two looks: it may name another size each time."""
+PATIENCE_MS = 86_400_000
+"""So long after the start a witness that does not answer keeps the logs from growing."""
+PUT_BACK = (
+    "the database was put back to an older day. Restore a newer one, or the newer data_dir/vee; nothing is added before"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +106,15 @@ def _nodes(leaves: Sequence[bytes]) -> Nodes:
     return node
 
 
+def _sites(connection: Connection) -> list[str]:
+    """Sites that are judged here, or will be: their records come here. Of others another central has the log."""
+    logs = connection.execute(sa.select(verdict_logs.c.site)).scalars()
+    sent = connection.execute(sa.select(streams.c.site).distinct()).scalars()
+    return sorted({*logs, *sent})
+
+
 class VerdictWitnesses:
-    """Offers the newest checkpoint of each log to every witness that has not cosigned it."""
+    """Offers the newest checkpoint of each log to every witness that has not cosigned it, or not spoken of it yet."""
 
     def __init__(
         self,
@@ -110,27 +127,48 @@ class VerdictWitnesses:
         self._database, self._relay, self._register = database, relay, register
         self._key, self._now_ms = key, now_ms
         self._tries: dict[tuple[str, str], int] = {}
+        self._spoke: set[tuple[str, str]] = set()
+        """(site, witness) that has answered since the start."""
+        self._ahead: dict[tuple[str, str], int] = {}
+        """(site, witness) that knows more lines than there are here, and how many."""
+        self._since_ms = now_ms()
+
+    def hold(self, site: str) -> str | None:
+        """Why nothing may be added to the log on a site now; ``None``: it may."""
+        names = [key.name for key in self._relay.keys]
+        ahead = {name: size for name in names if (size := self._ahead.get((site, name))) is not None}
+        if ahead:
+            known = ", ".join(f"{name} {size}" for name, size in ahead.items())
+            return f"witnesses know more lines of the log than there are here ({known}): {PUT_BACK}"
+        silent = [name for name in names if (site, name) not in self._spoke]
+        if silent and self._now_ms() < self._since_ms + PATIENCE_MS:
+            return f"{', '.join(silent)} has not said yet where it knows the log to stand"
+        return None
 
     async def offer_all(self) -> None:
         """Every log whose newest checkpoint a witness has not cosigned."""
         self._tries.clear()
-        for (site,) in await self._database.read(lambda c: c.execute(sa.select(verdict_logs.c.site)).all()):
+        for site in await self._database.read(_sites):
             try:
                 await self._offer(site)
-            except (BadNote, sa.exc.SQLAlchemyError) as error:
+            except (WireError, sa.exc.SQLAlchemyError) as error:
                 log.error("verdicts_not_offered", site=site, error=str(error)[:300])
 
     async def _offer(self, site: str) -> None:
-        now = await self._database.read(partial(stand, site=site))
-        if now is None:
-            return
+        now = await self._stand(site)
         own = note_key(self._key)
-        if self._asked_for(own) and now.lacks(own):
+        if now.size and self._asked_for(own) and now.lacks(own):
             line = cosign(now.note.text, own.name, self._key, self._now_ms() // 1000)
             await self._keep(site, now, (line,))
         for key in self._relay.keys:
-            if now.lacks(key):
+            of = (site, key.name)
+            if (now.size and now.lacks(key)) or of not in self._spoke or of in self._ahead:
                 self._relay.offer(self._made(site, now), key)
+
+    async def _stand(self, site: str) -> Stand:
+        """Of a log without a line: its empty checkpoint, to which a witness says whether it knows more."""
+        now = await self._database.read(partial(stand, site=site))
+        return now or Stand(0, Checkpoint(verdict_origin(site), 0, EMPTY_ROOT).sign(self._key))
 
     def _asked_for(self, own: NoteKey) -> bool:
         """Does the policy name central too? Then its word on its own log is given, for what that is worth."""
@@ -143,28 +181,48 @@ class VerdictWitnesses:
 
     async def _heard(self, site: str, now: Stand, heard: Heard) -> None:
         try:
-            if heard.lines is not None:
-                await self._keep(site, now, parse_signature_lines(heard.lines))
-                log.info("verdicts_cosigned", site=site, size=now.size, witness=heard.witness.name)
-            elif heard.error == "conflict" and heard.size <= now.size:
-                await self._prove(site, now, heard)
-            else:
-                why = heard.text or f"it has {heard.size} lines, central {now.size}: was the database put back?"
-                log.error("verdicts_not_cosigned", site=site, witness=heard.witness.name, error=heard.error, why=why)
-        except (BadNote, sa.exc.SQLAlchemyError) as error:
+            done = await self._take(site, now, heard)
+        except (WireError, sa.exc.SQLAlchemyError) as error:
             log.error("cosignature_not_kept", site=site, witness=heard.witness.name, error=str(error)[:300])
+            return
+        if done:
+            self._spoke.add((site, heard.witness.name))
 
-    async def _prove(self, site: str, now: Stand, heard: Heard) -> None:
-        """The witness stands further back: show that the log only grew since."""
+    async def _take(self, site: str, offered: Stand, heard: Heard) -> bool:
+        """Keep or answer what a witness said; false where it has to be asked once more before anything is known."""
+        of = (site, heard.witness.name)
+        told = {"site": site, "witness": heard.witness.name}
+        if heard.lines is not None:
+            self._ahead.pop(of, None)
+            if offered.size:
+                await self._keep(site, offered, parse_signature_lines(heard.lines))
+                log.info("verdicts_cosigned", **told, size=offered.size)
+            return True
+        if heard.error != "conflict":
+            self._ahead.pop(of, None)
+            log.error("verdicts_not_cosigned", **told, error=heard.error, why=heard.text)
+            return True
+        now = await self._stand(site)
+        if heard.size > now.size:
+            self._ahead[of] = heard.size
+            why = f"it has {heard.size} lines, central {now.size}: {PUT_BACK}"
+            log.error("verdicts_not_cosigned", **told, error=heard.error, why=why)
+            return True
+        self._ahead.pop(of, None)
+        return not await self._prove(site, now, heard)
+
+    async def _prove(self, site: str, now: Stand, heard: Heard) -> bool:
+        """The witness stands further back: show that the log only grew since. False where that leads nowhere."""
         tries = self._tries.get((site, heard.witness.name), 0) + 1
         self._tries[site, heard.witness.name] = tries
         if tries > MAX_TRIES:
             log.warning("verdicts_not_cosigned", site=site, witness=heard.witness.name, error="names ever other sizes")
-            return
+            return False
         proofs: tuple[SizeProof, ...] = ()
         if 0 < heard.size < now.size:
             proofs = (await self._database.read(partial(proof, site=site, old=heard.size, size=now.size)),)
         self._relay.offer(self._made(site, now, *proofs), heard.witness)
+        return True
 
     async def _keep(self, site: str, now: Stand, lines: Sequence[NoteSignature]) -> None:
         def keep(connection: Connection) -> None:

@@ -19,7 +19,8 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "tests" / "support")
 from bundle_kit import EPOCH, SLOT, START, Site, framed, gap, good_site, joined, ordered, signed_line  # noqa: E402 - path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402 - path set above
 from order_kit import make_order, with_order  # noqa: E402 - path set above
-from verdict_kit import VerdictLog, finding  # noqa: E402 - path set above
+from verdict_kit import LINES, VerdictLog, finding  # noqa: E402 - path set above
+from verdict_kit import NOTES as VERDICT_NOTES  # noqa: E402 - path set above
 from vouch_kit import balance, enrol, papers, spot  # noqa: E402 - path set above
 
 from verifier.metering import Period  # noqa: E402 - path set above
@@ -172,6 +173,33 @@ def implausible() -> Case:
     return case(site)
 
 
+def _verdicts(site: Site, severity: str = "suspect") -> VerdictLog:
+    """Two runs over the two halves of the period, the first with a finding; cosigned."""
+    log = VerdictLog(site)
+    half = (START + site.last) // 2
+    log.run(START, half, [finding(START, START + SLOT, severity=severity)])
+    log.run(half, site.last)
+    log.checkpoint(site.last + 1000)
+    return log
+
+
+def verdict_dropped() -> Case:
+    """The finding is left out."""
+    site = fresh()
+    files = _verdicts(site).files()
+    first, *rest = files[LINES].splitlines(keepends=True)
+    site.beside = lambda _: files | {LINES: first + rest[1]}
+    return case(site)
+
+
+def verdict_forked() -> Case:
+    """Two checkpoints of one size, both signed by the collector and cosigned by the quorum."""
+    site = fresh()
+    log, other = _verdicts(site), _verdicts(site, "warn")
+    site.beside = lambda _: log.files() | {VERDICT_NOTES: framed([*log.notes, *other.notes])}
+    return case(site)
+
+
 def seeded_after(site: Site) -> SigningKey:
     """One more key, of a fixed seed too."""
     seed = hashlib.sha256(f"tizgin conformance inspector {site.epoch}".encode()).digest()
@@ -193,6 +221,8 @@ CASES: dict[str, Callable[[], Case]] = {
         plausible,
         implausible,
         scheduled,
+        verdict_dropped,
+        verdict_forked,
     )
 }
 

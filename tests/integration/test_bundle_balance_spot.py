@@ -121,6 +121,7 @@ async def test_balance_and_spot_are_in_the_bundle_and_the_verifier_finds_grade_a
     code, said = await central(kit, capsys, "vee", "--site", SITE, "--period", period, "--json")
     assert code in {0, 1}, said
     judged = json.loads(said)
+    assert ("V20", "no_data") not in {(u["rule"], u["why"]) for u in judged["not_judged"]}, "balances were judged"
     await kit.central.verdicts.offer_all()
     await until(lambda: kit.witness.store.held(f"tizgin/{SITE}/vee"), 10, lambda: "the verdict is witnessed")
     await asyncio.sleep(0.5)
@@ -144,7 +145,8 @@ async def test_balance_and_spot_are_in_the_bundle_and_the_verifier_finds_grade_a
     (spot,) = report["points"]["M0"]["spots"]
     assert (spot["signed"], spot["organisation"]) == (True, "KEGOC")
     assert report["points"]["M0"]["grades"].get("A", 0) >= count - 1, text
-    assert "A" not in report["points"]["M1"]["grades"]
+    grades = report["points"]["M1"]["grades"]
+    assert ("A" in grades, grades.get("B", 0) >= count - 1) == (False, True), text
     found = report["verdicts"]
     assert found["log"] == {
         "lines": 1 + len(judged["findings"]), "runs": 1, "checkpoints": 1, "witnessed": 1 + len(judged["findings"]),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,19 +19,22 @@ import sqlalchemy as sa
 from cryptography import x509
 
 from agent.identity import enrolment, load_keys, make_keys
-from central import bundle, pki
+from central import archive, bundle, pki
 from central.errors import CentralError
 from central.paths import Paths
 from central.store import evidence
 from central.store.database import Database
-from central.store.schema import registers
+from central.store.schema import registers, verdict_logs, verdicts
 from config.loader import load_central
 from tests.integration.central_site import Ledger, make_csr, make_register, now_ms
 from tizgin.cli import run
 from wire import canonical
+from wire.checkpoints import Checkpoint
 from wire.dsse import MANIFEST_TYPE, open_envelope
 from wire.keys import SigningKey
+from wire.merkle import Frontier
 from wire.records import parse_line
+from wire.verdicts import verdict_origin
 
 SITE = "ekb-1"
 T0 = 1_795_000_500 // 900 * 900
@@ -167,10 +171,44 @@ def test_a_balance_belongs_where_its_slot_does_and_a_spot_where_it_was_read(tmp_
 
 def test_what_does_not_fit_a_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = stored(tmp_path / "c.db")
-    monkeypatch.setattr(bundle, "MAX_BYTES", 1000)
+    monkeypatch.setattr(archive, "MAX_BYTES", 1000)
     with pytest.raises(CentralError, match="ask for a shorter period"):
         build(database, T0, T0 + 900)
     database.close()
+
+
+def test_a_month_of_verdicts_goes_to_disk_line_by_line(tmp_path: Path) -> None:
+    database = stored(tmp_path / "c.db")
+    tree = Frontier()
+    row = {"site": SITE, "run": 0, "thresholds": 1, "at": 1, "t0_s": T0, "t1_s": T0 + 900}
+    long = b"x" * 4000  # what a line says is not looked at here
+    rows = []
+    for n in range(8000):
+        leaf = hashlib.sha256(b"%d" % n).digest()
+        tree.append(leaf)
+        rows.append(row | {"n": n, "ty": "vee_finding" if n else "vee_run", "hash": leaf, "line": b"%d " % n + long})
+    origin = verdict_origin(SITE)
+    note = Checkpoint(origin, tree.size, tree.root()).sign(COLLECTOR).encode()
+    with database.engine.begin() as connection:
+        connection.execute(sa.insert(verdicts), rows)
+        log = {"site": SITE, "size": tree.size, "frontier": tree.encode(), "last_hash": None, "note": note}
+        connection.execute(sa.insert(verdict_logs), [log])
+    del rows
+    tracemalloc.start()
+    with database.engine.connect() as connection:
+        facts = {"tool": "t", "now_ms": 1, "folder": tmp_path}
+        span = bundle.Period(T0, T0 + 900)
+        with bundle.build(connection, SITE, span, COLLECTOR, KEYS, **facts) as made:
+            size = bundle.write(tmp_path / "out" / "b.zip", made)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    database.close()
+    assert size == (tmp_path / "out" / "b.zip").stat().st_size > 32_000_000
+    assert peak < 12_000_000, "the lines were in memory all at once"
+    with zipfile.ZipFile(tmp_path / "out" / "b.zip") as archived:
+        assert archived.testzip() is None
+        assert archived.read("vee/verdicts.tzr").split(b"\n")[-2].startswith(b"7999 xxx")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["b.zip"], "nothing is left beside it"
 
 
 def test_the_command_line_from_nothing_to_a_bundle(tmp_path: Path, central) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from central.store import evidence
 from central.store.database import Database
 from central.store.schema import outside_readings, records, registers, verdict_logs, verdicts
 from central.vee.book import append, check, lines
-from central.vee.daily import DailyJudge, due, judged
+from central.vee.copies import Copies
+from central.vee.daily import AGAIN_S, DailyJudge, due, judged
 from central.vee.judge import judge
 from central.vee.limits import load
 from central.vee.model import Machines
@@ -270,14 +271,18 @@ def test_verified_energy_needs_papers_and_a_verdict(database: Database) -> None:
     assert second["failed_wh"] == second["known_wh"]
 
 
-async def test_central_judges_each_closed_day_once_and_again_when_slots_come_late(database: Database) -> None:
+async def test_central_judges_each_closed_day_once_and_again_when_slots_come_late(
+    database: Database, tmp_path: Path
+) -> None:
     now = [(DAY0 + DAYS * 86_400 + 3600) * 1000]
     document = KeysDocument(v=1, version=1, issued_at=1_790_000_000_000, persons=(), issuers=(), sites=(ENTRY,))
-    daily = DailyJudge(database, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0])
+    daily = DailyJudge(database, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0], Copies(tmp_path / "vee"))
     assert len(await daily.look()) == DAYS
     assert await daily.look() == []
     with database.engine.begin() as connection:
         connection.execute(sa.text("update intervals set verified = null where n = 100"))
+        assert due(connection, SITE, now[0] // 1000) == [], "not before the last run is some hours old"
+        now[0] += AGAIN_S * 1000
         assert [d.name for d in due(connection, SITE, now[0] // 1000)] == ["2026-10-02"]
     assert len(await daily.look()) == 1
     daily.start()
@@ -285,6 +290,90 @@ async def test_central_judges_each_closed_day_once_and_again_when_slots_come_lat
     await daily.stop()
     with database.engine.connect() as connection:
         assert check(connection, SITE, COLLECTOR.public) > 0
+
+
+async def test_other_thresholds_judge_every_day_anew_and_replace_nothing(database: Database, tmp_path: Path) -> None:
+    now = (DAY0 + DAYS * 86_400 + 3600) * 1000
+    with database.engine.begin() as connection:
+        for start in (DAY0, DAY0 + 86_400):
+            site, verdict = judged(connection, ENTRY, start, start + 86_400, version=1)
+            append(connection, site, verdict, load(1), COLLECTOR, now - 1000)
+        before = [bytes(line) for line in connection.execute(sa.select(verdicts.c.line)).scalars()]
+    document = KeysDocument(v=1, version=1, issued_at=1_790_000_000_000, persons=(), issuers=(), sites=(ENTRY,))
+    daily = DailyJudge(database, lambda: document, COLLECTOR, lambda _: {}, lambda: now, Copies(tmp_path / "vee"))
+    runs = await daily.look()
+    assert len(runs) == DAYS
+    assert await daily.look() == []
+    with database.engine.connect() as connection:
+        assert check(connection, SITE, COLLECTOR.public) == runs[-1].size
+        after = [
+            bytes(line) for line in connection.execute(sa.select(verdicts.c.line).order_by(verdicts.c.n)).scalars()
+        ]
+        heads = [open_verdict(lines(connection, SITE, run.n)[0], COLLECTOR.public)[1] for run in runs]
+    assert after[: len(before)] == before
+    assert {(d["thresholds"], d["thresholds_sha256"]) for d in heads} == {(2, load(2).sha256)}
+
+
+async def test_a_record_that_no_rule_can_read_does_not_make_its_day_judged_for_ever(tmp_path: Path) -> None:
+    made = ledger()
+    cfg = made.hashes[f"mp:{POINT}"][0]
+    made.interval(POINT, DAY0 + 96 * SLOT - 1, 1, q=None, cfg=cfg)
+    opened = Database.open(f"sqlite:///{tmp_path / 'c.db'}")
+    take(opened, made, range(10_000))
+    now = [(DAY0 + DAYS * 86_400 + 3600) * 1000]
+    document = KeysDocument(v=1, version=1, issued_at=1_790_000_000_000, persons=(), issuers=(), sites=(ENTRY,))
+    daily = DailyJudge(opened, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0], Copies(tmp_path / "vee"))
+    assert len(await daily.look()) == DAYS
+    now[0] += AGAIN_S * 1000
+    assert await daily.look() == []
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("stream", "ty", "fields"),
+    [
+        ("bal", "balance", {"at": (DAY0 + 900) * 1000, "t0": DAY0, "t1": DAY0 + 900}),
+        (f"mp:{POINT}", "spot", {"at": (DAY0 + 3 * 86_400) * 1000, "rt": (DAY0 + 900) * 1000}),
+        (f"mp:{POINT}", "archive", {"at": (DAY0 + 2 * 86_400) * 1000, "t0": DAY0 + 20 * SLOT, "t1": DAY0 + 21 * SLOT}),
+    ],
+)
+async def test_what_comes_late_beside_the_slots_has_its_day_judged_again(
+    database: Database, tmp_path: Path, stream: str, ty: str, fields: dict[str, Any]
+) -> None:
+    now = [(DAY0 + DAYS * 86_400 + 3600) * 1000]
+    document = KeysDocument(v=1, version=1, issued_at=1_790_000_000_000, persons=(), issuers=(), sites=(ENTRY,))
+    daily = DailyJudge(database, lambda: document, COLLECTOR, lambda _: {}, lambda: now[0], Copies(tmp_path / "vee"))
+    assert len(await daily.look()) == DAYS
+    made = ledger()
+    made.add(stream, ty, **fields)
+    now[0] += 60_000
+    take(database, made, [len(made.lines[stream]) - 1], now[0], stream)
+    assert await daily.look() == []
+    now[0] += AGAIN_S * 1000
+    (run,) = await daily.look()
+    with database.engine.connect() as connection:
+        (head, *_rest) = [open_verdict(line, COLLECTOR.public)[1] for line in lines(connection, SITE, run.n)]
+        plan = connection.execute(
+            sa.text(
+                "explain query plan select line from records where site = 'x' and received_at > 5 and verified is 1 "
+                "and ty IN ('archive', 'balance', 'spot')"
+            )
+        ).all()
+    assert head["t0"] == DAY0
+    assert any("records_beside_slots" in str(row) for row in plan), "every look reads all records of the site"
+    now[0] += AGAIN_S * 1000
+    assert await daily.look() == []
+
+
+def take(database: Database, made: Ledger, numbers: Iterable[int], now_ms: int = 1, only: str | None = None) -> None:
+    """Lines of these numbers, of every stream or of one, come in."""
+    wanted = set(numbers)
+    chosen = [
+        line for stream, of in made.lines.items() for n, line in enumerate(of) if n in wanted and only in {None, stream}
+    ]
+    items = [evidence.Incoming(SITE, made.epoch, line, *parse_line(line), True) for line in chosen]
+    with database.engine.begin() as connection:
+        evidence.store(connection, items, now_ms)
 
 
 @dataclass
@@ -332,6 +421,8 @@ def test_the_command_line_judges_enters_readings_and_compares(
         assert (row.entered_by, row.source) == ("A. Serik", "system_operator")
         size = check(connection, SITE, COLLECTOR.public)
     opened.close()
+    copied = (tmp_path / "data" / "vee" / f"{SITE}.tzr").read_bytes()
+    assert copied.count(b"\n") == size, "the copy from which a database that was put back takes its lines"
     assert central(*judge, "--dry").returncode == 1
     assert "expected one of 1" in central(*judge, "--thresholds", "7").stderr
     opened = Database.open(f"sqlite:///{tmp_path / 'data' / 'central.db'}")

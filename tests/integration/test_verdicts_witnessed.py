@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,19 +14,23 @@ from sqlalchemy.engine import Connection
 from witness_kit import OwnWitness, listening
 
 from central import witnesses
+from central.errors import CentralError
 from central.store.database import Database
 from central.store.schema import notes, verdict_logs, verdicts
-from central.vee.book import append
+from central.vee.book import append, check, stand_of
 from central.vee.carried import LEAVES, LINES, NOTES, carried
+from central.vee.copies import Copies
 from central.vee.daily import DailyJudge, judged
 from central.vee.limits import load
-from central.vee.witnessing import VerdictWitnesses, stand
+from central.vee.witnessing import PATIENCE_MS, VerdictWitnesses, hashes, kept, stand
 from central.witness import note_key
-from central.witnesses import WitnessRelay
+from central.witnesses import Heard, Offer, WitnessRelay
 from tests.integration.test_central_vee import COLLECTOR, DAY0, ENTRY, SITE, fill
 from wire.checkpoints import Checkpoint, Submission, cosignatures, log_key, open_checkpoint
 from wire.keys import SigningKey
+from wire.merkle import Frontier
 from wire.messages import Cosign
+from wire.notes import NoteKey
 from wire.policy import parse_policy
 from wire.registry import Collector, KeysDocument
 from wire.verdicts import verdict_origin
@@ -109,6 +113,14 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     database.close()
 
 
+def files_of(
+    connection: Connection, end: int, keys: Sequence[NoteKey], key: SigningKey = COLLECTOR
+) -> dict[str, bytes]:
+    """What a bundle from the first day on carries."""
+    found = carried(connection, SITE, DAY0, end, key, keys)
+    return {name: b"".join(chunks) for name, chunks in found.items()}
+
+
 async def until(condition: Callable[[], object], what: str) -> None:
     deadline = asyncio.get_running_loop().time() + 10
     while not condition():
@@ -141,10 +153,10 @@ async def test_what_a_bundle_carries_is_the_whole_log_with_its_cosignatures(benc
     size, _ = await bench.offered()
     with bench.database.engine.connect() as connection:
         keys = parse_policy(bench.witness.document.policy or "").keys if bench.witness.document else []
-        first = carried(connection, SITE, DAY0, DAY0 + 86_400, COLLECTOR.public, keys)
-        both = carried(connection, SITE, DAY0, DAY0 + 2 * 86_400, COLLECTOR.public, keys)
-        none = carried(connection, SITE, DAY0, DAY0 + 86_400, COLLECTOR.public, ())
-        assert carried(connection, "nobody", DAY0, DAY0 + 86_400, COLLECTOR.public, keys) == {}
+        first = files_of(connection, DAY0 + 86_400, keys)
+        both = files_of(connection, DAY0 + 2 * 86_400, keys)
+        none = files_of(connection, DAY0 + 86_400, ())
+        assert carried(connection, "nobody", DAY0, DAY0 + 86_400, COLLECTOR, keys) == {}
     assert first[LEAVES] == both[LEAVES]
     assert len(first[LEAVES]) == 32 * size
     assert first[NOTES] == both[NOTES]
@@ -153,6 +165,18 @@ async def test_what_a_bundle_carries_is_the_whole_log_with_its_cosignatures(benc
     assert [line.count(b'"ty":"vee_run"') for line in (first[LINES], both[LINES])] == [2, 2], "no run is left out"
     assert both[LINES].count(b"\n") == size
     assert first[LINES].count(b"\n") < size, "findings of other times are"
+
+
+async def test_with_a_new_key_of_central_the_newest_checkpoint_is_still_carried_and_cosigned(bench: Bench) -> None:
+    bench.judge(0)
+    size, _ = await bench.offered()
+    newer = SigningKey.generate()
+    with bench.database.engine.connect() as connection:
+        files = files_of(connection, DAY0 + 86_400, [bench.witness.note_key], newer)
+    _, _, raw = files[NOTES].partition(b"\n")
+    checkpoint, note = open_checkpoint(raw, [log_key(ORIGIN, newer.public.raw)])
+    assert (checkpoint.size, 32 * size) == (size, len(files[LEAVES]))
+    assert set(cosignatures(note, [bench.witness.note_key])) == {"so.example"}
 
 
 async def test_a_second_history_is_refused_and_kept_as_proof(bench: Bench) -> None:
@@ -231,16 +255,183 @@ async def test_a_witness_that_names_ever_other_sizes_is_left_alone(
     assert bench.cosigned()[1] == {note_key(COLLECTOR).name}
 
 
-async def test_the_daily_judge_offers_what_it_wrote(bench: Bench) -> None:
+async def test_the_daily_judge_offers_what_it_wrote(bench: Bench, tmp_path: Path) -> None:
     now = (DAY0 + 2 * 86_400 + 3600) * 1000
-    looked: list[Callable[[], Awaitable[None]]] = [bench.carrier.offer_all]
     daily = DailyJudge(
-        bench.database, lambda: bench.witness.document, COLLECTOR, lambda _: {}, lambda: now, looked[0]
+        bench.database, lambda: bench.witness.document, COLLECTOR, lambda _: {}, lambda: now, Copies(tmp_path / "vee"),
+        offer=bench.carrier.offer_all,
     )  # fmt: skip
     daily.start()
-    await until(bench.witness.store.logs, "the witness has the log")
+    await until(lambda: [size for _, size, _ in bench.witness.store.logs() if size], "the witness has the log")
     await until(lambda: "so.example" in bench.cosigned()[1], "and its word is kept")
     await daily.stop()
+
+
+@dataclass
+class Day:
+    """Central's clock and judge, as after a start of central."""
+
+    bench: Bench
+    judge: DailyJudge
+    now_ms: list[int]
+
+    def lines(self) -> int:
+        with self.bench.database.engine.connect() as connection:
+            return check(connection, SITE, COLLECTOR.public)
+
+
+def started(bench: Bench, copies: Path, days: int = 1) -> Day:
+    now = [(DAY0 + days * 86_400 + 3600) * 1000]
+    bench.carrier = VerdictWitnesses(
+        bench.database, bench.relay, lambda: bench.witness.document, COLLECTOR, lambda: now[0]
+    )
+    judge = DailyJudge(
+        bench.database, lambda: bench.witness.document, COLLECTOR, lambda _: {}, lambda: now[0], Copies(copies),
+        offer=bench.carrier.offer_all, hold=bench.carrier.hold,
+    )  # fmt: skip
+    return Day(bench, judge, now)
+
+
+def put_back(bench: Bench, size: int) -> None:
+    """The database of the day on which the log had so many lines."""
+    with bench.database.engine.begin() as connection:
+        note = kept(connection, SITE, size).get(size)
+        frontier, last = Frontier(), None
+        for leaf in hashes(connection, SITE, size):
+            frontier.append(leaf)
+            last = leaf.hex()
+        connection.execute(sa.delete(verdicts).where(verdicts.c.n >= size))
+        connection.execute(sa.delete(notes).where(notes.c.epoch == "vee", notes.c.size > size))
+        connection.execute(sa.delete(verdict_logs))
+        if note is not None:
+            row = {"site": SITE, "size": size, "frontier": frontier.encode(), "last_hash": last, "note": note.encode()}
+            connection.execute(sa.insert(verdict_logs), [row])
+
+
+async def two_days(bench: Bench, copies: Path) -> tuple[int, int, bytes]:
+    """Sizes after the first and the second day, and the root of the second; all of it cosigned."""
+    day = started(bench, copies)
+    await bench.carrier.offer_all()
+    await until(lambda: bench.carrier.hold(SITE) is None, "the witness said that it knows nothing")
+    assert len(await day.judge.look()) == 1
+    first, _ = await bench.offered()
+    day.now_ms[0] += 86_400_000
+    assert len(await day.judge.look()) == 1
+    second, _ = await bench.offered()
+    held = bench.witness.store.held(ORIGIN)
+    assert held is not None
+    assert held.size == second > first
+    return first, second, held.root
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_database_put_back_takes_its_lines_from_the_copy_and_goes_on(
+    bench: Bench, tmp_path: Path, whole: bool
+) -> None:
+    first, second, _ = await two_days(bench, tmp_path / "vee")
+    put_back(bench, first if whole else 0)
+    again = started(bench, tmp_path / "vee", days=2)
+    with (tmp_path / "vee" / f"{SITE}.tzr").open("ab") as file:
+        file.write(b"TZR1|{torn" + b"\0" * 200_000)  # and the power went while the copy was written
+    await again.judge._level()
+    assert again.lines() == second
+    await bench.offered()
+    await until(lambda: bench.carrier.hold(SITE) is None, "the witness agrees")
+    # A line does not say how many slots were stored: a day whose run was taken back hours later is judged once more.
+    assert len(await again.judge.look()) == (0 if whole else 1)
+    assert await again.judge.look() == []
+    bench.judge(1)
+    again.judge._copies.add(bench.database.engine.connect(), SITE)
+    third, _ = await bench.offered()
+    assert third > second
+    assert bench.witness.store.splits() == []
+    assert (tmp_path / "vee" / f"{SITE}.tzr").read_bytes().count(b"\n") == third
+
+
+async def test_a_run_of_a_central_that_stopped_before_it_was_copied_is_copied_at_the_next_look(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.judge(0)
+    bench.judge(1)
+    path = tmp_path / "vee" / f"{SITE}.tzr"
+    again = started(bench, tmp_path / "vee", days=2)
+    assert not path.exists()
+    await again.judge.look()
+    size, lines = again.lines(), path.read_bytes().splitlines()
+    with bench.database.engine.connect() as connection:
+        stored = connection.execute(sa.select(verdicts.c.line).order_by(verdicts.c.n)).scalars().all()
+    assert lines == [bytes(line) for line in stored]
+    assert len(lines) == size
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_without_the_copy_nothing_is_added_to_a_log_of_which_a_witness_knows_more(
+    bench: Bench, tmp_path: Path, whole: bool
+) -> None:
+    first, second, root = await two_days(bench, tmp_path / "vee")
+    put_back(bench, first if whole else 0)
+    again = started(bench, tmp_path / "lost", days=2)
+    assert "has not said yet" in (bench.carrier.hold(SITE) or "")
+    assert await again.judge.look() == [], "not before the witness has spoken"
+    await bench.carrier.offer_all()
+    await until(lambda: "know more lines" in (bench.carrier.hold(SITE) or ""), "the witness has more")
+    assert f"so.example {second}" in (bench.carrier.hold(SITE) or "")
+    again.now_ms[0] += 2 * PATIENCE_MS
+    assert await again.judge.look() == [], "nor ever after"
+    assert bench.witness.store.splits() == []
+    held = bench.witness.store.held(ORIGIN)
+    assert held is not None
+    assert (held.size, held.root) == (second, root)
+    with bench.database.engine.connect() as connection:
+        assert stand_of(connection, SITE)[0].size == (first if whole else 0)
+
+
+async def test_a_witness_that_never_answers_holds_the_log_for_a_day_and_no_longer(bench: Bench, tmp_path: Path) -> None:
+    alone = started(bench, tmp_path / "vee")
+    await bench.relay.stop()
+    await bench.carrier.offer_all()
+    assert await alone.judge.look() == []
+    alone.now_ms[0] += PATIENCE_MS
+    assert len(await alone.judge.look()) == 2
+
+
+async def test_logs_of_sites_that_send_nothing_here_are_left_to_their_own_central(bench: Bench) -> None:
+    assert bench.witness.document is not None
+    other = bench.witness.document.sites[0].model_copy(update={"id": "elsewhere-1"})
+    bench.witness.document = bench.witness.document.model_copy(update={"sites": (*bench.witness.document.sites, other)})
+    await bench.carrier.offer_all()
+    await until(lambda: bench.carrier.hold(SITE) is None, "the witness spoke of ours")
+    await asyncio.sleep(0.2)
+    assert [origin for origin, _, _ in bench.witness.store.logs()] == [ORIGIN]
+
+
+async def test_a_copy_of_another_history_lets_nothing_be_added(bench: Bench, tmp_path: Path) -> None:
+    first, _, _ = await two_days(bench, tmp_path / "vee")
+    path = tmp_path / "vee" / f"{SITE}.tzr"
+    for size, change in ((first, b'"severity":"warn"'), (0, b"")):
+        put_back(bench, size)
+        bench.judge(1, now_ms=NOW + 7)
+        with bench.database.engine.connect() as connection, pytest.raises(CentralError, match=r"two histories|is not"):
+            Copies(tmp_path / "vee").level(connection, SITE, COLLECTOR, NOW)
+        assert change in path.read_bytes()
+    path.write_bytes(b"no verdict\n")
+    with bench.database.engine.connect() as connection, pytest.raises(CentralError, match="move the file away"):
+        Copies(tmp_path / "vee").level(connection, SITE, COLLECTOR, NOW)
+
+
+async def test_an_answer_that_cannot_be_taken_does_not_end_the_carrying(bench: Bench) -> None:
+    bench.judge(0)
+
+    async def broken(_: Heard) -> None:
+        raise RuntimeError("anything")
+
+    with bench.database.engine.connect() as connection:
+        now = stand(connection, SITE)
+    assert now is not None
+    bench.relay.offer(Offer((SITE, "vee"), now.note.encode().decode(), (), broken))
+    await until(bench.witness.store.logs, "it was asked")
+    await asyncio.sleep(0.1)
+    await bench.offered()
 
 
 def test_a_witness_keeps_the_split_of_one_size(tmp_path: Path) -> None:

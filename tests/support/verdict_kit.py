@@ -56,6 +56,7 @@ class VerdictLog:
     site: Site
     key: SigningKey | None = None
     """Default: the site's collector."""
+    origin: str = ORIGIN
     lines: list[RecordLine] = field(default_factory=list)
     runs: list[tuple[int, int, int, int]] = field(default_factory=list)
     """(line, lines of its findings, t0, t1)."""
@@ -66,7 +67,7 @@ class VerdictLog:
         return self.key or self.site.col
 
     def line(self, doc: Doc) -> None:
-        head = {"v": 1, "log": ORIGIN, "n": len(self.lines)}
+        head = {"v": 1, "log": self.origin, "n": len(self.lines)}
         head["p"] = self.lines[-1].hash.hex() if self.lines else None
         self.lines.append(sign_verdict(head | doc, self.signer))
 
@@ -90,7 +91,7 @@ class VerdictLog:
         """Where the log stands, cosigned by the named witnesses (all by default)."""
         tree = Frontier()
         tree.extend([line.hash for line in self.lines])
-        note = Checkpoint(ORIGIN, tree.size, tree.root()).sign(self.signer)
+        note = Checkpoint(self.origin, tree.size, tree.root()).sign(self.signer)
         known = self.site.witnesses if keys is None else keys
         signed = [cosign(note.text, name, known[name], at_s) for name in names or sorted(known)]
         self.notes.append(Note(note.text, (*note.signatures, *signed)).encode())

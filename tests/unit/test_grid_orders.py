@@ -181,6 +181,30 @@ def test_one_key_for_two_purposes_is_refused(tmp_path: Path) -> None:
         make_register(tmp_path, key, key)
 
 
+def test_collectors_come_from_the_yaml_and_their_keys_are_theirs_alone(tmp_path: Path) -> None:
+    def made(key: str, *others: str) -> KeysDocument:
+        names = ", ".join(f'{{name: Central {i}, key: "{text}"}}' for i, text in enumerate((key, *others)))
+        (tmp_path / "r.yaml").write_text(register_yaml(*keys) + f"collectors: [{names}]\n")
+        return build(load_yaml(tmp_path / "r.yaml"), now_ms=NOW, source="r.yaml")
+
+    keys = [SigningKey.generate().public.text for _ in range(3)]
+    own = SigningKey.generate()
+    registrar = SigningKey.generate()
+    sign_to_file(made(own.public.text), registrar, tmp_path / "keys.json")
+    document = load_register(tmp_path / "keys.json", [registrar.public])
+    assert [(c.name, c.key) for c in document.collectors] == [("Central 0", own.public.text)]
+    assert [k.public for k in document.log_keys(SITE, "vee")] == [own.public.raw]
+    for taken in keys:
+        with pytest.raises(RegisterError, match="Central 0: its key serves another purpose"):
+            made(taken)
+    with pytest.raises(RegisterError, match="Central 1: its key serves another purpose or is listed twice"):
+        made(own.public.text, own.public.text)
+    with pytest.raises(RegisterError, match=r"collectors"):
+        made("AAAA")
+    with pytest.raises(RegisterError, match=r"collectors"):
+        made(*(SigningKey.generate().public.text for _ in range(17)))
+
+
 # Orders
 
 

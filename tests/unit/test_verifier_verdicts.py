@@ -12,6 +12,7 @@ from bundle_kit import SITE, SLOT, SLOTS, START, Site, codes, doubts, good_site,
 from verdict_kit import LEAVES, LINES, NOTES, ORIGIN, VerdictLog, finding
 from vouch_kit import balance
 
+from verifier import verdicts
 from verifier.judgement import Windows, days, standing
 from verifier.metering import Period
 from verifier.report import Report
@@ -24,6 +25,7 @@ from wire.records import RecordLine
 
 END = START + SLOTS * SLOT
 HALF = START + SLOTS // 2 * SLOT
+ELSEWHERE = "tizgin/other-1/vee"
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +177,62 @@ def _false_evidence(log: VerdictLog) -> dict[str, bytes]:
     return other.files()
 
 
+def _swapped(log: VerdictLog) -> dict[str, bytes]:
+    lines = log.files()[LINES].splitlines(keepends=True)
+    return {LINES: b"".join([lines[0], lines[2], lines[1], *lines[3:]])}
+
+
+def _doubled(log: VerdictLog) -> dict[str, bytes]:
+    lines = log.files()[LINES].splitlines(keepends=True)
+    return {LINES: b"".join([*lines[:2], lines[1], *lines[2:]])}
+
+
+def _beyond(log: VerdictLog) -> dict[str, bytes]:
+    """A line more than the log has leaves, in its place and signed."""
+    longer = told(log.site)
+    longer.run(START, END)
+    return {LINES: longer.files()[LINES]}
+
+
+def _of_another_site(log: VerdictLog) -> dict[str, bytes]:
+    other = VerdictLog(log.site, origin=ELSEWHERE)
+    other.run(START, END)
+    other.checkpoint(END + 1000)
+    return other.files()
+
+
+def _lines_of_another_site(log: VerdictLog) -> dict[str, bytes]:
+    """Even where the collector signs them into this log."""
+    other = VerdictLog(log.site, origin=ELSEWHERE)
+    other.run(START, END)
+    other.origin = ORIGIN
+    other.checkpoint(END + 1000)
+    return other.files()
+
+
+def _told_otherwise(log: VerdictLog, **changes: str) -> VerdictLog:
+    """Another history of the same days: as :func:`told`, but for the first finding."""
+    other = VerdictLog(log.site)
+    other.run(START - 86_400, START, [finding(START - 900, START, **changes)])
+    other.run(START, HALF)
+    return other
+
+
+def _fork_of_one_size(log: VerdictLog) -> dict[str, bytes]:
+    """Two checkpoints of one size, both signed and both cosigned by the quorum."""
+    other = _told_otherwise(log)
+    other.run(HALF, END, [finding(HALF, HALF + SLOT, severity="warn")])
+    second = other.checkpoint(END + 1100)
+    return {NOTES: log.files()[NOTES] + b"%d\n" % len(second) + second}
+
+
+def _fork_of_another_size(log: VerdictLog) -> dict[str, bytes]:
+    """The older checkpoint is of another history than the newer, both cosigned."""
+    older = _told_otherwise(log, severity="warn").checkpoint(HALF + 1000)
+    newer = log.notes[-1]
+    return {NOTES: b"".join(b"%d\n" % len(note) + note for note in (older, newer))}
+
+
 def _from_the_future(log: VerdictLog) -> dict[str, bytes]:
     other = VerdictLog(log.site)
     other.run(START, END, at_s=END + 9000)
@@ -190,32 +248,41 @@ def _strange_field(log: VerdictLog) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("change", "code"),
+    ("change", "code", "says"),
     [
-        (_edited, "SIG"),
-        (_edited_and_signed, "ROOT_MISMATCH"),
-        (_other_leaves, "ROOT_MISMATCH"),
-        (_without_finding, "VERDICT"),
-        (_without_run, "VERDICT"),
-        (_without_newest, "VERDICT"),
-        (_cut, "TRUNCATED"),
-        (_hidden, "VERDICT"),
-        (_stranger, "CHECKPOINT"),
-        (_stranger_below, "KEY"),
-        (_forked, "EQUIVOCATION"),
-        (_as_records, "SIG"),
-        (_false_evidence, "VERDICT"),
-        (_from_the_future, "TIME"),
-        (_strange_field, "FORMAT"),
+        (_edited, "SIG", "vee/verdicts.tzr:4: the signature does not verify"),
+        (_edited_and_signed, "ROOT_MISMATCH", "vee/verdicts.tzr:4: is not leaf 4 of the log of verdicts"),
+        (_other_leaves, "ROOT_MISMATCH", "vee: the root of 5 leaves is not the one that was signed"),
+        (_without_finding, "VERDICT", "vee/verdicts.tzr: ends before line 4 of 5"),
+        (_without_run, "VERDICT", "vee/verdicts.tzr:2: line 3 is a vee_run, expected the run of line 2"),
+        (_without_newest, "VERDICT", "vee/verdicts.tzr: ends before line 3 of 5"),
+        (_cut, "TRUNCATED", "vee: the log has 5 leaves, the bundle tells of 3"),
+        (_hidden, "VERDICT", "vee/verdicts.tzr:2: line 1 is a vee_finding, expected the run of line 1"),
+        (_swapped, "VERDICT", "vee/verdicts.tzr:2: line 3 is a vee_run, expected the run of line 2"),
+        (_doubled, "SEQ", "vee/verdicts.tzr:3: is line 2, and stands behind line 2"),
+        (_beyond, "SEQ", "vee/verdicts.tzr:5: is line 5, the largest checkpoint has 5 lines"),
+        (_stranger, "CHECKPOINT", "not signed by a key that is valid there"),
+        (_stranger_below, "KEY", "not a collector of the trust file"),
+        (_of_another_site, "CHECKPOINT", f"a checkpoint of {ELSEWHERE}, size 1"),
+        (_lines_of_another_site, "SEQ", f"is of the log '{ELSEWHERE}', expected {ORIGIN}"),
+        (_forked, "EQUIVOCATION", "vee: the log signed two roots of size 5: proof of two histories"),
+        (_fork_of_one_size, "EQUIVOCATION", "vee: the log signed two roots of size 5: proof of two histories"),
+        (_fork_of_another_size, "ROOT_MISMATCH", "vee: the root of 3 leaves is not the one that was signed"),
+        (_as_records, "SIG", "vee/verdicts.tzr:1: the signature does not verify"),
+        (_false_evidence, "VERDICT", "the evidence it names does not have the root it states"),
+        (_from_the_future, "TIME", "was cosigned"),
+        (_strange_field, "FORMAT", "fields note are missing or too many"),
     ],
 )
 def test_what_was_done_to_the_log_is_seen(
-    site: Site, tmp_path: Path, change: Callable[[VerdictLog], dict[str, bytes]], code: str
+    site: Site, tmp_path: Path, change: Callable[[VerdictLog], dict[str, bytes]], code: str, says: str
 ) -> None:
     log = told(site)
     report = verify(tmp_path, site, log, change(log))
     assert codes(report) == {code}, report.errors
+    assert says in report.to_text()
     assert report.exit == 2
+    assert (report.verdicts is None) == (code != "TIME"), "nothing of a log that does not hold is shown as a verdict"
 
 
 def test_a_log_cut_with_its_checkpoints_is_seen_by_a_witness_head(site: Site, tmp_path: Path) -> None:
@@ -226,8 +293,10 @@ def test_a_log_cut_with_its_checkpoints_is_seen_by_a_witness_head(site: Site, tm
     assert verify(tmp_path, site, short).exit == 0
     head = log.notes[-1]
     report = judged(tmp_path, site, ordered(site.files() | short.files()), head=head)
-    assert codes(report) == {"TRUNCATED"}
+    assert [str(error) for error in report.errors] == ["vee: the log has 5 leaves, the bundle tells of 3"]
     assert judged(tmp_path, site, ordered(site.files() | log.files()), head=head).errors == []
+    none = judged(tmp_path, site, head=head)
+    assert codes(none) == {"TRUNCATED"}, "of a bundle without the log a witness's head of it is an error"
 
 
 def test_unwitnessed_verdicts_are_a_doubt_and_the_collector_is_no_witness_of_itself(site: Site, tmp_path: Path) -> None:
@@ -308,6 +377,17 @@ def test_hostile_files_end_in_a_named_error(
 ) -> None:
     report = verify(tmp_path, site, told(site), files)
     assert (codes(report), report.exit) == ({code}, exits), report.errors
+
+
+def test_more_runs_than_any_honest_collector_makes_are_not_read(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = told(site)
+    monkeypatch.setattr(verdicts, "MAX_RUNS", 2)
+    assert verify(tmp_path, site, log).errors == [], "the one before the period is not counted"
+    monkeypatch.setattr(verdicts, "MAX_RUNS", 1)
+    report = verify(tmp_path, site, log)
+    assert (codes(report), report.exit) == ({"LIMIT"}, 3)
 
 
 def test_the_log_comes_whole_or_not_at_all(site: Site, tmp_path: Path) -> None:

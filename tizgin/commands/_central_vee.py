@@ -64,22 +64,27 @@ def judge_period(
     """Judge, append, print; 1 where something fails or is suspect."""
     import sqlalchemy as sa
 
+    from central.errors import CentralError
     from central.paths import Paths
     from central.registers import registrar_keys, stored_site
+    from central.vee.asking import at_least, known_lines
     from central.vee.book import append, check
+    from central.vee.copies import Copies
     from central.vee.daily import judged
     from central.vee.limits import CURRENT, load
     from wire.errors import BadKey
     from wire.keys import SigningKey
 
-    k_col = Paths.of(settings, base).k_col
+    paths = Paths.of(settings, base)
+    k_col, copies = paths.k_col, Copies(paths.verdict_copies)
     try:
         key = SigningKey.from_pem(k_col.read_bytes())
     except (BadKey, OSError) as error:
         raise UserError(f"{k_col}: {error}; run 'tizgin central init' first") from None
-    known = next((s for s in settings.sites if s.id == site), None)
-    base_w = {point: round(kw * 1000) for point, kw in known.base_kw.items()} if known else {}
+    own = next((s for s in settings.sites if s.id == site), None)
+    base_w = {point: round(kw * 1000) for point, kw in own.base_kw.items()} if own else {}
     run: Run | None = None
+    now_ms = time.time_ns() // 1_000_000
     with _engine(settings, base) as engine:
         with engine.connect() as connection:
             entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
@@ -87,9 +92,18 @@ def judge_period(
         if not dry:
             limits = load(version or CURRENT)
             try:
+                known = known_lines(settings.witnesses, site, key.public)
+            except CentralError as error:
+                raise UserError(f"{error}. Nothing was added; --dry judges without adding") from None
+            try:
                 with engine.begin() as connection:
-                    check(connection, site, key.public)
-                    run = append(connection, slots, verdict, limits, key, time.time_ns() // 1_000_000)
+                    copies.level(connection, site, key, now_ms)
+                    at_least(site, check(connection, site, key.public), known)
+                    run = append(connection, slots, verdict, limits, key, now_ms)
+                with engine.connect() as connection:
+                    copies.add(connection, site)
+            except OSError as error:
+                raise UserError(f"{copies.path(site)}: {error}; the verdict itself is in the database") from None
             except sa.exc.IntegrityError:
                 raise UserError("central added to the log in the same moment; run the command again") from None
     _print(site, period, version or CURRENT, verdict, run, as_json)

@@ -250,6 +250,7 @@ def bundle(
     try:
         key = SigningKey.from_pem(paths.k_col.read_bytes())
         engine = make_engine(settings.database_url or f"sqlite:///{paths.database}")
+        out.parent.mkdir(parents=True, exist_ok=True)
         with engine.connect() as connection:
             made = bundles.build(
                 connection,
@@ -259,13 +260,15 @@ def bundle(
                 registrar_keys(settings.registrar_keys),
                 tool=f"tizgin/{__version__}",
                 now_ms=time.time_ns() // 1_000_000,
+                folder=out.parent,
             )
         engine.dispose()
-        bundles.write(out, made)
+        with made:
+            size = bundles.write(out, made)
     except (CentralError, BadKey, OSError) as error:
         raise UserError(str(error)) from None
     facts = {"bundle": str(out), "records": made.records, "streams": made.streams, "points": made.points}
-    facts |= {"period": f"{first}/{last}", "collector": key.public.text, "bytes": len(made.data)}
+    facts |= {"period": f"{first}/{last}", "collector": key.public.text, "bytes": size}
     typer.echo(json.dumps(facts) if as_json else f"{out}: {made.records} records, {made.points} metering points")
 
 
@@ -436,19 +439,24 @@ def reading(
 
 
 @app.command("witness-key", epilog="Example: tizgin central witness-key --config central.yaml")
-def witness_key(config: Config = DEFAULT) -> None:
+def witness_key(
+    config: Config = DEFAULT,
+    public: Annotated[
+        bool, typer.Option("--public", help="Only the key, as the register's collectors and a trust file name it.")
+    ] = False,
+) -> None:
     """Print central's line for the register's policy: it cosigns its sites' checkpoints."""
     from central.paths import Paths
     from central.witness import note_key
     from wire.errors import BadKey
-    from wire.keys import SigningKey
+    from wire.keys import SigningKey, b64
 
     paths = Paths.of(_load(config), config.resolve().parent)
     try:
         key = note_key(SigningKey.from_pem(paths.k_col.read_bytes()))
     except (BadKey, OSError) as error:
         raise UserError(f"{paths.k_col}: {error}; run 'tizgin central init' first") from None
-    typer.echo(f"witness central {key.text}")
+    typer.echo(b64(key.public) if public else f"witness central {key.text}")
 
 
 @app.command("broker-config", epilog="Example: tizgin central broker-config --config central.yaml --acl > acl")

@@ -36,8 +36,6 @@ from tizgin.demo.register import (
     engineer_of,
 )
 from tizgin.demo.sites import SitePorts, allocate, build_site
-from wire.keys import b64
-from wire.notes import NoteKey
 
 WITNESS = "so.demo"
 COMMAND_S = 30.0
@@ -237,11 +235,11 @@ class Demo:
         """The registrar signs who is who; central carries it."""
         persons, sites = await keys, {site: await task for site, task in enrolled.items()}
         await self._initialised.wait()
-        line = await self.tizgin("central", "witness-key", "--config", str(self.folder.central_config))
+        asked = ("central", "witness-key", "--config", str(self.folder.central_config))
+        line, own = await asyncio.gather(self.tizgin(*asked), self.tizgin(*asked, "--public"))
         policy = f"{self.witness_key}{line}group both all {WITNESS} central\nquorum both\n"
-        own = b64(NoteKey.parse(line.split()[-1]).public)
         document = build_register(
-            self.plans, self.sites, sites, persons, now=datetime.now(UTC), policy=policy, collector=own
+            self.plans, self.sites, sites, persons, now=datetime.now(UTC), policy=policy, collector=own.strip()
         )
         source = self.folder.registrar / "register.yaml"
         write_yaml(source, document)
