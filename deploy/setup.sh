@@ -117,11 +117,27 @@ demo_programs() {
         "package source): run 'sudo apt-get install mosquitto' and then 'sudo systemctl disable --now mosquitto'"
 }
 
+# Debian keeps the server's programs off PATH.
+have_postgres() { have initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
+
+need_postgres() {
+    have_postgres && return 0
+    can_install || return 1
+    say "installing postgresql (the programs alone; no service is started)"
+    without_services apt_install postgresql || return 1
+    # The tests make a server of their own in a temporary folder; the package's own is not for them.
+    if have systemctl && [ -d /run/systemd/system ]; then
+        as_root systemctl disable --now postgresql.service >/dev/null 2>&1 || true
+    fi
+    have_postgres
+}
+
 test_programs() {
     missing=
     need_mosquitto || missing="$missing mosquitto"
     need mbpoll mbpoll || missing="$missing mbpoll"
     need snmpget snmp || missing="$missing snmp"
+    need_postgres || missing="$missing postgresql"
     if ! chromium_name >/dev/null; then
         if ! { can_install && say "installing chromium fonts-dejavu-core" \
             && apt_install chromium fonts-dejavu-core && chromium_name >/dev/null; }; then
