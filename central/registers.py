@@ -96,7 +96,7 @@ class RegisterBook:
         self.document, self.envelope = document, raw
         self._record_keys = {}
         for site, kids in self._judged.items():
-            kids &= {kid for of_epoch in self.record_keys(site).values() for kid in of_epoch}
+            kids &= _kids(self.record_keys(site))
 
     async def reverify(self, sites: Sequence[str]) -> int:
         """Judge stored records that came before their key was known, whether their epoch was known or not."""
@@ -113,12 +113,18 @@ class RegisterBook:
 
     async def _rejudge(self, site: str) -> None:
         keys = self.record_keys(site)
-        kids = {kid for of_epoch in keys.values() for kid in of_epoch}
-        new, self._judged[site] = kids - self._judged.get(site, set()), kids
+        kids = _kids(keys)
+        new = kids - self._judged.get(site, set())
         place: StreamPlace | None = ("", "", -1) if new else None
         while place is not None:
             piece = partial(rejudge, site=site, keys=keys, kids=new, after=place)
             place = await self._database.write(piece)
+        # Only now: a pass that the database broke off is made again.
+        self._judged[site] = kids & _kids(self.record_keys(site))
+
+
+def _kids(keys: RecordKeys) -> set[str]:
+    return {kid for of_epoch in keys.values() for kid in of_epoch}
 
 
 def stored_site(connection: Connection, site_id: str, registrar: dict[str, VerifyKey]) -> RegisteredSite:

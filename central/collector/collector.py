@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ from central.collector.storing import Outcome, Storer
 from central.live import LiveState
 from central.metrics import Metrics
 from central.store import evidence
-from central.store.database import Database
+from central.store.database import Database, reason, unavailable
 from central.telemetry.protocol import TelemetryStore
 from central.witness import Witness, largest_note, missing_leaves
 from wire.messages import CertGrant, CertRequest, CheckpointMessage, Commit, Heads, State, Want
@@ -32,6 +33,8 @@ log = structlog.get_logger(__name__)
 GROUP = 200
 LINGER_S = 0.03
 RETRY_S = 1.0
+SAY_AGAIN_S = 30.0
+"""How often an outage of the store is logged again while it lasts."""
 WANT_AGAIN_MS = 20_000
 WANT_GRACE_S = 5.0
 """After ``heads`` the newest records may still be on their way; what is missing then is asked for."""
@@ -58,6 +61,8 @@ class Collector:
         renew: Callable[[CertRequest], CertGrant | None] = lambda _request: None,
     ) -> None:
         self.link: MqttLink | None = None
+        self.store_up = True
+        """False while the database or the disk takes nothing."""
         self._live = live
         self._sorter = sorter
         self._storer = storer
@@ -130,13 +135,24 @@ class Collector:
 
     async def _greet(self, site: str, epoch: str) -> None:
         """Tell a site that has just started what is held of its log: it may have been put back to an older day."""
-        said = await self._database.read(lambda c: self._witness.greet(c, site, epoch))
+        try:
+            said = await self._database.read(lambda c: self._witness.greet(c, site, epoch))
+        except BaseException:
+            self._greeted.pop(site, None)
+            raise
         self._publish(site, "cosign", said.encode())
 
     def _later(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
+        task = asyncio.create_task(self._watched(work, name), name=name)
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
+
+    @staticmethod
+    async def _watched(work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            log.error("store_not_read", work=name, error=reason(error))
 
     async def _consume(self) -> None:
         while True:
@@ -173,25 +189,47 @@ class Collector:
             try:
                 await self._compare(heads)
             except (sa.exc.SQLAlchemyError, OSError) as error:
-                log.error("heads_compare_failed", site=heads.site, error=str(error)[:200])
+                log.error("heads_compare_failed", site=heads.site, error=reason(error))
 
     async def _store(self, group: Sequence[Sorted]) -> list[Outcome]:
         """Store a group; where it fails as a whole, message by message, so that one bad one harms no other."""
         try:
-            return [await self._storer.store(group, self._now_ms())]
+            return [await self._stored(group)]
         except Exception as error:  # whatever it is, no message may be lost or block the rest
             log.error("group_failed", size=len(group), error=f"{type(error).__name__}: {error}"[:300])
         return [await self._store_one(item) for item in group]
 
+    async def _stored(self, group: Sequence[Sorted]) -> Outcome:
+        """Store, and wait where it is the disk or the database that fails: unacknowledged, until it is well again.
+
+        Raises:
+            Exception: one of the messages cannot be stored.
+        """
+        since: float | None = None
+        said = 0.0
+        while True:
+            try:
+                outcome = await self._storer.store(group, self._now_ms())
+            except Exception as error:
+                if not unavailable(error):
+                    raise
+                self._metrics.store_errors.inc()
+                now = time.monotonic()
+                if since is None or now >= said + SAY_AGAIN_S:
+                    since, said = since or now, now
+                    log.error("store_unavailable", error=reason(error), waiting=len(group), retry_s=RETRY_S)
+                self.store_up = False
+                await asyncio.sleep(RETRY_S)
+                continue
+            self.store_up = True
+            if since is not None:
+                log.warning("store_available_again", after_s=round(time.monotonic() - since, 1))
+            return outcome
+
     async def _store_one(self, item: Sorted) -> Outcome:
         while True:
             try:
-                return await self._storer.store([item], self._now_ms())
-            except (sa.exc.OperationalError, sa.exc.InterfaceError, OSError) as error:
-                # The disk or the database, not the message: wait, unacknowledged, until it is well again.
-                log.error("store_unavailable", error=str(error)[:300])
-                self._metrics.store_errors.inc()
-                await asyncio.sleep(RETRY_S)
+                return await self._stored([item])
             except Exception as error:  # the message itself: kept aside, counted, never retried
                 log.error("message_refused_by_store", site=item.site, topic=item.name, error=str(error)[:300])
                 item.evidence, item.batch, item.inventory, item.checkpoint = [], None, None, None
