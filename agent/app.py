@@ -19,6 +19,7 @@ from agent.assembly import Assembly
 from agent.clock import STEP_MS, Step, StepWatch
 from agent.errors import LedgerError
 from agent.health import HealthServer
+from agent.hsm.key import token_of
 from agent.identity import Keys, load_keys
 from agent.ledger import Ledger, Txn
 from agent.outbox import BulkOutbox
@@ -53,7 +54,7 @@ class AgentApp(Assembly):
         Raises:
             AgentError: it cannot start; the message says what to do.
         """
-        keys = load_keys(self._state_dir)
+        keys = load_keys(self._state_dir, token_of(self.site, self._base))
         self._tls_store().check()
         self.ledger = Ledger.open(
             self._state_dir / "ledger.db",
@@ -108,6 +109,7 @@ class AgentApp(Assembly):
             self.rotation,
             self.maintenance,
             self.duty,
+            self.archivist,
         )
         # Positions, then the journal, then telemetry: the agent boots into enforcement.
         links = [asyncio.create_task(link.run(), name=f"link-{link.name}") for link in self.bench.links.values()]
@@ -120,6 +122,7 @@ class AgentApp(Assembly):
                 task.cancel()
             await asyncio.gather(*links, return_exceptions=True)
         await self.closer.prepare()
+        self.archivist.prepare()
         self.exchange.load()
         await self.commissioner.recover()
         high_water = int(self.ledger.meta("high_water") or 0)
@@ -138,6 +141,7 @@ class AgentApp(Assembly):
                     ("engine", self.engine.run()),
                     ("account", self.account.run()),
                     ("slots", self.closer.run()),
+                    ("load-profiles", self.archivist.run()),
                     ("batches", self.batcher.run()),
                     ("uplink-watch", self._watch(uplink)),
                     ("inbox", self.inbox.run()),
@@ -185,6 +189,7 @@ class AgentApp(Assembly):
         """Write ``genesis`` in a new ledger and ``start`` always; returns the time of genesis, ms."""
         txn = Txn()
         guard = "new"
+        await self.checkpointer.load()
         if not self.ledger.is_new:
             has_signed = await self.ledger.read("SELECT 1 FROM checkpoint LIMIT 1")
             guard = await self.checkpointer.ask_at_start(GUARD_S if has_signed else 0.0)

@@ -25,12 +25,14 @@ from agent.duty import Duty
 from agent.errors import AgentError
 from agent.events import Events
 from agent.handover import hand_over
+from agent.hsm.key import token_of
 from agent.identity import Keys
 from agent.inbox import Inbox
 from agent.inventory.watch import InventoryWatch
 from agent.ledger import Ledger, Txn
 from agent.live import LiveState
 from agent.maintenance import Maintenance
+from agent.metering.archive import Archivist
 from agent.metering.balancing import Balancing
 from agent.metering.closer import SlotCloser
 from agent.metering.exchange import Exchange
@@ -51,6 +53,7 @@ from drivers.modbus.learned_file import LearnedFile
 from drivers.snmp.session import SnmpSession
 from wire.keys import VerifyKey
 from wire.messages import Progress
+from wire.record_types import LogHead
 
 log = structlog.get_logger()
 
@@ -178,6 +181,7 @@ class Assembly:
         )
         self.balancing = Balancing(site, self.graph, self.ledger, self.fleet, clock)
         self.closer = SlotCloser(site, self.ledger, self.bench, self.fleet, self.graph, clock, balancing=self.balancing)
+        self.archivist = Archivist(site.agent.slot_s, self.ledger, self.closer, clock)
         self.live.dark_w = self.closer.dark_w
         self.closer.check_clock = self.engine.check_clock = self._check_clock
         self.events = Events(site, self.ledger, self.live, self.gates, self.engine, self.closer, self.batcher)
@@ -214,7 +218,14 @@ class Assembly:
             registered=lambda: self.register.log_keys(self.ledger.epoch),
         )
         self.rotation = Rotation(
-            site.site.id, self._state_dir, keys, self.ledger, self.register, self.checkpointer, clock
+            site.site.id,
+            self._state_dir,
+            keys,
+            self.ledger,
+            self.register,
+            self.checkpointer,
+            clock,
+            token_of(site, self._base),
         )
         self.rotation.listen()
         self.inbox = Inbox(
@@ -233,6 +244,7 @@ class Assembly:
                 "plan": forecaster.answer,
             },
             lambda raw: hand_over(raw, self._take_order, self.ledger),
+            slow=frozenset({"rotate"}),
         )
         self.uplink = self._uplink()
 
@@ -286,7 +298,13 @@ class Assembly:
             self.trusted,
             lambda: self.register.document,
             genesis_ms,
+            self._head,
+            self.checkpointer.shown,
         )
+
+    def _head(self) -> LogHead | None:
+        head = self.checkpointer.head
+        return None if head is None else {"s": head.size, "r": head.root.hex()}
 
     def emergency_w(self) -> int:
         """Emergency reservation: the register's word, the site file's until there is one."""

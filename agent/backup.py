@@ -92,6 +92,8 @@ def _by_hand(site: Site) -> set[str]:
         tls = getattr(link, "tls", None)
         if tls is not None and getattr(tls, "key_file", None) is not None:
             found.add(tls.key_file)
+    if site.keys.log.pkcs11 is not None:
+        found.add(site.keys.log.pkcs11.pin_file)
     return {str(name) for name in found}
 
 

@@ -4,6 +4,9 @@ A checkpoint is on disk before anybody sees it, so that the log can never sign t
 is satisfied the cosigned note becomes the anchor of every later record. What witnesses say is checked against the
 register's keys; a note of this log that is larger than the log, or has another root, means that the ledger was put back
 to an older day or that a twin runs: then nothing more is signed here, and both sides are alarmed.
+
+A log key in a token may be out of reach: then no checkpoint is made, an alarm says so, and it is tried again; records
+go on, and the next checkpoint holds them all.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import structlog
 
 from agent.clock import Clock
 from agent.errors import LedgerError
+from agent.hsm.key import LogSigner, TokenKey, sign_log
+from agent.hsm.process import TokenError
 from agent.ledger import Ledger, Txn
 from agent.uplink.link import NotConnected
 from wire.checkpoints import Checkpoint, cosigned_at, log_key, open_checkpoint, parse_checkpoint
 from wire.errors import BadNote
-from wire.keys import SigningKey, b64
+from wire.keys import b64
 from wire.messages import CheckpointMessage, Cosign, SizeProof, Want
 from wire.names import origin
 from wire.notes import Note, NoteKey, NoteSignature, parse_note, parse_signature_lines
@@ -64,7 +69,7 @@ class Checkpointer:
 
     site: str
     ledger: Ledger
-    key: SigningKey
+    key: LogSigner
     clock: Clock
     slot_s: int
     policy: Callable[[], Policy | None]
@@ -73,11 +78,15 @@ class Checkpointer:
     """Told when the quorum cosigned: the earliest of its times, ms; the clock cannot be earlier."""
     first: int = 0
     """First place of the log where ``key`` is valid."""
-    later: tuple[int, SigningKey] | None = None
+    later: tuple[int, LogSigner] | None = None
     """A place of the log and the key that is valid from there on."""
     registered: Callable[[], Sequence[NoteKey]] = tuple
     """Keys of this log in the register: those that signed it earlier are known by it alone."""
     counters: Counters = field(default_factory=Counters)
+    head: Checkpoint | None = None
+    """The newest checkpoint that was signed, once :meth:`run` or :meth:`load` has looked."""
+    unsigned: str | None = None
+    """Why the newest checkpoint could not be signed."""
     _sizes: dict[str, int] = field(default_factory=dict)
     """Witness (key name) → largest size it says it has; a claim that decides only which proofs are sent."""
     _kick: asyncio.Event = field(default_factory=asyncio.Event)
@@ -99,7 +108,7 @@ class Checkpointer:
             except LedgerError as error:
                 log.error("checkpoint_not_kept", error=str(error))
             wait_s = self._until_next_s()
-            if await self._open():
+            if self.unsigned is not None or await self._open():
                 wait_s = min(wait_s, RETRY_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
@@ -117,24 +126,65 @@ class Checkpointer:
 
     async def make(self) -> None:
         """Sign the log as it is, once per size."""
-        if self.counters.split:
+        if self._has_split():
             return
         size, root = await self.ledger.head()
         known = await self.ledger.read("SELECT 1 FROM checkpoint WHERE size = ?", size)
         key = self._key_of(size - 1)
         if not size or known or key is None:
             return
-        note = Checkpoint(self.origin, size, root).sign(key)
+        checkpoint = Checkpoint(self.origin, size, root)
+        try:
+            signature = await sign_log(key, checkpoint.text.encode())
+        except TokenError as error:
+            await self._tell_unsigned(str(error))
+            return
+        await self._tell_unsigned(None)
+        if self._has_split():
+            return  # learned while the token was asked
+        note = checkpoint.signed(key.public, signature)
         await self.ledger.commit(
             Txn().run("INSERT OR IGNORE INTO checkpoint VALUES (?, ?, ?)", size, self.clock.now_ms(), note.encode())
         )
+        self.head = Checkpoint(self.origin, size, root)
         self.counters.signed += 1
 
-    def _key_of(self, index: int) -> SigningKey | None:
+    def _has_split(self) -> bool:
+        return self.counters.split
+
+    async def _tell_unsigned(self, why: str | None) -> None:
+        """The token does not sign, or does again: recorded when it changes."""
+        before, self.unsigned = self.unsigned, why
+        if (before is None) == (why is None):
+            return
+        now = "signs" if why is None else "does not sign"
+        (log.info if why is None else log.error)("log_key", now=now, why=why)
+        detail = {"why": (why or before or "")[:300]}
+        event = {"ev": "log_key", "obj": self.key.kid, "now": now, "detail": detail}
+        await self.ledger.commit(Txn().record("site", "event", event))
+
+    def status(self) -> dict[str, str | None]:
+        """For ``tizgin agent status``."""
+        held = f"token {self.key.token.label}" if isinstance(self.key, TokenKey) else "file"
+        return {"kid": self.key.kid, "in": held, "unsigned": self.unsigned}
+
+    def _key_of(self, index: int) -> LogSigner | None:
         """The key that is valid at a place of the log; ``None`` where that was an earlier one, which is gone."""
         if self.later is not None and index >= self.later[0]:
             return self.later[1]
         return self.key if index >= self.first else None
+
+    async def load(self) -> None:
+        """Take up the newest checkpoint from disk."""
+        newest = await self._newest()
+        self.head = None if newest is None else parse_checkpoint(parse_note(newest[1]).text)
+
+    async def shown(self, note: str) -> None:
+        """Somebody who may order this site names the newest cosigned checkpoint he knows. Never raises."""
+        try:
+            await self._compare(note.encode())
+        except LedgerError as error:
+            log.error("checkpoint_not_compared", error=str(error))
 
     async def _newest(self) -> tuple[int, bytes] | None:
         rows = await self.ledger.read("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1")

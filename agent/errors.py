@@ -17,3 +17,7 @@ class LedgerError(AgentError):
 
 class LedgerForeign(AgentError):
     """The ledger belongs to another site or another key."""
+
+
+class Overtaken(AgentError):
+    """While a change of an order's state waited, another one went first, and this one has no sense after it."""

@@ -16,6 +16,7 @@ from agent.duty import Duty
 from agent.ledger import Ledger
 from agent.live import LiveState
 from agent.maintenance import Maintenance
+from agent.metering.archive import Archivist
 from agent.metering.closer import SlotCloser
 from agent.outbox import BulkOutbox
 from agent.rotation import Rotation
@@ -53,6 +54,7 @@ class Reports:
     rotation: Rotation
     maintenance: Maintenance
     duty: Duty
+    archivist: Archivist
     _looked: Now | None = field(default=None, init=False)
 
     async def watch(self) -> None:
@@ -130,8 +132,7 @@ class Reports:
             found.add("saon_lock")
         if self.engine.gates.unconfirmed:
             found.add("positions_unconfirmed")
-        if self.checkpointer.counters.split:
-            found.add("log_split")
+        self._add_log_alarms(found)
         self._add_power_alarm(found)
         found |= self.uplink.renewal.alarms() | self.rotation.alarms()
         for name, link in self.bench.links.items():
@@ -161,6 +162,12 @@ class Reports:
         for order in self.duty.overdue():
             found.add(f"order_unacknowledged:{order}")
         return found
+
+    def _add_log_alarms(self, found: set[str]) -> None:
+        if self.checkpointer.counters.split:
+            found.add("log_split")
+        if self.checkpointer.unsigned is not None:
+            found.add("log_key_unavailable")
 
     def _add_power_alarm(self, found: set[str]) -> None:
         permitted_kw = self.site.site.standing.permitted_kw
@@ -213,6 +220,7 @@ class Reports:
             "net_w": self.values.power(self.site.measured_at.net_import).value_w,
             "meters_silent": silent,
             "slot": self.closer.newest_slot(),
+            "metering": self.archivist.methods(),
             "orders": {o.id: {"state": o.state, "flags": sorted(o.flags)} for o in self.engine.journal.live.values()},
             "held": len(self.engine.journal.held),
             "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},
@@ -222,6 +230,7 @@ class Reports:
             "broker_error": self.uplink.control.last_error,
             "certificate": self.uplink.renewal.status(),
             "key_change": self.rotation.status(),
+            "log_key": self.checkpointer.status(),
         }
 
     def figures(self) -> dict[str, float]:
@@ -241,6 +250,7 @@ class Reports:
             "inbound_refused_total": self.uplink.refused_inbound,
             "inbound_dropped_total": self.uplink.dropped_inbound,
             "slots_unwritten_total": self.closer.unwritten,
+            "slots_from_profile_total": self.archivist.written,
             "orders_live": len(self.engine.journal.live),
             "orders_refused_total": sum(self.reception.refused.values()),
             "held": len(self.engine.journal.held),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ import structlog
 from agent.checkpoints import Checkpointer
 from agent.clock import Clock
 from agent.errors import AgentError, LedgerError
+from agent.hsm.key import LogSigner, TokenKey, sign_log
+from agent.hsm.process import Token
 from agent.identity import NEXT, Keys, make_next, promote
 from agent.ledger import Appended, Ledger, Txn
 from agent.ledger.signer import PLANNED, Planned
 from agent.register import Register
+from wire.canonical import Json
 from wire.errors import WireError
-from wire.keys import SigningKey
 from wire.registry import Epoch, RegisteredSite
 from wire.rotation import ROLES, KeyChange
 
@@ -80,10 +82,15 @@ class Rotation:
     register: Register
     checkpointer: Checkpointer
     clock: Clock
+    token: Token | None = None
+    """Where the site file says that a new log key is made; in a file where it says nothing."""
     waits: str | None = None
     """Why the change that is asked for is not going to happen yet; ``None`` where it is, or none is asked for."""
     missed: bool = False
     planned: KeyChange | None = None
+    _fields: Json = field(default_factory=dict)
+    """Of the ``key_rotate`` record of what is planned."""
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def listen(self) -> None:
         """Hear of records that were written, and of registers that came."""
@@ -102,44 +109,70 @@ class Rotation:
                 "waits": self.waits}  # fmt: skip
 
     async def take(self, doc: Mapping[str, Any]) -> str:
-        """A person asks for a change: ``role``, ``who``, and how many ``records`` ahead (null: a day's).
+        """A person asks for a change: ``role``, ``who``, how many ``records`` ahead (null: a day's), and of a log key
+        ``to``: ``file`` or ``token`` (null: where the site file says).
 
         Returns:
             What the registrar needs, as JSON: the change with the proofs of both keys.
 
         Raises:
             WireError: not such a request, or another change is under way.
+            AgentError: a token that is needed did not sign.
         """
+        async with self._asking:
+            return await self._take(doc)
+
+    async def _take(self, doc: Mapping[str, Any]) -> str:
         role, who, ahead = doc["role"], str(doc["who"])[:100], doc.get("records")
         if role not in ROLES or not who.strip():
             raise WireError(f"expected role {' or '.join(ROLES)} and a name, saw {str(role)[:20]!r} and {who[:20]!r}")
         if ahead is not None and (type(ahead) is not int or not AHEAD <= ahead <= MAX_AHEAD):
             raise WireError(f"records: saw {str(ahead)[:20]}, expected {AHEAD} to {MAX_AHEAD}")
+        token = self._place(role, doc.get("to"))
         await self._load()
         if self.planned is not None and self.planned.role != role:
             raise WireError(f"a change of {self.planned.role} is under way: one at a time")
-        if self.planned is None or self.missed or ahead is not None:
-            await self._plan(role, who, ahead)
+        moves = self.planned is not None and doc.get("to") is not None and self._lives(self._next(role)) != doc["to"]
+        if self.planned is None or self.missed or moves or ahead is not None:
+            try:
+                await self._plan(role, who, ahead, token)
+            except AgentError:
+                await self.arm()  # what was planned before stays
+                raise
         await self.arm()
         if self.planned is None:
             raise WireError("the change has just happened")
-        change = self.planned
-        return json.dumps(
-            {"v": 1, "site": self.site, "epoch": self.ledger.epoch, **change.fields(self._old(role), self._next(role))}
-        )
+        return json.dumps({"v": 1, "site": self.site, "epoch": self.ledger.epoch, **self._fields})
 
-    async def _plan(self, role: str, who: str, ahead: int | None) -> None:
+    def _place(self, role: str, to: object) -> Token | None:
+        """Where the new key is to live."""
+        if to not in (None, "file", "token") or (to == "token" and role != "k_log"):
+            raise WireError(f"to: saw {str(to)[:20]!r}, expected file, or token for the log key")
+        if to == "token" and self.token is None:
+            raise WireError("the site file names no token for the log key: enter keys.log.pkcs11, start the agent anew")
+        return None if to == "file" or role != "k_log" else self.token
+
+    @staticmethod
+    def _lives(key: LogSigner) -> str:
+        return "token" if isinstance(key, TokenKey) else "file"
+
+    async def _plan(self, role: str, who: str, ahead: int | None, token: Token | None) -> None:
         await self.ledger.plan(None)
         if role == "k_log":
             self.checkpointer.later = None
-        self.keys = await asyncio.to_thread(make_next, self.state_dir, self.keys, role)
+        self.keys = await asyncio.to_thread(make_next, self.state_dir, self.keys, role, token)
         size, _ = await self.ledger.head()
         if ahead is None:
             since = self.clock.now_ms() - DAY_MS
             rows = await self.ledger.read("SELECT count(*) FROM record WHERE at > ?", since)
             ahead = min(MAX_AHEAD, max(AHEAD, int(rows[0][0])))
-        index, new = size + ahead, self._next(role)
-        txn = Txn().set_meta(PLANNED, json.dumps({"role": role, "from_index": index, "kid": new.kid}))
+        index, old, new = size + ahead, self._old(role), self._next(role)
+        change = KeyChange(self.site, self.ledger.epoch, role, old.public, new.public, index)
+        said = change.statement()
+        # Signed now, by a person's word: the change itself, hours later, needs no token.
+        fields = change.proven(await sign_log(old, said), await sign_log(new, said))
+        planned = {"role": role, "from_index": index, "kid": new.kid, "fields": fields}
+        txn = Txn().set_meta(PLANNED, json.dumps(planned))
         detail = {"who": who, "new": new.public.text, "from_index": index}
         txn.record("site", "event", {"ev": "key_change", "obj": role, "now": "asked", "detail": detail})
         await self.ledger.commit(txn, urgent=True)
@@ -152,11 +185,12 @@ class Rotation:
             return
         doc = json.loads(rows[0][0])
         role = str(doc["role"])
-        new = self.keys.next_rec if role == "k_rec" else self.keys.next_log
-        if new is None or new.kid != doc["kid"]:
+        new: LogSigner | None = self.keys.next_rec if role == "k_rec" else self.keys.next_log
+        if new is None or new.kid != doc["kid"] or "fields" not in doc:
             # The key is lost, the old one goes on: a new one is made when a person asks again.
             self.planned, self.missed, self.waits = None, True, f"{NEXT[role]} with key {doc['kid']} is not here"
             return
+        self._fields = doc["fields"]
         self.planned = KeyChange(
             self.site, self.ledger.epoch, role, self._old(role).public, new.public, int(doc["from_index"])
         )
@@ -172,8 +206,7 @@ class Rotation:
         why = lacking(self.register.entry, change, self._other(change.role))
         planned = None
         if why is None:
-            old, new = self._old(change.role), self._next(change.role)
-            planned = Planned(change.role, change.from_index, new, change.fields(old, new))
+            planned = Planned(change.role, change.from_index, self._next(change.role), self._fields)
         took = await self.ledger.plan(planned)
         if planned is not None and took:
             # Before anything else is awaited: a checkpoint beyond the place has to be signed by the new key.
@@ -206,11 +239,11 @@ class Rotation:
             self.checkpointer.later = None
         self.planned, self.waits, self.missed = None, None, False
 
-    def _old(self, role: str) -> SigningKey:
+    def _old(self, role: str) -> LogSigner:
         return self.ledger.key if role == "k_rec" else self.keys.log
 
-    def _next(self, role: str) -> SigningKey:
-        found = self.keys.next_rec if role == "k_rec" else self.keys.next_log
+    def _next(self, role: str) -> LogSigner:
+        found: LogSigner | None = self.keys.next_rec if role == "k_rec" else self.keys.next_log
         if found is None:
             raise AgentError(f"{self.state_dir / NEXT[role]}: no such key")
         return found

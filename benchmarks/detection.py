@@ -28,8 +28,10 @@ DAY_S = DAY * SLOT_S
 SOONEST_DAYS = 8
 """How many daily runs an attack is followed for before it counts as missed."""
 STATED_H: dict[Attack, int] = {"before": 48, "behind": 120, "ct": 48, "bypass": 48}
+STATED_H |= {"unfed": 24, "backwards": 24, "cover": 24}
 """From the first hidden slot to the daily run that tells of it, hours, at most."""
 RULES = {"before": {"V20"}, "behind": {"V21"}, "ct": {"V20", "V21"}, "bypass": {"V20", "V21"}}
+RULES |= {"unfed": {"V17"}, "backwards": {"V17"}, "cover": {"V23"}}
 
 
 def seed_of(number: int, limits: Thresholds) -> int:

@@ -16,6 +16,9 @@ Site: 100 MW class, 15 feeders of 6.5 MW (97.5 MW) behind one main meter, slots 
 * **Churn**: 2 % of the machines a week are exchanged, for another model of the site chosen anew each week and feeder.
 * **Two pool outages** of 1 to 6 h on a random half of the feeders: load falls to 12 %, figures to 8 %;
   in the slots of ramps the figures fall by another share than the load.
+* **Phases**: the three shares of a meter's load are normal around a third (sigma 2 %, cut off at 6 % of it) and wander
+  (AR(1), sigma 1 %, 6 h); the least voltage of a slot is 97 to 102 % of nominal, and in 0.1 % of the slots a poll finds
+  one phase at 60 to 90 %; 80 to 90 polls a slot. The meters' own event counters stand still.
 * 0.2 % of the balances have a feeder missing (a gap); machines answer to 99.5 %, in 1 % of the slots to 95 %.
 
 Attacks begin at a random slot of day 15 and stay:
@@ -23,7 +26,10 @@ Attacks begin at a random slot of day 15 and stay:
 * ``before``: 300 kW tapped between the main meter and the feeders' meters;
 * ``behind``: 300 kW of unregistered machines behind one feeder's meter;
 * ``ct``: one feeder's current transformers under-read by 10 %;
-* ``bypass``: one phase of one feeder's meter is bridged: a third of its energy is not counted.
+* ``bypass``: one phase of one feeder's meter is bridged: a third of its energy is not counted;
+* ``unfed``: one phase's voltage is taken off one feeder's meter: the same, with its current still there;
+* ``backwards``: one current transformer of one feeder is turned round: two thirds of its energy are not counted;
+* ``cover``: one feeder's meter is opened, and nothing else shows.
 """
 
 from __future__ import annotations
@@ -35,10 +41,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from central.vee.model import Balance, Bind, Machines, Point, SiteSlots, Slot
+from central.vee.model import Balance, Bind, Machines, Phases, Point, SiteSlots, Slot
+from wire.points import EVENTS
 
-Attack = Literal["none", "before", "behind", "ct", "bypass"]
-ATTACKS: tuple[Attack, ...] = ("before", "behind", "ct", "bypass")
+Attack = Literal["none", "before", "behind", "ct", "bypass", "unfed", "backwards", "cover"]
+ATTACKS: tuple[Attack, ...] = ("before", "behind", "ct", "bypass", "unfed", "backwards", "cover")
+COUNTED = {"ct": 0.9, "bypass": 2 / 3, "unfed": 2 / 3, "backwards": 1 / 3}
+"""Share of the attacked feeder's energy that is still counted."""
+PHASE_MV = 5_773_503
 SLOT_S, DAY = 900, 96
 FEEDERS, FEEDER_W, HIDDEN_W = 15, 6_500_000, 300_000
 WARM_UP_DAYS = 14
@@ -134,8 +144,8 @@ def plant(seed: int, attack: Attack = "none", *, days: int = 45) -> Plant:
         extra = np.where(after, float(HIDDEN_W), 0.0)
     elif attack == "behind":
         behind[victim] += np.where(after, HIDDEN_W, 0)
-    elif attack in {"ct", "bypass"}:
-        scale[victim] = np.where(after, 0.9 if attack == "ct" else 2 / 3, 1.0)
+    elif attack in COUNTED:
+        scale[victim] = np.where(after, COUNTED[attack], 1.0)
     total = behind.sum(axis=0) + extra
     load = total / (FEEDERS * FEEDER_W)
     full = FEEDERS * FEEDER_W
@@ -152,13 +162,26 @@ def plant(seed: int, attack: Attack = "none", *, days: int = 45) -> Plant:
 
     bind = Bind("b" * 64, 0, "1", "technical", "n", False, False, *([Fraction(1)] * 4), pts={}, passport=None)
     points = {}
+    phase_rng = np.random.default_rng([seed, 17])
+    still = dict.fromkeys(EVENTS, 3)
+    opened = still | {"cover_open": 4}
     for f in range(-1, FEEDERS):
         name = "M" if f < 0 else f"F{f + 1}"
         row = main_wh if f < 0 else feeder_wh[f]
+        drawn = main_w if f < 0 else behind[f] * (0.9 if attack == "ct" and f == victim else 1.0)
+        seen_by = by_phase(phase_rng, np.asarray(drawn), after & (f == victim), attack)
         points[name] = Point(
             name,
             tuple(
-                _gap(i) if f >= 0 and holes[i] and hole_at[i] == f else _interval(f + 1, i, int(row[i]))
+                _gap(i)
+                if f >= 0 and holes[i] and hole_at[i] == f
+                else _interval(
+                    f + 1,
+                    i,
+                    int(row[i]),
+                    seen_by[i],
+                    opened if attack == "cover" and f == victim and after[i] else still,
+                )
                 for i in range(n)
             ),
             {bind.hash: bind},
@@ -184,13 +207,44 @@ def plant(seed: int, attack: Attack = "none", *, days: int = 45) -> Plant:
         "bench-1", SLOT_S, T0, T0 + WARM_UP_DAYS * DAY * SLOT_S, T0 + n * SLOT_S, points, balances,
         contracted_w=105_000_000,
     )  # fmt: skip
-    named = f"F{victim + 1}" if attack in {"behind", "ct", "bypass"} else None
+    named = f"F{victim + 1}" if attack not in {"none", "before"} else None
     return Plant(site, attack, named, T0 + start * SLOT_S)
 
 
-def _interval(number: int, i: int, wh: int) -> Slot:
+def by_phase(rng: np.random.Generator, drawn_w: Rows, hit: npt.NDArray[np.bool_], attack: Attack) -> list[Phases]:
+    """What the polls of each slot say of the phases of a meter; an attack is on phase 2, where ``hit``."""
+    n = len(drawn_w)
+    shares = (1 + np.clip(rng.normal(0, 0.02, (3, 1)), -0.06, 0.06)) * (1 + ar(rng, (3, n), 0.01, 24)) / 3
+    volts = rng.uniform(0.97, 1.02, (3, n))
+    dips = rng.random(n) < 0.001
+    volts[rng.integers(0, 3, n)[dips], np.flatnonzero(dips)] = rng.uniform(0.6, 0.9, int(dips.sum()))
+    power = drawn_w * shares
+    milli_a = np.abs(power) / (PHASE_MV / 1000) * 1000
+    polls = rng.integers(80, 91, n)
+    if attack == "bypass":
+        milli_a[1, hit] = power[1, hit] = 0
+    elif attack == "unfed":
+        volts[1, hit] = power[1, hit] = 0
+    elif attack == "backwards":
+        power[1, hit] *= -1
+    none = (0, 0, 0)
+    return [
+        Phases(
+            int(polls[i]),
+            tuple(int(v * PHASE_MV) for v in volts[:, i]),
+            tuple(int(ma) for ma in milli_a[:, i]),
+            tuple(int(w) for w in power[:, i]),
+            (0, int(polls[i]), 0) if attack == "unfed" and hit[i] else none,
+            (0, int(polls[i]), 0) if attack == "backwards" and hit[i] else none,
+        )
+        for i in range(n)
+    ]
+
+
+def _interval(number: int, i: int, wh: int, phases: Phases, events: dict[str, int]) -> Slot:
     t0 = T0 + i * SLOT_S
-    return Slot(t0, t0 + SLOT_S, f"{number:04x}{i:060x}", "interval", wh, cfg="b" * 64, sn="1", mto=120)
+    leaf = f"{number:04x}{i:060x}"
+    return Slot(t0, t0 + SLOT_S, leaf, "interval", wh, cfg="b" * 64, sn="1", mto=120, phases=phases, events=events)
 
 
 def _gap(i: int) -> Slot:

@@ -21,6 +21,7 @@ from central.errors import CentralError
 from central.paths import write_public
 from central.registers import stored_register
 from central.store.schema import records
+from central.vee.carried import carried
 from wire import canonical
 from wire.dsse import MANIFEST_TYPE, seal
 from wire.keys import SigningKey, VerifyKey
@@ -28,6 +29,8 @@ from wire.records import parse_line
 
 DATE = (1980, 1, 1, 0, 0, 0)
 ATTRIBUTES = 0o100644 << 16
+MAX_BYTES = 2_100_000_000
+"""Of all files; with their headers an archive stays below 2^31."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def build(
     Raises:
         CentralError: no register, a site it does not know, a period off the slot grid, or nothing stored.
     """
-    envelope, site = stored_register(connection, site_id, registrar)
+    envelope, site, witnesses = stored_register(connection, site_id, registrar)
     if period.first_s >= period.last_s or period.first_s % site.slot_s or period.last_s % site.slot_s:
         raise CentralError(
             f"period {period.first_s}/{period.last_s}: expected begin before end, both on the grid of {site.slot_s} s"
@@ -88,6 +91,7 @@ def build(
     for epoch, log in logs.items():
         if log is not None:
             named |= {f"log/{epoch}.leaves": log.leaves, f"log/{epoch}.notes": log.notes}
+    named |= carried(connection, site_id, period.first_s, period.last_s, key.public, witnesses)
     files["report.json"] = _report(site_id, site.slot_s, period, points)
     files |= dict(sorted(named.items()))
     manifest = {
@@ -101,6 +105,9 @@ def build(
             for i, (name, data) in enumerate(files.items())
         },
     }
+    whole = sum(len(data) for data in files.values())
+    if whole > MAX_BYTES:
+        raise CentralError(f"{whole} bytes do not fit a bundle of at most {MAX_BYTES}: ask for a shorter period")
     signed = seal(MANIFEST_TYPE, canonical.encode(manifest), key).encode()
     return Bundle(_zip({"manifest.json": signed} | files), total, len(found), len(points))
 
@@ -141,10 +148,17 @@ def _prefix(lines: Sequence[bytes], end_s: int) -> int:
     keep = 0
     for i, line in enumerate(lines):
         doc = parse_line(line)[1]
-        begins = doc["t0"] if doc["ty"] in {"interval", "gap"} else doc["at"] / 1000
-        if begins < end_s or doc["ty"] == "key_rotate":
+        if _begins(doc) < end_s or doc["ty"] == "key_rotate":
             keep = i + 1
     return keep
+
+
+def _begins(doc: canonical.Json) -> float:
+    """When what a record tells of began, epoch s."""
+    if doc["ty"] in {"interval", "gap", "archive", "balance"} and isinstance(doc.get("t0"), int):
+        return float(doc["t0"])
+    moment = doc.get("rt") if doc["ty"] == "spot" else None
+    return float(moment if isinstance(moment, int) else doc["at"]) / 1000
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from central.store.schema import intervals, records
-from central.vee.model import Bind
+from central.vee.model import IMPORT, Bind
 from central.vee.reader import binds_of
 from central.vee.standing import Plausible, metrological, plausible
 from config.rules.passports import Status
+from wire.energy import quantum_wh
+from wire.errors import BadRecord
 from wire.records import parse_line
 from wire.registry import RegisteredSite
-from wire.rollup import Bridge, Period, SlotEnergy, Sum, Unit, bridge_of, periods, slot_energy, total
+from wire.rollup import Bridge, Period, SlotEnergy, Sum, Unit, bridge_of, filled, periods, slot_energy, total
 
 MAX_PERIODS = 10_000
 
@@ -44,6 +47,8 @@ class PointEnergy:
     unverified: int
     standing: tuple[Standing, ...] = ()
     """By period, where the register was given."""
+    method: str = "snapshots"
+    """``profile`` where the meter's own load profile is read: the primary series, registers read at the edges check."""
 
 
 def points_of(connection: Connection, site: str) -> tuple[str, ...]:
@@ -77,13 +82,52 @@ def energy(
     judged = plausible(connection, site, spans[0].start_s, spans[-1].end_s) if entry is not None else None
     for point in points:
         slots, bridges, unverified, bound = _slots(connection, site, point, slot_s, spans[0].start_s, spans[-1].end_s)
-        sums = tuple(total(span, slot_s, slots, bridges) for span in spans)
-        if entry is None or judged is None:
-            found.append(PointEnergy(point, sums, unverified))
-            continue
         binds = binds_of(connection, site, point)
+        told = _archived(connection, site, point, spans[0].start_s, spans[-1].end_s)
+        slots = filled(slots, bridges, told, slot_s, _quantum(binds))
+        sums = tuple(total(span, slot_s, slots, bridges) for span in spans)
+        method = "profile" if told else "snapshots"
+        if entry is None or judged is None:
+            found.append(PointEnergy(point, sums, unverified, method=method))
+            continue
         standing = tuple(_standing(span, point, slots, bound, binds, entry, judged) for span in spans)
-        found.append(PointEnergy(point, sums, unverified, standing))
+        found.append(PointEnergy(point, sums, unverified, standing, method))
+    return found
+
+
+def _archived(connection: Connection, site: str, point: str, start_s: int, end_s: int) -> dict[int, int]:
+    """Import by slot as the meter's own load profile has it; none of a meter whose transformers are turned round."""
+    query = (
+        sa.select(records.c.line, records.c.ty)
+        .where(records.c.site == site, records.c.stream == f"mp:{point}", records.c.verified.is_(True))
+        .where((records.c.ty == "bind") | ((records.c.ty == "archive") & (records.c.at >= start_s * 1000)))
+        .order_by(records.c.epoch, records.c.n)
+    )
+    told: dict[int, int] = {}
+    inverted = False
+    for row in connection.execute(query):
+        doc = parse_line(bytes(row.line))[1]
+        if row.ty == "bind":
+            inverted = doc.get("inverted") is True
+            continue
+        t0, wh = doc.get("t0"), doc.get("wh")
+        if inverted or doc.get("src") != "profile" or not isinstance(t0, int) or not isinstance(wh, int):
+            continue
+        if start_s <= t0 < end_s and wh >= 0:
+            told.setdefault(t0, wh)
+    return told
+
+
+def _quantum(binds: dict[str, Bind]) -> int:
+    """The least that the import registers of the binds move by, Wh; of a float what its last place was worth at 0."""
+    found = 1
+    for bind in binds.values():
+        how = bind.pts.get(IMPORT)
+        try:
+            step = None if how is None else quantum_wh(0, how)
+        except BadRecord:
+            continue
+        found = max(found, math.ceil(step or 1))
     return found
 
 
@@ -150,6 +194,7 @@ def as_dict(found: PointEnergy) -> dict[str, Any]:
     return {
         "point": found.point,
         "unverified": found.unverified,
+        "method": found.method,
         "periods": [
             {
                 "name": one.period.name,
@@ -159,6 +204,7 @@ def as_dict(found: PointEnergy) -> dict[str, Any]:
                 "export_wh": one.export_wh,
                 "known_wh": one.known_wh,
                 "bridged_wh": one.bridged_wh,
+                "profile_wh": one.profile_wh,
                 "slots": one.slots,
                 "missing": len(one.missing),
                 "complete": one.complete,

@@ -15,6 +15,7 @@ from central.store.schema import registers
 from wire.errors import BadKey, WireError
 from wire.keys import VerifyKey
 from wire.notes import NoteKey
+from wire.policy import parse_policy
 from wire.registry import KeysDocument, RegisteredSite, open_keys
 
 
@@ -96,7 +97,7 @@ class RegisterBook:
         self.document, self.envelope = document, raw
         self._record_keys = {}
         for site, kids in self._judged.items():
-            kids &= _kids(self.record_keys(site))
+            kids.intersection_update(_kids(self.record_keys(site)))
 
     async def reverify(self, sites: Sequence[str]) -> int:
         """Judge stored records that came before their key was known, whether their epoch was known or not."""
@@ -138,8 +139,8 @@ def stored_site(connection: Connection, site_id: str, registrar: dict[str, Verif
 
 def stored_register(
     connection: Connection, site_id: str, registrar: dict[str, VerifyKey]
-) -> tuple[bytes, RegisteredSite]:
-    """The newest stored register, byte for byte, and what it says of a site.
+) -> tuple[bytes, RegisteredSite, list[NoteKey]]:
+    """The newest stored register, byte for byte, what it says of a site, and the witnesses of its policy.
 
     Raises:
         CentralError: no register, or none that knows the site.
@@ -154,4 +155,4 @@ def stored_register(
     site = document.site(site_id)
     if site is None:
         raise CentralError(f"site {site_id!r} is not in register version {document.version}")
-    return bytes(raw), site
+    return bytes(raw), site, parse_policy(document.policy).keys if document.policy is not None else []

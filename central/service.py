@@ -27,6 +27,7 @@ from central.renewal import Renewals
 from central.store.database import Database, reason, unavailable
 from central.telemetry.duck import DuckStore
 from central.vee.daily import DailyJudge
+from central.vee.witnessing import VerdictWitnesses
 from central.witness import Witness
 from central.witnesses import WitnessRelay, broker_clients
 from config.central import Central, RegisteredSite
@@ -97,14 +98,22 @@ class CentralService:
         await self.relay.start()
         own_key = self._own_key()
         witness = Witness(own_key, self.registers.log_keys)
-        self.plausibility = DailyJudge(
-            self.database, lambda: self.registers.document, own_key, self._base_w, self.now_ms
-        )
         try:
             self.witnesses = WitnessRelay(self.settings.witnesses, self._publish_cosign, self._publish_ask)
         except (BadNote, BadKey) as error:
             raise CentralError(f"witnesses: {error}; 'tizgin witness keygen' prints the key") from None
         self.witnesses.start()
+        self.verdicts = VerdictWitnesses(
+            self.database, self.witnesses, lambda: self.registers.document, own_key, self.now_ms
+        )
+        self.plausibility = DailyJudge(
+            self.database,
+            lambda: self.registers.document,
+            own_key,
+            self._base_w,
+            self.now_ms,
+            self.verdicts.offer_all,
+        )
         self.renewals = Renewals(
             self.paths, lambda: self.registers.document, self.settings.site_certificate_days, self.now_ms
         )

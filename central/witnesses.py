@@ -1,4 +1,4 @@
-"""Other witnesses of the sites' logs: central carries checkpoints to them and their cosignatures back.
+"""Other witnesses of the sites' logs, and of central's own: it carries checkpoints to them and cosignatures back.
 
 They are asked over HTTP, or over central's broker where they are clients of it. Central cannot make a cosignature up,
 nor change one: agents check each line against the register's policy. What it can do is not carry; then checkpoints stay
@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import httpx
 import structlog
 
 from config.central import RemoteWitness
+from wire.canonical import MAX_INT
 from wire.checkpoints import Submission, cosigned_at, parse_checkpoint
 from wire.errors import BadKey, BadNote
 from wire.keys import unb64
-from wire.messages import CheckpointMessage, Cosign
+from wire.messages import CheckpointMessage, Cosign, SizeProof
 from wire.notes import Note, NoteKey, parse_note, parse_signature_lines
 from wire.witness_link import Ask, Said, ask_topic, client_name, said_topic
 
@@ -31,9 +32,32 @@ RETRY_S = 10.0
 MAX_ANSWER = 16_384
 ERRORS = {404: "unknown_log", 403: "bad_signature", 422: "bad_proof"}
 Log = tuple[str, str]
-"""(site, epoch)."""
+"""(site, epoch); of a log of verdicts the epoch is ``vee``."""
 Send = Callable[[str, bytes, int], bool]
 """``(topic, payload, expiry_s)``: hand a message to the broker; false where there is no connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a witness said to a checkpoint: its lines, which hold, or why there are none."""
+
+    witness: NoteKey
+    size: int
+    """The largest size that it has cosigned."""
+    lines: str | None = None
+    error: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A checkpoint to be cosigned."""
+
+    log: Log
+    note: str
+    proofs: tuple[SizeProof, ...]
+    heard: Callable[[Heard], Awaitable[None]]
+    """Takes the answer; called in the task of the witness."""
 
 
 @dataclass(slots=True)
@@ -45,7 +69,7 @@ class _Remote:
     key: NoteKey
     client: str
     """Its name at the broker; empty where it is asked over HTTP."""
-    waiting: dict[Log, CheckpointMessage] = field(default_factory=dict)
+    waiting: dict[Log, Offer] = field(default_factory=dict)
     sizes: dict[Log, int] = field(default_factory=dict)
     asked: dict[str, asyncio.Future[Said]] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,11 +124,25 @@ class WitnessRelay:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def keys(self) -> tuple[NoteKey, ...]:
+        """Keys of the witnesses."""
+        return tuple(remote.key for remote in self._remotes)
+
     def take(self, message: CheckpointMessage) -> None:
-        """A checkpoint for all witnesses; it replaces an older one of the same log."""
+        """A site's checkpoint for all witnesses; what they say goes to the site."""
+
+        async def publish(heard: Heard) -> None:
+            self._publish(_cosign(message, heard))
+
+        self.offer(Offer((message.site, message.epoch), message.note, message.proofs, publish))
+
+    def offer(self, offer: Offer, only: NoteKey | None = None) -> None:
+        """A checkpoint for all witnesses or one; it replaces an older one of the same log."""
         for remote in self._remotes:
-            remote.waiting[message.site, message.epoch] = message
-            remote.wake.set()
+            if only is None or remote.key == only:
+                remote.waiting[offer.log] = offer
+                remote.wake.set()
 
     def arrived(self, topic: str, payload: bytes) -> None:
         """A witness spoke over the broker. What nobody asked for, or not in this form, is passed over."""
@@ -126,42 +164,40 @@ class WitnessRelay:
                 await remote.wake.wait()
                 remote.wake.clear()
                 for name in list(remote.waiting):
-                    message = remote.waiting.pop(name)
+                    offer = remote.waiting.pop(name)
                     try:
-                        said = await self._ask(client, remote, message)
+                        heard = await self._ask(client, remote, offer)
                     except (httpx.HTTPError, TimeoutError, BadNote, BadKey, ValueError) as error:
                         why = str(error)[:200] or type(error).__name__
                         log.warning("witness_not_asked", witness=remote.key.name, error=why)
-                        remote.waiting.setdefault(name, message)
+                        remote.waiting.setdefault(name, offer)
                         self._later(remote)
                         continue
-                    remote.sizes[name] = said.size
-                    self._publish(said)
+                    remote.sizes[name] = heard.size
+                    await offer.heard(heard)
 
     @staticmethod
     def _later(remote: _Remote) -> None:
         asyncio.get_running_loop().call_later(RETRY_S, remote.wake.set)
 
-    async def _ask(self, client: httpx.AsyncClient, remote: _Remote, message: CheckpointMessage) -> Cosign:
-        note = parse_note(message.note.encode())
+    async def _ask(self, client: httpx.AsyncClient, remote: _Remote, offer: Offer) -> Heard:
+        note = parse_note(offer.note.encode())
         size = parse_checkpoint(note.text).size
-        known = remote.sizes.get((message.site, message.epoch), 0)
-        path = next((p.path for p in message.proofs if p.old == known), ())
+        known = remote.sizes.get(offer.log, 0)
+        path = next((p.path for p in offer.proofs if p.old == known), ())
         old = known if path or known == size else 0
         proof = tuple(unb64(step, max_bytes=64) for step in path)
-        body = Submission(old, proof, message.note.encode()).encode()
+        body = Submission(old, proof, offer.note.encode()).encode()
         if remote.url is None:
             status, text = await self._over_broker(remote, body)
         else:
             status, text = await _over_http(client, remote.url, body)
-        said = {"site": message.site, "epoch": message.epoch, "witness": remote.key.name}
         if status == httpx.codes.OK:
-            lines = _own_lines(note, text, remote.key)
-            return Cosign.model_validate(said | {"size": size, "of_size": size, "lines": lines})
+            return Heard(remote.key, size, _own_lines(note, text, remote.key))
         if status == httpx.codes.CONFLICT and text.strip().isdecimal():
-            return Cosign.model_validate(said | {"size": int(text), "error": "conflict"})
+            return Heard(remote.key, _size(text), error="conflict")
         with contextlib.suppress(KeyError):
-            return Cosign.model_validate(said | {"size": known, "error": ERRORS[status], "text": text[:500]})
+            return Heard(remote.key, known, error=ERRORS[status], text=text[:500])
         raise ValueError(f"status {status}")
 
     async def _over_broker(self, remote: _Remote, body: bytes) -> tuple[int, str]:
@@ -183,6 +219,27 @@ def _remote(settings: RemoteWitness) -> _Remote:
     if settings.url is not None:
         return _Remote(settings.url.rstrip("/"), key, "")
     return _Remote(None, key, client_name(key))
+
+
+def _size(text: str) -> int:
+    """The size that a witness names; anything that no log has is refused, as a message to a site refuses it."""
+    size = int(text.strip()[:20])
+    if size > MAX_INT:
+        raise ValueError(f"size {size}")
+    return size
+
+
+def _cosign(message: CheckpointMessage, heard: Heard) -> Cosign:
+    return Cosign(
+        site=message.site,
+        epoch=message.epoch,
+        witness=heard.witness.name,
+        size=heard.size,
+        of_size=heard.size if heard.lines is not None else None,
+        lines=heard.lines,
+        error=heard.error,  # type: ignore[arg-type] # one of ERRORS, or conflict
+        text=heard.text,
+    )
 
 
 def _own_lines(note: Note, text: str, key: NoteKey) -> str:

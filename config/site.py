@@ -125,6 +125,31 @@ class Uplink(Model):
     backfill_kbit_s: float = Field(default=2000.0, gt=0)
 
 
+class Pkcs11(Model):
+    """A security token and the key in it."""
+
+    module: str = Field(pattern=r"^/[^\x00]{1,4095}$")
+    """Path of the token's PKCS#11 library."""
+    token: str = Field(min_length=1, max_length=32)
+    """Label of the token."""
+    key: str = Field(min_length=1, max_length=64)
+    """Label of the key pair; made by ``tizgin agent enroll`` where there is none."""
+    pin_file: str = Field(min_length=1)
+    """File of mode 0600 that holds the user PIN and nothing else. The PIN itself never stands here."""
+
+
+class LogKeyPlace(Model):
+    """Where the key that signs checkpoints lives: a file of the state folder, or a token."""
+
+    pkcs11: Pkcs11 | None = None
+
+
+class Keys(Model):
+    """Where keys live that need not be files."""
+
+    log: LogKeyPlace = LogKeyPlace()
+
+
 class Trust(Model):
     """Whom the agent believes."""
 
@@ -140,6 +165,7 @@ class Site(Model):
     agent: Agent = Agent()
     uplink: Uplink | None = None
     trust: Trust | None = None
+    keys: Keys = Keys()
     credentials: dict[str, Credentials] = Field(default_factory=dict)
     networks: tuple[Network, ...] = ()
     equipment: tuple[Equipment, ...] = ()

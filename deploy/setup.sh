@@ -137,6 +137,7 @@ test_programs() {
     need_mosquitto || missing="$missing mosquitto"
     need mbpoll mbpoll || missing="$missing mbpoll"
     need snmpget snmp || missing="$missing snmp"
+    need softhsm2-util softhsm2 || missing="$missing softhsm2"
     need_postgres || missing="$missing postgresql"
     if ! chromium_name >/dev/null; then
         if ! { can_install && say "installing chromium fonts-dejavu-core" \

@@ -16,9 +16,12 @@ import httpx
 
 from grid.claims import text_of
 from grid.errors import CentralRefused, CentralUnreachable, GridError
+from wire.notes import MAX_NOTE
 from wire.orders import MAX_ORDER_BYTES
 
 MAX_ANSWER_BYTES = 4_194_304
+CHECKPOINT_S = 1.0
+"""An order does not wait longer than this for a checkpoint to carry."""
 
 
 def check_url(url: str) -> str:
@@ -67,6 +70,13 @@ class CentralClient:
         """One site: presence, mode, epoch, live, ages, latest order."""
         return _object(self._call("GET", f"/api/v1/sites/{quote(site, safe='')}"))
 
+    def checkpoint(self, site: str, epoch: str, size: int | None = None) -> str | None:
+        """The newest cosigned checkpoint of a site's log that central shows, as a note's text; of a size, if asked."""
+        of_size = "" if size is None else f"&size={size}"
+        path = f"/api/v1/sites/{quote(site, safe='')}/checkpoint?epoch={quote(epoch, safe='')}{of_size}"
+        note = _object(self._call("GET", path, timeout_s=CHECKPOINT_S)).get("note")
+        return note if isinstance(note, str) and len(note) <= MAX_NOTE else None
+
     def proposals(self) -> list[dict[str, Any]]:
         """What an operator or central proposes: unsigned."""
         return _rows(self._call("GET", "/api/v1/proposals"), "proposals")
@@ -108,11 +118,11 @@ class CentralClient:
         """One order with its progress and the signed answers as text lines."""
         return _object(self._call("GET", f"/api/v1/orders/{quote(order_id, safe='')}"))
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
+    def _call(self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None) -> Any:
         headers = {"accept": "application/json"}
         if body is not None:
             headers["content-type"] = "application/json"
-        with self._stream(method, path, body, headers) as answer:
+        with self._stream(method, path, body, headers, timeout_s) as answer:
             data = bytearray()
             for chunk in answer.iter_bytes(65_536):
                 data += chunk
@@ -129,9 +139,12 @@ class CentralClient:
         return doc
 
     @contextmanager
-    def _stream(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    def _stream(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], timeout_s: float | None
+    ) -> Iterator[httpx.Response]:
+        limit = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
         try:
-            with self._http.stream(method, self.url + path, content=body, headers=headers) as answer:
+            with self._http.stream(method, self.url + path, content=body, headers=headers, timeout=limit) as answer:
                 yield answer
         except httpx.HTTPError as error:
             raise CentralUnreachable(

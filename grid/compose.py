@@ -67,6 +67,8 @@ class OrderRequest(BaseModel):
     attachment_sha256: str | None = None
     declaration: str | None = None
     """Base64 of an emergency declaration's envelope; the command line reads it from a file."""
+    seen: str | None = None
+    """The newest checkpoint of the site's log that the issuer knows, as a note's text."""
 
 
 def read_request(fields: dict[str, Any]) -> OrderRequest:
@@ -166,6 +168,7 @@ def compose(request: OrderRequest, *, now_ms: int, seq: int) -> Order:
         "supersedes": request.supersedes,
         "target": request.target,
         "declaration": request.declaration,
+        "seen": request.seen,
         "basis": {
             "code": request.basis_code,
             "emergency_id": request.emergency_id,

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from grid.compose import OrderRequest, compose, read_request
 from grid.errors import ComposeError, GridError
 from grid.files import read_bounded
+from grid.heads import CheckpointSource, Heads
 from grid.sequence import Sequence
 from grid.story import Story
 from wire.dsse import Envelope
@@ -19,8 +20,8 @@ from wire.keys import SigningKey
 from wire.orders import MAX_ORDER_BYTES, Order, SignedOrder, parse_order
 from wire.registry import KeysDocument
 
-FILE_ONLY = frozenset({"hours_kw", "not_before_ms", "attachment_sha256", "restore_min_mhz"})
-"""Fields that are said in an order file alone; too long or too rare for an option."""
+FILE_ONLY = frozenset({"hours_kw", "not_before_ms", "attachment_sha256", "restore_min_mhz", "seen"})
+"""Fields that are said in an order file alone, too long or too rare for an option; ``seen`` is looked up."""
 OPTION_NAMES: Mapping[str, str] = {
     name: {"feeders": "feeder", "methods": "method"}.get(name, name)
     for name in OrderRequest.model_fields
@@ -43,8 +44,18 @@ def current_epoch(register: KeysDocument, site: str) -> str:
     return max(entry.epochs, key=lambda e: int(e.epoch[1:].partition("-")[0])).epoch
 
 
-def new_order(fields: Mapping[str, Any], *, register: KeysDocument | None, sequence: Sequence, now_ms: int) -> Order:
+def new_order(
+    fields: Mapping[str, Any],
+    *,
+    register: KeysDocument | None,
+    sequence: Sequence,
+    now_ms: int,
+    heads: Heads | None = None,
+    central: CheckpointSource | None = None,
+) -> Order:
     """An order from a person's fields. Its number is on disk when this returns.
+
+    With ``heads`` and a register it carries the newest checkpoint of the site's log that is known.
 
     Raises:
         ComposeError: the fields make no order.
@@ -58,6 +69,8 @@ def new_order(fields: Mapping[str, Any], *, register: KeysDocument | None, seque
     if body.get("epoch") is None and register is not None and isinstance(body.get("site"), str):
         body["epoch"] = current_epoch(register, body["site"])
     request = read_request(body)
+    if heads is not None and register is not None and request.seen is None:
+        request = request.model_copy(update={"seen": heads.newest(request.site, request.epoch, register, central)})
     # Checked whole before a number is used up.
     compose(request, now_ms=now_ms, seq=0)
     return compose(request, now_ms=now_ms, seq=sequence.next(request.site, now_ms=now_ms))

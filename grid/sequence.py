@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from grid.errors import GridError
-from grid.files import read_bounded, replace_file
+from grid.files import locked, read_bounded, replace_file
 from wire.canonical import MAX_INT
 
 
@@ -36,7 +32,7 @@ class Sequence:
 
     def reach(self, site: str, at_least: int, *, rise: bool = False) -> int:
         """Raise the number of a site to at least this (one above the last, with ``rise``) and return it."""
-        with self._locked():
+        with locked(self._lock):
             numbers = self._load()
             last = numbers.get(site, -1)
             value = max(last + 1 if rise else last, at_least)
@@ -46,15 +42,6 @@ class Sequence:
             body = json.dumps({"v": 1, "kid": self._kid, "sites": numbers}, sort_keys=True, indent=1)
             replace_file(self.file, body.encode() + b"\n", mode=0o600)
             return value
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        handle = os.open(self._lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
     def _load(self) -> dict[str, int]:
         if not self.file.exists():

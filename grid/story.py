@@ -6,6 +6,7 @@ Everything else that central shows about an order is a claim and is kept apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,18 @@ from wire.states import Flag, OrderState
 DELIVERY_LIMIT_MS = 10_000
 """Without a signed ``received`` by then the dispatcher must call (``docs/protocol.md``)."""
 MAX_LINES = 2_000
+ROOT = re.compile(r"[0-9a-f]{64}")
 COMMANDS = frozenset({"cmd_rx", "cmd_ack", "cmd_eff", "cmd_report"})
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """The newest checkpoint of its log as the site names it in an answer, with the signed line that says so."""
+
+    size: int
+    root: str
+    """Hex."""
+    line: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,7 @@ class Answer:
     order_mode: str | None
     before_w: int | None = None
     """Power when the site took the order, in its acceptance."""
+    head: SignedHead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +258,17 @@ def _verify(text: Any, signed: SignedOrder, keys: Mapping[str, VerifyKey]) -> An
         agent_mode=_text(doc.get("agent_mode")),
         order_mode=_text(doc.get("order_mode")),
         before_w=_integer(doc.get("before_w")),
+        head=_head(doc.get("cp"), text),
     )
+
+
+def _head(value: Any, line: str) -> SignedHead | None:
+    if not isinstance(value, dict):
+        return None
+    size, root = _integer(value.get("s")), value.get("r")
+    if size is None or size < 1 or not isinstance(root, str) or not ROOT.fullmatch(root):
+        return None
+    return SignedHead(size, root, line)
 
 
 def _text(value: Any) -> str | None:

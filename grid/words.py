@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 from grid.texts import Texts
+from wire.checkpoints import parse_checkpoint
+from wire.notes import parse_note
 from wire.orders import Order
 from wire.powers import Declaration, peek
 from wire.registry import KeysDocument
@@ -206,6 +208,13 @@ def _power(text: str | None, t: Texts) -> str | None:
     )
 
 
+def _known_log(note: str | None, t: Texts) -> str | None:
+    if note is None:
+        return None
+    known = parse_checkpoint(parse_note(note.encode()).text)
+    return t("{size} records, root {root}", size=known.size, root=known.root.hex()[:16])
+
+
 def describe(order: Order, texts: Texts, *, site_name: str | None = None, signers: str | None = None) -> Rows:
     """Label and value of every field of an order, in the order in which a dispatcher speaks.
 
@@ -252,6 +261,7 @@ def describe(order: Order, texts: Texts, *, site_name: str | None = None, signer
         (t("Emergency declaration"), _power(order.declaration, t)),
         (t("Mandate"), _power(order.mandate, t)),
         (t("Attachment SHA-256"), order.basis.attachment_sha256),
+        (t("Known log of the site"), _known_log(order.seen, t)),
     )
     rows += [(label, value) for label, value in optional if value is not None]
     rows += [

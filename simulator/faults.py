@@ -10,7 +10,11 @@ dead                device, link, machine      it does not answer
 slow                device, machine            ``seconds``: it answers that much later
 exception           device                     ``code`` 1 to 11: it refuses every request
 nonsense            meter                      registers hold random words
+clock               meter                      ``seconds``: its clock is so far ahead (behind, where negative)
+profile_empty       meter                      its load profile keeps empty entries from now on
 frozen              meter                      registers stay as they are now (it lies)
+phase_lost          meter                      ``phase`` 1 to 3: no voltage comes to the meter, its current does
+ct_reversed         meter                      ``phase`` 1 to 3: its current transformer is connected backwards
 welded              switch                     main contacts do not part; auxiliary contacts say closed
 stuck_open          switch                     it does not close
 aux_lies            switch                     ``shows``: open, closed, moving or faulty, whatever is true
@@ -34,7 +38,8 @@ Actions: ``open`` and ``close`` (a person at the panel), ``trip`` (protection; `
 opens the feeder, its contact is made for ``contact_s``, a tenth of a second), ``saon_reset`` (a person resets the
 latching relay before the input), ``write`` (somebody else moves an ``output`` of a relay
 module to ``level``), ``exchange`` (another meter is put in: ``serial``, ``reading_wh`` of its import register),
-``counter_reset`` (a meter's energy registers are set to 0), ``load`` (``share`` of its rating that a load draws),
+``counter_reset`` (a meter's energy registers are set to 0), ``cover_opened`` (of a meter), ``clock_set`` (a meter's
+clock is moved by ``seconds``), ``load`` (``share`` of its rating that a load draws),
 ``generation`` (``power_w`` of a generator), ``outside`` (``temp_c`` outside a cooling loop, ``*``: all of them),
 ``supply_temp`` (``temp_c`` that a cooling loop has from now on, until it warms or cools).
 """
@@ -49,13 +54,24 @@ from drivers.capabilities import Position
 from simulator.cooling import LoopBody
 from simulator.machine import Machine
 from simulator.plant import Plant
-from simulator.registers import Value
+from simulator.registers import Registers, Value
 from simulator.relays import SAON_CONTACT_S, RelayBody
 from simulator.switchgear import SwitchBody
+from wire.points import EVENTS
 
 Parameter = float | int | str | bool | None
 
-DEVICE_KINDS = ("dead", "slow", "exception", "nonsense", "frozen")
+DEVICE_KINDS = (
+    "dead",
+    "slow",
+    "exception",
+    "nonsense",
+    "frozen",
+    "phase_lost",
+    "ct_reversed",
+    "clock",
+    "profile_empty",
+)
 SWITCH_KINDS = ("welded", "stuck_open", "aux_lies", "reclose", "local", "trip_circuit", "withdrawn")
 MACHINE_KINDS = ("refuses_sleep", "wakes_itself")
 RELAY_KINDS = ("swapped", "setting")
@@ -71,6 +87,8 @@ ACTIONS = (
     "write",
     "exchange",
     "counter_reset",
+    "cover_opened",
+    "clock_set",
     "load",
     "generation",
     "outside",
@@ -91,6 +109,9 @@ class DeviceFaults:
     exception: int | None = None
     nonsense: bool = False
     frozen: dict[str, Value] | None = None
+    clock_s: float = 0.0
+    """How far the meter's clock is ahead."""
+    profile_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,11 +251,34 @@ class Faults:
                 faults.exception = int(_number(given, "code", 1, 11)) if on else None
             case "nonsense":
                 faults.nonsense = on
+            case "phase_lost" | "ct_reversed":
+                self._phase_fault(device, kind, on, given)
+            case "clock":
+                faults.clock_s = _number(given, "seconds", -50_400.0, 50_400.0) if on else 0.0
+            case "profile_empty":
+                faults.profile_empty = on
             case _:
                 point = next((r for r in self.plant.registers.values() if r.point.device == device), None)
                 if on and point is None:
                     raise FaultError(f"frozen: {device} measures no metering point, so it has nothing to freeze")
                 faults.frozen = point.values(self.plant.wall_ms()) if on and point is not None else None
+
+    def _phase_fault(self, device: str, kind: str, on: bool, given: Mapping[str, Parameter]) -> None:
+        phase = int(_number(given, "phase", 1, 3)) - 1 if on or given else None
+        for registers in self._measured(kind, device):
+            phases = registers.lost if kind == "phase_lost" else registers.reversed
+            if on and phase is not None:
+                phases.add(phase)
+                registers.events["phase_loss"] += kind == "phase_lost"
+            else:
+                phases -= {phase} if phase is not None else phases
+        self.plant.touch()
+
+    def _measured(self, kind: str, device: str) -> list[Registers]:
+        measured = [r for r in self.plant.registers.values() if r.point.device == device]
+        if not measured:
+            raise FaultError(f"{kind}: saw {device!r}, expected a meter that measures a metering point")
+        return measured
 
     @staticmethod
     def _switch_fault(switch: SwitchBody, kind: str, on: bool, given: Mapping[str, Parameter]) -> None:
@@ -273,9 +317,7 @@ class Faults:
         raise FaultError(f"fault {kind!r}: saw target {target!r}, expected a machine (group/number) or a miner group")
 
     def _exchange(self, kind: str, target: str, given: Mapping[str, Parameter]) -> None:
-        measured = [r for r in self.plant.registers.values() if r.point.device == target]
-        if not measured:
-            raise FaultError(f"{kind}: saw {target!r}, expected a meter that measures a metering point")
+        measured = self._measured(kind, target)
         reading_wh = _number(given, "reading_wh", 0.0, 1e15, 0.0) if kind == "exchange" else 0.0
         for registers in measured:
             for energy in (
@@ -286,7 +328,10 @@ class Faults:
             ):
                 energy.opening = energy.added = 0.0
             registers.imported.opening = reading_wh
+            registers.events["reset"] += 1
             if kind == "exchange":
+                registers.events = dict.fromkeys(EVENTS, 0)
+                registers.clock_offset_ms = 0
                 registers.serial_number = _text(given, "serial")
 
     def _act(self, kind: str, target: str, given: Mapping[str, Parameter]) -> None:
@@ -298,6 +343,11 @@ class Faults:
             relay.set_output(_text(given, "output"), bool(given.get("level", True)), plant.now_s)
         elif kind in {"exchange", "counter_reset"}:
             self._exchange(kind, target, given)
+        elif kind in {"cover_opened", "clock_set"}:
+            moved_ms = round(1000 * _number(given, "seconds", -1e9, 1e9)) if kind == "clock_set" else 0
+            for registers in self._measured(kind, target):
+                registers.events["clock_set" if kind == "clock_set" else "cover_open"] += 1
+                registers.clock_offset_ms += moved_ms
         elif kind == "load":
             if target not in plant.loads:
                 raise FaultError(f"load: saw {target!r}, expected a load node")

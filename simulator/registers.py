@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 
 from config.devices import MeteringPoint
-from wire.points import COUNTERS, TARIFFS
+from simulator.curve import ProfileMemory
+from wire.points import COUNTERS, EVENTS, TARIFFS
 
 Value = float | int | str | None
 
@@ -52,9 +53,17 @@ class Registers:
         self.nominal_v = nominal_v
         self.shares = shares
         self.serial_number = serial_number
+        self.lost: set[int] = set()
+        """Fault: phases (0 to 2) whose voltage does not come to the meter; their current does."""
+        self.reversed: set[int] = set()
+        """Fault: phases whose current transformer is connected the other way round."""
+        self.clock_offset_ms = 0
+        self.events = dict.fromkeys(EVENTS, 0)
+        """The meter's own event counters."""
         self.live = False
         self.power_w = 0.0
         self.reactive_var = 0.0
+        self._drawn_w = self._drawn_va = 0.0
         self.voltage_v = 0.0
         self.frequency_hz = 0.0
         self.imported = Energy(opening_wh)
@@ -63,12 +72,16 @@ class Registers:
         self.reactive_exported = Energy(opening_export_wh * 0.2)
         passport = point.passport
         secondary = passport.ratio_applied_in == "agent"
+        self.memory: ProfileMemory | None = None
+        """The meter's own load profile, where its model has one."""
         self.ct = passport.ct.num / passport.ct.den if passport.ct and secondary else 1.0
         self.vt = passport.vt.num / passport.vt.den if passport.vt and secondary else 1.0
 
     def integrate(self, seconds: float) -> None:
         """Count energy of the power that has been flowing for this long."""
         hours = seconds / 3600.0
+        if self.memory is not None:
+            self.memory.advance(seconds, self.imported.reading, max(0.0, self.power_w))
         if self.power_w >= 0:
             self.imported.added += self.power_w * hours
         else:
@@ -81,11 +94,23 @@ class Registers:
     def measure(self, live: bool, power_w: float, reactive_var: float, voltage_pu: float, frequency_hz: float) -> None:
         """Take the state of the node; power counts downwards."""
         sign = -1.0 if self.point.inverted else 1.0
+        if self.live and not live:
+            self.events["power_off"] += 1
         self.live = live
-        self.power_w = sign * power_w if live else 0.0
-        self.reactive_var = sign * reactive_var if live else 0.0
+        self._drawn_w = sign * power_w if live else 0.0
+        self._drawn_va = math.hypot(power_w, reactive_var) if live else 0.0
+        counted = 1.0
+        if self.lost or self.reversed:
+            counted = sum(share * part for share, part in zip(self.shares, self._parts(), strict=True))
+        self.power_w = sign * power_w * counted if live else 0.0
+        self.reactive_var = sign * reactive_var * counted if live else 0.0
         self.voltage_v = self.nominal_v * voltage_pu if live else 0.0
         self.frequency_hz = frequency_hz if live else 0.0
+
+    def _parts(self) -> tuple[float, float, float]:
+        """What the meter makes of each phase's power: 1 as it is, -1 backwards, 0 nothing."""
+        first, second, third = (0.0 if k in self.lost else -1.0 if k in self.reversed else 1.0 for k in range(3))
+        return first, second, third
 
     def values(self, clock_ms: int) -> dict[str, Value]:
         """Every point of the vocabulary that a meter could show, in SI base units.
@@ -110,15 +135,18 @@ class Registers:
             "ct_ratio": 1.0,
             "vt_ratio": 1.0,
             "serial_number": self.serial_number,
-            "clock": clock_ms,
+            "clock": clock_ms + self.clock_offset_ms,
         }
-        amps = apparent / (SQRT3 * volts) if volts > 0 else 0.0
-        for phase, share in zip(PHASES, self.shares, strict=True):
-            out[f"power_{phase}_w"] = watts * share
-            out[f"voltage_{phase}_n_v"] = volts / SQRT3
+        parts = self._parts()
+        drawn_w = self._drawn_w / (ct * vt)
+        amps = self._drawn_va / (ct * vt) / (SQRT3 * volts) if volts > 0 else 0.0
+        for k, (phase, share) in enumerate(zip(PHASES, self.shares, strict=True)):
+            out[f"power_{phase}_w"] = drawn_w * share * parts[k]
+            out[f"voltage_{phase}_n_v"] = 0.0 if k in self.lost else volts / SQRT3
             out[f"current_{phase}_a"] = amps * share * 3.0
-        for pair in ("l1_l2", "l2_l3", "l3_l1"):
-            out[f"voltage_{pair}_v"] = volts
+        for pair, ends in (("l1_l2", {0, 1}), ("l2_l3", {1, 2}), ("l3_l1", {2, 0})):
+            out[f"voltage_{pair}_v"] = volts * (1.0, 1.0 / SQRT3, 0.0)[len(ends & self.lost)]
+        out |= {f"events_{event}": count for event, count in self.events.items()}
         for counter in COUNTERS:
             # One tariff is in force here, always the first.
             out |= {f"{counter}{tariff}": 0.0 for tariff in TARIFFS} | {f"{counter}_t1": out[counter]}

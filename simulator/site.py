@@ -24,12 +24,13 @@ from drivers.profiles.model import MeterProfile, RelayProfile
 from drivers.snmp.credentials import Community, User, credentials_from_text
 from drivers.snmp.profile import load_pdu_profile
 from simulator.adapters import PlantMachine, PlantPdu
+from simulator.curve import memory_of
 from simulator.devices.asic import AsicServer, StockAntminer
 from simulator.devices.meter import MeterUnit
 from simulator.devices.modbus import ModbusTcpServer, Unit
 from simulator.devices.relay import RelayUnit
 from simulator.devices.snmp_pdu import SnmpPduAgent
-from simulator.faults import Faults, Parameter
+from simulator.faults import DeviceFaults, Faults, Parameter
 from simulator.fleet.kinds import KINDS
 from simulator.latencies import load_latencies
 from simulator.loopback import Endpoint, SimulationError, host_port, refuse_foreign_addresses
@@ -217,12 +218,15 @@ class SimulatedSite:
         faults = self.faults.devices[device.id]
         if device.kind == "meter" and isinstance(profile, MeterProfile):
             registers = next((r for r in self.plant.registers.values() if r.point.device == device.id), None)
+            if registers is not None:
+                registers.memory = memory_of(profile, registers.ct * registers.vt, self._wall_ms, faults)
             return MeterUnit(
                 profile,
-                lambda: registers.values(self._wall_ms()) if registers is not None else {},
+                lambda: registers.values(self._meter_ms(faults)) if registers is not None else {},
                 powered=lambda: self.plant.supplies.has_power(device.id),
                 faults=faults,
                 rng=self._noise,
+                memory=registers.memory if registers is not None else None,
             )
         if device.kind == "relay" and isinstance(profile, RelayProfile):
             return RelayUnit(
@@ -252,6 +256,10 @@ class SimulatedSite:
                 if output is not None:
                     found[output] = control.pulse_ms / 1000.0
         return found
+
+    def _meter_ms(self, faults: DeviceFaults) -> int:
+        """What a meter takes for the present."""
+        return self._wall_ms() + round(faults.clock_s * 1000)
 
     async def _start_pdu(self, link: Link, devices: list[Device]) -> None:
         if len(devices) != 1:

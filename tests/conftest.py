@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import settings
 from postgres_kit import PostgresServer, required_programs
 
 LONGEST_NAME = 40
 REPOSITORY = Path(__file__).parents[1]
+
+# How long an example takes says something about the machine that runs it and its other work, nothing about the code.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)

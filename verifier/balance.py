@@ -33,6 +33,24 @@ class _Slot:
     missing: Members
     main_wh: int | None
     feeders_wh: int | None
+    residual_wh: int | None
+    tol_wh: int | None
+
+    @property
+    def over(self) -> bool:
+        """Is more unexplained than the tolerance?"""
+        return self.residual_wh is not None and self.tol_wh is not None and abs(self.residual_wh) > self.tol_wh
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The balanced slots of a period: how many, with how many some figure is unknown, and sums over the rest, Wh."""
+
+    slots: int
+    unknown: int
+    over: int
+    main_wh: int
+    residual_wh: int
 
 
 @dataclass(slots=True)
@@ -73,10 +91,10 @@ class Balances:
         if known and (residual != main_wh - feeders_wh - loss or tolerance < 0):
             raise EnergyError(f"{where}: residual {residual} Wh is not {main_wh} − {feeders_wh} − {loss}")
         main, transit, feeders, missing = (self._members(doc, name, where) for name in LISTS)
-        slot = _Slot(where, t0, main, transit, feeders, missing, main_wh, feeders_wh)
+        slot = _Slot(where, t0, main, transit, feeders, missing, main_wh, feeders_wh, residual, tolerance)
         self._check_members(slot)
         self._slots.append(slot)
-        if known and abs(residual) > tolerance:
+        if slot.over:
             self._over += 1
             if abs(residual) > abs(self._worst[0]):
                 self._worst = (residual, tolerance, t0)
@@ -126,6 +144,13 @@ class Balances:
     def _error(self, error: VerifyError) -> None:
         if len(self.errors) < MAX_ERRORS:
             self.errors.append(error)
+
+    def summary(self, start_s: int, end_s: int) -> Summary | None:
+        """Over the slots of [``start_s``, ``end_s``); ``None`` where none was balanced."""
+        found = [slot for slot in self._slots if start_s <= slot.t0 < end_s]
+        known = [(s.main_wh, s.residual_wh) for s in found if s.main_wh is not None and s.residual_wh is not None]
+        sums = sum(main for main, _ in known), sum(residual for _, residual in known)
+        return Summary(len(found), len(found) - len(known), sum(s.over for s in found), *sums) if found else None
 
     def doubts(self) -> list[str]:
         """What to ask about: load or a by-pass that no meter sees."""

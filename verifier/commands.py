@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from verifier.canonical import Object, read_canonical
 from verifier.errors import CommandError, InputLimit
 from verifier.keys import Envelope, Key, decode_base64, read_envelope
+from verifier.notes import read_note
 from verifier.obedience import Curve, Duty
 from verifier.records import COMMON, Record
+from verifier.shown import Shown
 
 ORDER_TYPE = "application/vnd.tizgin.order.v1+json"
 MAX_ORDER = 32_768
 REFUSED = frozenset({"rejected", "expired"})
 LOCAL_S, DAY_S = 18_000, 86_400
+_ROOT = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class CommandStream:
         self._curves: dict[str, Curve] = {}
         self._days: dict[int, set[str]] = {}
         self.claims: list[Claim] = []
+        self.shown: list[Shown] = []
         self.orders = 0
         self.answers = 0
 
@@ -86,6 +91,7 @@ class CommandStream:
                 envelope = read_envelope(decode_base64(raw, MAX_ORDER), ORDER_TYPE, max_bytes=MAX_ORDER)
                 order = read_canonical(envelope.payload, max_bytes=MAX_ORDER)
                 why = self._judge(record, envelope, order)
+                self._note_of(record, order)
                 if why is None and type(record.doc.get("rx")) is int:
                     self._received_as[order_id] = order, record.doc["rx"]
             except CommandError:
@@ -96,6 +102,27 @@ class CommandStream:
         # A first good copy is not made worse by a later bad one under the same id, which the site refuses.
         if self._orders.get(order_id, "") is not None:
             self._orders[order_id] = why
+
+    def _note_of(self, record: Record, order: Object) -> None:
+        """The checkpoint that an order names; whose note it is shows when it is held against the log."""
+        seen = order.get("seen")
+        if isinstance(seen, str):
+            try:
+                note = read_note(seen.encode())
+            except (ValueError, InputLimit):
+                return  # a stranger's order may hold anything
+            self.shown.append(Shown(f"{record.where}: the checkpoint in the order", note.size, note=note))
+
+    def _head_of(self, record: Record) -> None:
+        """The checkpoint that an answer names."""
+        head = record.doc.get("cp")
+        if head is None:
+            return
+        if not isinstance(head, dict) or set(head) != {"s", "r"} or type(head["s"]) is not int or head["s"] < 1:
+            raise CommandError(f"{record.where}: cp is size and root of a checkpoint")
+        if not isinstance(head["r"], str) or not _ROOT.fullmatch(head["r"]):
+            raise CommandError(f"{record.where}: the root of cp is no SHA-256 in hex")
+        self.shown.append(Shown(f"{record.where}: cp", head["s"], root=bytes.fromhex(head["r"])))
 
     def _judge(self, record: Record, envelope: Envelope, order: Object) -> str | None:
         if order.get("id") != record.doc["id"]:
@@ -114,6 +141,7 @@ class CommandStream:
 
     def _answered(self, record: Record) -> None:
         self.answers += 1
+        self._head_of(record)
         order_id, state = record.doc.get("id"), record.doc.get("state")
         if order_id is None:
             if not self._nameless or not isinstance(state, str) or state not in REFUSED:

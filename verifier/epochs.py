@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from verifier.errors import EpochError, RecordKeyError, VerifyError
-from verifier.keys import decode_base64, pae
+from verifier.keys import MAX_P256_SIGNATURE, decode_base64, pae
 from verifier.log import EpochLog
 from verifier.records import Record
 from verifier.register import LogKey
@@ -101,7 +101,7 @@ class EpochWalk:
             return False
         body = json.dumps({"v": 1, "site": site, "epoch": self.epoch, **told}, sort_keys=True, separators=(",", ":"))
         try:
-            proof = decode_base64(said.doc.get("proof_old"), 64)
+            proof = decode_base64(said.doc.get("proof_old"), MAX_P256_SIGNATURE)
         except ValueError:
             return False
         return old.key.verifies(pae(CHANGE_TYPE, body.encode()), proof)

@@ -250,6 +250,13 @@ class TruncatedError(VerifyError):
     code = "TRUNCATED"
 
 
+class VerdictError(VerifyError):
+    """5: a log of verdicts with lines left out, or lines that are not what their run says."""
+
+    check = 5
+    code = "VERDICT"
+
+
 class AnchorError(VerifyError):
     """12: a record anchored to a checkpoint that was not cosigned, or that came after it."""
 

@@ -1,8 +1,9 @@
-"""Ed25519 keys under strict rules, strict base64 and DSSE.
+"""Ed25519 and P-256 keys under strict rules, strict base64 and DSSE.
 
 RFC 8032 leaves verifiers room that a party choosing its own key can use: keys of low order make one signature valid
 for many messages, keys in non-canonical form have two encodings. Both are refused by decoding the point here (the
-curve arithmetic is a dozen lines) before the library sees it.
+curve arithmetic is a dozen lines) before the library sees it. A P-256 key signs checkpoints only; its encoding is the
+one that RFC 5480 gives for a named curve and an uncompressed point, compared byte by byte.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from verifier.errors import InputLimit
@@ -22,6 +25,10 @@ from verifier.errors import InputLimit
 P = 2**255 - 19
 D = -121665 * pow(121666, P - 2, P) % P
 SQRT_M1 = pow(2, (P - 1) // 4, P)
+P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
+"""SubjectPublicKeyInfo up to the 64 bytes of the point: id-ecPublicKey, secp256r1, uncompressed."""
+P256_N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+MAX_P256_SIGNATURE = 72
 Point = tuple[int, int]
 
 
@@ -93,6 +100,8 @@ class Key:
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
         """True if this key signed the message."""
+        if len(signature) != 64:
+            return False
         try:
             self.public.verify(signature, message)
         except InvalidSignature:
@@ -116,6 +125,67 @@ def load_key(text: object) -> Key:
 
 def _key(raw: bytes) -> Key:
     return Key(raw, hashlib.sha256(raw).hexdigest()[:16], Ed25519PublicKey.from_public_bytes(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class P256Key:
+    """A P-256 public key that passed: its SubjectPublicKeyInfo DER, and its identifier, as of :class:`Key`."""
+
+    raw: bytes
+    kid: str
+    public: ec.EllipticCurvePublicKey
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        """To another process as its bytes."""
+        return _p256_key, (self.raw,)
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        """True if this key signed the message: ECDSA over SHA-256, one DER of two numbers from 1 to n−1."""
+        if not _is_ecdsa_der(signature):
+            return False
+        try:
+            self.public.verify(signature, message, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
+
+
+def load_checkpoint_key(text: object) -> Key | P256Key:
+    """A key that signs checkpoints, from base64 of 32 bytes (Ed25519) or of 91 (P-256, SubjectPublicKeyInfo DER).
+
+    Raises:
+        ValueError: why it must not be used.
+    """
+    raw = decode_base64(text, 128)
+    return _p256_key(raw) if len(raw) == len(P256_SPKI) + 64 else load_key(text)
+
+
+def _p256_key(raw: bytes) -> P256Key:
+    if len(raw) != len(P256_SPKI) + 64 or not raw.startswith(P256_SPKI):
+        raise ValueError("no P-256 key with the curve's name and an uncompressed point")
+    public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), raw[len(P256_SPKI) - 1 :])
+    return P256Key(raw, hashlib.sha256(raw).hexdigest()[:16], public)
+
+
+def _is_ecdsa_der(signature: bytes) -> bool:
+    """True for exactly one SEQUENCE of two INTEGERs in DER, each from 1 to n−1, and nothing after it."""
+    if not 8 <= len(signature) <= MAX_P256_SIGNATURE or signature[0] != 0x30 or signature[1] != len(signature) - 2:
+        return False
+    at = 2
+    for _ in range(2):
+        if len(signature) < at + 3 or signature[at] != 0x02:
+            return False
+        size = signature[at + 1]
+        body = signature[at + 2 : at + 2 + size]
+        if not 1 <= size <= 33 or len(body) != size:
+            return False
+        # A leading zero byte only where the number would otherwise be negative; none of the two is negative.
+        if body[0] & 0x80 or (size > 1 and body[0] == 0 and not body[1] & 0x80):
+            return False
+        if not 0 < int.from_bytes(body, "big") < P256_N:
+            return False
+        at += 2 + size
+    return at == len(signature)
 
 
 def pae(kind: str, body: bytes) -> bytes:

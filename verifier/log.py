@@ -15,7 +15,7 @@ import hashlib
 import sys
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -29,7 +29,7 @@ from verifier.errors import (
     TimeEvidenceError,
     TruncatedError,
 )
-from verifier.notes import ED25519, MAX_NOTE, Note, NoteKey, Policy, read_note
+from verifier.notes import MAX_NOTE, Note, NoteKey, Policy, read_note
 from verifier.register import LogKey
 
 HASH = 32
@@ -60,6 +60,8 @@ class EpochLog:
     checkpoints: int
     signers: frozenset[str] = frozenset()
     """Keys that signed checkpoints."""
+    roots: dict[int, bytes] = field(default_factory=dict)
+    """Root by size, of the checkpoints and of every other size that was asked for."""
     _anchors: dict[str, Cosigned] = field(init=False)
     _sizes: list[int] = field(init=False)
     _used: bytearray = field(init=False)
@@ -114,10 +116,19 @@ class EpochLog:
 
     def root(self, size: int) -> bytes:
         """The root of the first ``size`` leaves."""
+        self.find({size})
+        return self.roots[size]
+
+    def find(self, sizes: Set[int]) -> None:
+        """Compute the roots of these sizes that are not known yet, in one pass over the leaves."""
+        wanted = {size for size in sizes if size <= self.size} - self.roots.keys()
         edge: list[bytes] = []
-        for index in range(size):
+        for index in range(max(wanted, default=0)):
+            if index in wanted:
+                self.roots[index] = _root(edge)
             _push(edge, self.leaves[index * HASH : index * HASH + HASH], index)
-        return _root(edge)
+        if wanted:
+            self.roots[max(wanted)] = _root(edge)
 
     def grade(self, index: int, anchor: object, at_ms: int, where: str) -> str:
         """``B`` where witnesses bracket the record closely enough, else ``C``.
@@ -166,13 +177,16 @@ def read_log(
     keys: Sequence[LogKey],
     policy: Policy,
     head: Note | None,
+    names: tuple[str, str] | None = None,
 ) -> EpochLog:
     """Leaves and checkpoints of an epoch: roots, the log's signatures, the quorum, sizes and times.
+
+    ``names`` are the files of leaves and checkpoints where they are not those of an epoch.
 
     Raises:
         VerifyError: which of these does not hold.
     """
-    names = (f"log/{epoch}.leaves", f"log/{epoch}.notes")
+    names = names or (f"log/{epoch}.leaves", f"log/{epoch}.notes")
     leaves = bundle.read(bundle.entries[names[0]], MAX_LEAVES * HASH)
     if len(leaves) % HASH:
         raise LeafError(f"{names[0]}: {len(leaves)} bytes are no whole number of hashes")
@@ -182,7 +196,7 @@ def read_log(
     checkpoints = largest = 0
     signers: set[str] = set()
     for note in _notes(bundle, bundle.entries[names[1]]):
-        signers |= _signed(note, origin, keys, names[1])
+        signers |= signed(note, origin, keys, names[1])
         try:
             _only_known(note, origin, keys, policy)
             times = note.cosigned(policy.keys)
@@ -195,7 +209,7 @@ def read_log(
         if at_s is not None:
             cosigned.append(Cosigned(note.size, at_s, note.digest))
     if head is not None and head.origin == origin:
-        _signed(head, origin, keys, "--head")
+        signed(head, origin, keys, "--head")
         _want(wanted, head, epoch)
     _roots(leaves, wanted, epoch)
     witnesses.check()
@@ -205,7 +219,7 @@ def read_log(
             raise CheckpointError(f"{names[1]}: size {two.size} was cosigned before size {one.size}")
     if largest != len(leaves) // HASH:
         raise TruncatedError(f"{epoch}: {len(leaves) // HASH} leaves, the largest checkpoint has {largest}")
-    return EpochLog(epoch, slot_s, leaves, cosigned, checkpoints, frozenset(signers))
+    return EpochLog(epoch, slot_s, leaves, cosigned, checkpoints, frozenset(signers), dict(wanted))
 
 
 @dataclass(slots=True)
@@ -226,10 +240,10 @@ class _Witnesses:
                     raise CheckpointError(f"{self.where}: the time of {name} runs back after size {size}")
 
 
-def _signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> set[str]:
+def signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> set[str]:
     """Identifiers of the log's keys that signed."""
     # A checkpoint speaks about every leaf below its size, so its key has to be valid for the last of them.
-    signers = {k.key.kid: NoteKey(origin, ED25519, k.key) for k in keys if note.size == 0 or k.holds(note.size - 1)}
+    signers = {k.key.kid: NoteKey.of_log(origin, k.key) for k in keys if note.size == 0 or k.holds(note.size - 1)}
     try:
         good = {kid for kid, key in signers.items() if note.signed_by([key])}
         if note.origin != origin or not good:
@@ -242,7 +256,7 @@ def _signed(note: Note, origin: str, keys: Sequence[LogKey], where: str) -> set[
 
 def _only_known(note: Note, origin: str, keys: Sequence[LogKey], policy: Policy) -> None:
     """In a bundle no line may be there that nobody can check: there would be two bundles that say the same."""
-    known = {(k.name, k.key_id) for k in (*policy.keys, *(NoteKey(origin, ED25519, key.key) for key in keys))}
+    known = {(k.name, k.key_id) for k in (*policy.keys, *(NoteKey.of_log(origin, key.key) for key in keys))}
     strange = sorted({name for name, key_id, _ in note.lines if (name, key_id) not in known})
     if strange:
         raise ValueError(f"signed by {', '.join(strange)[:80]}, neither the log nor a witness of the policy")
@@ -287,6 +301,14 @@ def _root(edge: Sequence[bytes]) -> bytes:
     for left in reversed(edge[:-1]):
         root = hashlib.sha256(b"\x01" + left + root).digest()
     return root
+
+
+def root_of(leaves: bytes) -> bytes:
+    """The root of a tree over leaf hashes that stand one after the other."""
+    edge: list[bytes] = []
+    for index in range(len(leaves) // HASH):
+        _push(edge, leaves[index * HASH : index * HASH + HASH], index)
+    return _root(edge)
 
 
 def _roots(leaves: bytes, wanted: Mapping[int, bytes], epoch: str) -> None:

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from verifier.canonical import Object
+from verifier.curve import Curve, check_archive, read_curve
 from verifier.dark import IMPORT, Edge, Gap, dead_slots, read_gap
 from verifier.errors import BindError, CalendarError, ContinuityError, DecodeError, EnergyError, RatioError, VerifyError
 from verifier.independent import Independent
+from verifier.meterside import check_events, check_phases
 from verifier.metrology import applied_ratio
 from verifier.profile import Profile
 from verifier.readings import (
@@ -96,6 +98,10 @@ class MeteringPoint:
     """Serial numbers as they were bound, whether a person's act led to it, and where."""
     _bind: Bind | None = None
     _bind_doc: Object = field(default_factory=dict)
+    _curve: Curve | None = None
+    """How the load profile of the meter in service is read, where its bind says."""
+    _meter_s: int = 0
+    """Since when this meter is in service: what it remembers of earlier slots is of another place."""
     _bound_s: int | None = None
     _next_s: int | None = None
     _reading: Reading | None = None
@@ -196,11 +202,15 @@ class MeteringPoint:
         swapped = record.doc.get("swap") is not None
         if not self._serials or self._serials[-1][0] != bind.serial or swapped:
             self._serials.append((bind.serial, swapped, record.where))
+        earlier = self._bind
         self._bind, self.serial = bind, bind.serial
         opening = opening_of(record, bind, self.slot_s)
         if self._reading is not None and (swapped or not bind.same_meter(self._reading.bind)):
             self._settle("M")
             self._reading = None
+        if earlier is None or swapped or not bind.same_meter(earlier):
+            self._meter_s = opening.t if opening is not None else -(-record.at // (1000 * self.slot_s)) * self.slot_s
+        self._curve = read_curve(record.doc.get("lp"))
         if self._reading is None:
             self._reading = opening
             self.spots.new_meter()
@@ -228,6 +238,12 @@ class MeteringPoint:
         doc, bind = record.doc, self._bind
         if bind is None or doc["cfg"] != bind.leaf:
             raise BindError(f"{record.where}: cfg is not the bind in force for {self.id}")
+        if type(doc["t0"]) is int and doc["t0"] < self._meter_s:
+            raise BindError(f"{record.where}: slot {doc['t0']} is from before the meter was bound for {self.id}")
+        if doc.get("sn") is not None and bind.serial is not None and doc["sn"] != bind.serial:
+            raise BindError(f"{record.where}: the profile of meter {doc['sn']!r}, bound is {bind.serial!r}")
+        if self._curve is not None:
+            check_archive(doc, self._curve, self.slot_s, record.where)
         self._profile.archive(doc, self._next_s, bind.maps[IMPORT].quantum_wh(0), record.where)
 
     def _take_spot(self, record: Record) -> None:
@@ -264,6 +280,8 @@ class MeteringPoint:
         follows = self._reading is not None and self._reading.t == t0
         check_frames(record, bind, opening, closing, follows=follows)
         check_times(record, t0, t1, self.slot_s)
+        check_phases(doc, record.where)
+        check_events(doc, record.where)
         for name, stated in ((IMPORT, doc["wh"]), (EXPORT, doc["exp_wh"])):
             check_energy(record, bind, name, opening, closing, stated, self.limit_w)
         if follows:

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from verifier.errors import InputLimit
-from verifier.keys import Key, decode_base64, load_key
+from verifier.keys import Key, P256Key, decode_base64, load_key
 
-ED25519, COSIGNATURE = 1, 4
+ED25519, ECDSA_P256, COSIGNATURE = 1, 2, 4
 MAX_NOTE = 65_536
 MAX_SIGNATURES = 64
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -29,11 +29,18 @@ class NoteKey:
 
     name: str
     kind: int
-    key: Key
+    key: Key | P256Key
+
+    @classmethod
+    def of_log(cls, origin: str, key: Key | P256Key) -> NoteKey:
+        """The key of a log, whose name is its origin."""
+        return cls(origin, ECDSA_P256 if isinstance(key, P256Key) else ED25519, key)
 
     @property
     def key_id(self) -> bytes:
         """The four bytes before each signature."""
+        if self.kind == ECDSA_P256:
+            return hashlib.sha256(self.key.raw).digest()[:4]
         return hashlib.sha256(f"{self.name}\n".encode() + bytes([self.kind]) + self.key.raw).digest()[:4]
 
 
@@ -65,7 +72,7 @@ class Note:
             for name, key_id, signature in self.lines:
                 if name != key.name or key_id != key.key_id:
                     continue
-                if len(signature) != 64 or not key.key.verifies(self.text.encode(), signature):
+                if not key.key.verifies(self.text.encode(), signature):
                     raise ValueError(f"the signature of {name} is not over this text")
                 good = True
         return good

@@ -10,7 +10,7 @@ from typing import Any
 
 from verifier.canonical import read_canonical, read_json
 from verifier.errors import CannotVerify, RegisterError, TrustError, UnknownSigner
-from verifier.keys import Key, by_kid, load_key, read_envelope
+from verifier.keys import Key, P256Key, by_kid, load_checkpoint_key, load_key, read_envelope
 from verifier.notes import Policy, read_policy
 
 KEYS_TYPE = "application/vnd.tizgin.keys.v1+json"
@@ -84,7 +84,8 @@ class Signer:
 class LogKey:
     """A key and the log indexes for which it is valid, both included."""
 
-    key: Key
+    key: Key | P256Key
+    """A record key is never of P-256."""
     first: int
     last: int | None
 
@@ -153,8 +154,8 @@ def _site(doc: dict[str, Any], entry: dict[str, Any]) -> Register:
         first, last = int(item.get("from_index", 0)), item.get("to_index")
         if last is not None and type(last) is not int:
             raise ValueError(f"to_index {last!r}")
-        for found, name in ((epochs, "k_rec"), (logs, "k_log")):
-            found.setdefault(str(item["epoch"]), []).append(LogKey(load_key(item[name]), first, last))
+        epochs.setdefault(str(item["epoch"]), []).append(LogKey(load_key(item["k_rec"]), first, last))
+        logs.setdefault(str(item["epoch"]), []).append(LogKey(load_checkpoint_key(item["k_log"]), first, last))
         ends[str(item["epoch"])] = item.get("to_index")
     points = {
         str(item["id"]): Point(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from verifier.balance import Summary
 from verifier.dark import IMPORT
 from verifier.errors import VerifyError
+from verifier.judgement import Judgement
 from verifier.metering import MeteringPoint, Period
 from verifier.records import Record
 
@@ -113,6 +115,8 @@ class Report:
     errors: list[VerifyError] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     points: dict[str, PointReport] = field(default_factory=dict)
+    balance: Summary | None = None
+    verdicts: Judgement | None = None
 
     @property
     def exit(self) -> int:
@@ -159,6 +163,20 @@ class Report:
         withheld = f"; {self.withheld} records of the log are not in this bundle" if self.withheld else ""
         return f"{self.cosigned} of {self.checkpoints} checkpoints cosigned as the register's policy asks{withheld}"
 
+    def _beside(self) -> Iterator[str]:
+        """What the site itself balanced, and what the collector judged."""
+        if self.balance is not None:
+            found = self.balance
+            known = f"{found.slots} slots, {found.unknown} of them not known, {found.over} out of tolerance"
+            sums = f"main {_kwh(found.main_wh)} kWh, unexplained {_kwh(found.residual_wh)} kWh"
+            yield f"Balance        {known} | {sums}"
+        if self.verdicts is None:
+            yield "Verdicts       no verdicts"
+        else:
+            first, *others = self.verdicts.lines()
+            yield f"Verdicts       {first}"
+            yield from (f"      {line}" for line in others)
+
     def to_json(self) -> str:
         """The report for machines."""
         doc: dict[str, Any] = {
@@ -189,6 +207,8 @@ class Report:
                 }
                 for name, point in self.points.items()
             },
+            **({"balance": asdict(self.balance)} if self.balance is not None else {}),
+            **({"verdicts": self.verdicts.report()} if self.verdicts is not None else {}),
             "checks": [{"n": c.n, "name": c.name, "ok": c.ok, "detail": c.detail} for c in self.checks],
             "errors": [error.line() for error in self.errors[:MAX_ERRORS]],
             "doubts": self.doubts[:MAX_ERRORS],
@@ -216,6 +236,7 @@ class Report:
             lines.append("               B read, signed and witnessed in time, C witnessed late or not at all,")
             lines.append("               Z no energy (proven), R bridged by registers, M missing, X failed")
             lines.append(f"Time evidence  {self._evidence()}")
+            lines += self._beside()
         lines += [f"ERROR          {error.line()}" for error in self.errors[:50]]
         if len(self.errors) > 50:
             lines.append(f"ERROR          and {len(self.errors) - 50} more")

@@ -30,6 +30,7 @@ from verifier.errors import (
     VerifyError,
 )
 from verifier.independent import read_all
+from verifier.judgement import judge
 from verifier.log import SLACK_S, EpochLog, places_of, read_log
 from verifier.manifest import MAX_MANIFEST, check_files, open_bundle, read_manifest
 from verifier.metering import Period, Totals
@@ -38,7 +39,10 @@ from verifier.points import Case, Judged, check_balances, judge_points
 from verifier.records import Record, read_stream, stream_of
 from verifier.register import Register, read_register, read_trust
 from verifier.report import Report
+from verifier.shown import check_shown
 from verifier.switches import Switches
+from verifier.verdicts import FILES as VERDICTS
+from verifier.verdicts import origin_of, read_verdicts
 
 HEAD = ("manifest.json", "keys.json", "report.json")
 MAX_REPORT = 4_194_304
@@ -102,7 +106,10 @@ def verify(
             report.passed(4, "register", f"version {register.version}, slots of {register.slot_s} s")
 
             # 5  The log: leaves give the roots that the log signed and the quorum of witnesses cosigned; no two
-            #    histories, nothing cut off.
+            #    histories, nothing cut off. The collector's log of verdicts likewise: no run, no finding left out.
+            verdicts = read_verdicts(bundle, trust, register, made, head, report.errors)
+            if verdicts is not None and head is not None and head.origin == origin_of(register.site):
+                head = None
             # 6  Every line: form, canonical bytes, key valid in its epoch and place, signature.
             # 7  Every stream: numbers from 0 without holes, each record chained to the one before.
             #    (Both happen in read_stream, for every record that the checks below are given.)
@@ -114,6 +121,10 @@ def verify(
             #    report follow from its trace and the meter's slots.
             # 12 Time: every record's clock lies between the cosignatures before and after it.
             points = _streams(bundle, register, period, made, report, head, jobs, independent)
+            if verdicts is not None:
+                broken = any(error.check in {5, 6, 7} for error in report.errors)
+                report.verdicts = judge(verdicts, bundle, period, made, report.records, whole=not broken)
+                report.doubts.extend(report.verdicts.doubts)
 
             # 13 The totals in the bundle are those recomputed.
             _totals(bundle, made, register, points, report)
@@ -218,6 +229,7 @@ def _streams(
     report.records = sum(records.values())
     report.errors.extend(switches.errors)
     check_balances(balances, points, period.start_s)
+    report.balance = balances.summary(period.start_s, period.end_s)
     report.errors.extend(balances.errors)
     report.doubts.extend(balances.doubts())
     report.reports, wrong, asked = judge_claims(claims, register, points)
@@ -241,10 +253,10 @@ def _epochs(bundle: Bundle) -> dict[str, dict[str, Entry]]:
     """Streams by epoch; nothing else may be in the bundle."""
     epochs: dict[str, dict[str, Entry]] = {}
     for name, entry in bundle.entries.items():
-        if name.endswith(".tzr"):
+        if name.endswith(".tzr") and name not in VERDICTS:
             epoch, stream = stream_of(name)
             epochs.setdefault(epoch, {})[stream] = entry
-    expected = {f"log/{epoch}.{kind}" for epoch in epochs for kind in ("leaves", "notes")} | set(HEAD)
+    expected = {f"log/{epoch}.{kind}" for epoch in epochs for kind in ("leaves", "notes")} | {*HEAD, *VERDICTS}
     for name in bundle.entries:
         beside = f"{name.removesuffix('.idx')}.tzr" in bundle.entries
         if not name.endswith(".tzr") and name not in expected and not beside:
@@ -345,6 +357,9 @@ def _site_streams(
     report.orders += commands.orders
     report.answers += commands.answers
     claims.extend(commands.claims)
+    if log is not None:
+        origin = f"tizgin/{register.site}/{epoch}"
+        report.errors.extend(check_shown(log, commands.shown, origin, register.logs[epoch]))
     return report.records - before
 
 

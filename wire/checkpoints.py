@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from wire.errors import BadKey, BadNote, BadProof
 from wire.keys import SigningKey, b64, unb64
+from wire.logkeys import LogKey
 from wire.merkle import HASH_BYTES, MAX_PROOF
-from wire.notes import COSIGNATURE, ED25519, Note, NoteKey, NoteSignature, parse_note, sign_note
+from wire.notes import COSIGNATURE, ECDSA_P256, ED25519, Note, NoteKey, NoteSignature, parse_note, sign_note
 
 _ORIGIN = re.compile(r"tizgin/[a-z0-9][a-z0-9-]{1,40}/(?:e[0-9]{1,6}-[0-9a-f]{8}|vee)")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -38,10 +39,21 @@ class Checkpoint:
         """The note signed by the log's key."""
         return sign_note(self.text, self.origin, key)
 
+    def signed(self, key: LogKey, signature: bytes) -> Note:
+        """The note with a signature that was made elsewhere, and that is checked here.
+
+        Raises:
+            BadNote: it is not this key's over this checkpoint.
+        """
+        named = log_key(self.origin, key.raw)
+        note = Note(self.text, (NoteSignature(self.origin, named.key_id, signature),))
+        note.signed_by(named)
+        return note
+
 
 def log_key(origin: str, public: bytes) -> NoteKey:
-    """The note key of a log with an Ed25519 key."""
-    return NoteKey(origin, ED25519, public)
+    """The note key of a log: raw Ed25519, or SubjectPublicKeyInfo DER of a P-256 key."""
+    return NoteKey(origin, ED25519 if len(public) == 32 else ECDSA_P256, public)
 
 
 def parse_checkpoint(text: str) -> Checkpoint:

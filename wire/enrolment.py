@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from wire.errors import WireError
 from wire.keys import VerifyKey, unb64
+from wire.logkeys import LogKey, read_log_key
 from wire.names import check_epoch, check_site
 
 MAX_BYTES = 65_536
@@ -33,7 +34,7 @@ class Enrolment:
     site: str
     epoch: str
     k_rec: VerifyKey
-    k_log: VerifyKey
+    k_log: LogKey
     csr: bytes
 
     @property
@@ -42,7 +43,7 @@ class Enrolment:
         return " ".join(self.k_rec.kid[i : i + 4] for i in range(0, 16, 4))
 
 
-def statement(site: str, epoch: str, k_rec: VerifyKey, k_log: VerifyKey, tls: ec.EllipticCurvePublicKey) -> bytes:
+def statement(site: str, epoch: str, k_rec: VerifyKey, k_log: LogKey, tls: ec.EllipticCurvePublicKey) -> bytes:
     """What the three keys sign: one line each, the TLS key as SHA-256 of its SubjectPublicKeyInfo (hex)."""
     spki = tls.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     lines = (f"tizgin enrolment v{VERSION}", site, epoch, k_rec.text, k_log.text, hashlib.sha256(spki).hexdigest())
@@ -83,8 +84,11 @@ def read_enrolment(raw: bytes, site: str | None = None) -> Enrolment:
 def _proven(doc: dict[str, Any]) -> Enrolment:
     try:
         site, epoch = check_site(doc["site"]), check_epoch(doc["epoch"])
-        rec, log = VerifyKey.from_text(doc["k_rec"]), VerifyKey.from_text(doc["k_log"])
-        proofs = {"proof_rec": (rec, unb64(doc["proof_rec"])), "proof_log": (log, unb64(doc["proof_log"]))}
+        rec, log = VerifyKey.from_text(doc["k_rec"]), read_log_key(doc["k_log"])
+        proofs: dict[str, tuple[LogKey, bytes]] = {
+            "proof_rec": (rec, unb64(doc["proof_rec"])),
+            "proof_log": (log, unb64(doc["proof_log"])),
+        }
         proof_tls = unb64(doc["proof_tls"])
         csr = doc["csr"].encode("ascii")
     except UnicodeEncodeError:

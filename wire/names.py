@@ -11,6 +11,8 @@ SITE = re.compile(r"[a-z0-9][a-z0-9-]{1,40}")
 EPOCH = re.compile(r"e[0-9]{1,6}-[0-9a-f]{8}")
 STREAM = re.compile(r"mp:[A-Za-z0-9][A-Za-z0-9_.-]{0,60}|site|cmd|bal")
 PREFIX = "tizgin/1"
+VERDICTS = "vee"
+"""Stands in the place of the epoch in the origin of a collector's log of verdicts."""
 
 UP = ("state", "heads", "inventory", "evidence", "checkpoint", "answer", "progress", "bulk", "live", "csr")
 """Topics a site may write."""

@@ -1,10 +1,10 @@
 """C2SP signed notes: text, an empty line, signature lines.
 
 A line is ``— <key name> <base64(4-byte key id ‖ signature)>``; the key id is the head of SHA-256(name ‖ LF ‖ type ‖
-public key). Types used here: 0x01 Ed25519 (log), 0x02 ECDSA P-256 (log whose key lives in a TPM), 0x04 Ed25519
-cosignature (witness), whose signature is preceded by an 8-byte time and covers a text of its own. Signatures of unknown
-keys are ignored, a bad signature of a known key refuses the note. Source: github.com/C2SP/C2SP signed-note,
-tlog-checkpoint, tlog-cosignature.
+public key), for 0x02 that of SHA-256(public key). Types used here: 0x01 Ed25519 (log), 0x02 ECDSA P-256 (log whose key
+lives in a token), 0x04 Ed25519 cosignature (witness), whose signature is preceded by an 8-byte time and covers a text
+of its own. Signatures of unknown keys are ignored, a bad signature of a known key refuses the note. Source:
+github.com/C2SP/C2SP signed-note, tlog-checkpoint, tlog-cosignature.
 """
 
 from __future__ import annotations
@@ -13,12 +13,9 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
 from wire.errors import BadKey, BadNote
 from wire.keys import SigningKey, VerifyKey, b64, unb64
+from wire.logkeys import LogKey, P256Key
 
 ED25519, ECDSA_P256, COSIGNATURE = 0x01, 0x02, 0x04
 MAX_NOTE = 65_536
@@ -42,7 +39,10 @@ class NoteKey:
         if self.kind in (ED25519, COSIGNATURE):
             VerifyKey(self.public)
         elif self.kind == ECDSA_P256:
-            self._p256()
+            try:
+                P256Key(self.public)
+            except BadKey as error:
+                raise BadNote(f"note key {self.name}: {error}") from None
         else:
             raise BadNote(f"note key {self.name}: type 0x{self.kind:02x}, expected 0x01, 0x02 or 0x04")
 
@@ -80,22 +80,8 @@ class NoteKey:
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
         """True if the signature is this key's over the message."""
-        if self.kind != ECDSA_P256:
-            return VerifyKey(self.public).verifies(message, signature)
-        try:
-            self._p256().verify(signature, message, ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature:
-            return False
-        return True
-
-    def _p256(self) -> ec.EllipticCurvePublicKey:
-        try:
-            key = serialization.load_der_public_key(self.public)
-        except ValueError as error:
-            raise BadNote(f"note key {self.name}: {error}") from None
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise BadNote(f"note key {self.name}: expected a P-256 key")
-        return key
+        key: LogKey = P256Key(self.public) if self.kind == ECDSA_P256 else VerifyKey(self.public)
+        return key.verifies(message, signature)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,16 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from wire import canonical
+from wire.checkpoints import parse_checkpoint
 from wire.dsse import ORDER_TYPE, Envelope, open_envelope
-from wire.errors import BadOrder, NotCanonical
-from wire.names import EPOCH, SITE
+from wire.errors import BadNote, BadOrder, NotCanonical
+from wire.names import EPOCH, SITE, origin
+from wire.notes import parse_note
 from wire.states import Reason
 
 MAX_ORDER_BYTES = 32_768
 MAX_POWER_TEXT = 8_192
+MAX_SEEN = 4_096
 
 Watt = Annotated[int, Field(ge=0, le=10_000_000_000)]
 Millis = Annotated[int, Field(ge=1_600_000_000_000, le=9_999_999_999_999)]
@@ -134,6 +137,9 @@ class Order(_Strict):
     """Base64 of the emergency declaration («Авария») under which one person orders more than alone."""
     mandate: Annotated[str, Field(max_length=MAX_POWER_TEXT)] | None = None
     """Base64 of the mandate within which a gateway signs."""
+    seen: Annotated[str, Field(max_length=MAX_SEEN)] | None = None
+    """The newest cosigned checkpoint of this site's log that the issuer knows, as the text of its note. The site holds
+    it against its own log: neither side can be shown another history than the other."""
     basis: Basis
 
     @property
@@ -173,6 +179,8 @@ class Order(_Strict):
             raise ValueError("issued_at <= execute_by <= expires_at does not hold")
         if self.not_before is not None and self.not_before > self.execute_by:
             raise ValueError("not_before is after execute_by")
+        if self.seen is not None and _origin_of(self.seen) != origin(self.site, self.epoch):
+            raise ValueError(f"seen is no checkpoint of {origin(self.site, self.epoch)}")
         return self
 
     def encode(self) -> bytes:
@@ -192,6 +200,13 @@ class SignedOrder:
     def digest(self) -> str:
         """SHA-256 of the signed payload, hex."""
         return hashlib.sha256(self.envelope.payload).hexdigest()
+
+
+def _origin_of(note: str) -> str | None:
+    try:
+        return parse_checkpoint(parse_note(note.encode("utf-8", "replace")).text).origin
+    except BadNote:
+        return None
 
 
 def parse_order(raw: bytes) -> SignedOrder:

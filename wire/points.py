@@ -33,8 +33,20 @@ UNITS: dict[str, str] = {
     "vt_ratio": "1",
     "serial_number": "",
     "clock": "ms",
+    "events_power_off": "1",
+    "events_clock_set": "1",
+    "events_programmed": "1",
+    "events_cover_open": "1",
+    "events_phase_loss": "1",
+    "events_reset": "1",
 }
 """Unit of each point; ``serial_number`` is text, ``clock`` is milliseconds since the Unix epoch (UTC)."""
+
+EVENTS = ("power_off", "clock_set", "programmed", "cover_open", "phase_loss", "reset")
+"""What a meter counts of itself: its supply failed, its clock was set, its settings were written, its cover was opened,
+a phase of its voltage was lost, its registers or counters were reset."""
+EVENT_POINTS: dict[str, str] = {f"events_{event}": event for event in EVENTS}
+"""Point of each such counter → event. They count events, never energy, and never run below 0."""
 
 TARIFFS = ("_t1", "_t2", "_t3", "_t4")
 COUNTERS = frozenset(

@@ -63,6 +63,27 @@ class PowerIntegral(TypedDict):
     gap_ms: int
 
 
+class PhaseValues(TypedDict):
+    """What the polls of a slot read of each phase (L1, L2, L3). Primary side; null where it was never read.
+
+    Each reading is rounded to a whole mV, mA or W, half to even, and a mean of those again. Not evidence of energy.
+    """
+
+    n: int
+    """Polls that held values by phase."""
+    u: list[int | None]
+    """Least voltage, mV."""
+    i: list[int | None]
+    """Mean current, mA, as a magnitude."""
+    p: list[int | None]
+    """Mean active power, W, import positive as the meter sees it."""
+    iu: list[int]
+    """Polls in which the phase carried current (at least a tenth of the largest phase's) without voltage (below half of
+    the median of the other phases)."""
+    neg: list[int]
+    """Polls in which its power was negative while the sum was positive; of an inverted point the other way round."""
+
+
 class Upstream(TypedDict):
     """How the nearest live meter above (``mp``) saw a branch go dark; W as drawn downwards.
 
@@ -114,6 +135,8 @@ class Bind(TypedDict):
     seals: list[str]
     """Numbers of the seals."""
     pts: dict[str, DecodeMap]
+    lp: NotRequired[dict[str, Any]]
+    """How entries of the meter's own load profile are read, where it has one; ``docs/protocol.md`` lists the fields."""
     ct_read: NotRequired[dict[str, int] | None]
     """The ratio that the meter itself is set to; null where it has no such register. ``vt_read`` likewise."""
     vt_read: NotRequired[dict[str, int] | None]
@@ -154,6 +177,10 @@ class Interval(TypedDict):
     late_wh: NotRequired[int | None]
     """Energy that the lateness of a boundary reading may have moved to the neighbour; null where power was not read."""
     pi: NotRequired[PowerIntegral]
+    ph: NotRequired[PhaseValues]
+    """Absent where nothing was read by phase."""
+    ev: NotRequired[dict[str, int]]
+    """The meter's own event counters as read at r1, by event (:data:`wire.points.EVENTS`); absent where none was."""
     bridge_wh: NotRequired[int]
     """After a gap: energy between the last good boundary reading (``bridge_rt``, ``bridge_reg``) and r0."""
     bridge_rt: NotRequired[int]
@@ -206,6 +233,28 @@ class SeenMachines(TypedDict):
     seen: int
     expected: int
     wh: int | None
+
+
+class Archive(TypedDict):
+    """A slot as the meter's own load profile has it (stream ``mp:<point>``). The slot's interval or gap stays.
+
+    ``wh`` follows from the entries in ``raw`` by ``bind.lp``: the entries that make up the slot, or, where the meter
+    keeps register readings, those at its two edges. ``rt`` is when the meter's clock was read (ms), ``mto`` that clock
+    minus UTC, ms.
+    """
+
+    t0: int
+    t1: int
+    wh: int
+    src: str
+    """Always ``profile``."""
+    cfg: str
+    """Leaf hash of the ``bind`` in force."""
+    rt: int
+    mto: int
+    sn: str | None
+    raw: list[list[str]]
+    """Frames of the clock, the period where the meter tells it, and the entries."""
 
 
 class Balance(TypedDict):
@@ -318,8 +367,18 @@ class CmdRx(TypedDict):
     rx: int
 
 
+class LogHead(TypedDict):
+    """Size ``s`` and root ``r`` (hex) of a log."""
+
+    s: int
+    r: str
+
+
 class CmdAck(TypedDict):
-    """The agent's decision."""
+    """The agent's decision.
+
+    ``cp`` is the newest checkpoint that the site has signed of its log; absent where there is none yet.
+    """
 
     id: str | None
     state: str
@@ -329,6 +388,7 @@ class CmdAck(TypedDict):
     agent_mode: str
     kids: list[str]
     seq: int | None
+    cp: NotRequired[LogHead]
     dup: NotRequired[bool]
     before_w: NotRequired[int | None]
     target_w: NotRequired[int | None]

@@ -16,7 +16,8 @@ from wire.checkpoints import log_key
 from wire.dsse import KEYS_TYPE, Envelope, open_envelope, seal
 from wire.errors import BadKey, BadSignature, NotCanonical, WireError
 from wire.keys import SigningKey, VerifyKey
-from wire.names import origin
+from wire.logkeys import read_log_key
+from wire.names import VERDICTS, origin
 from wire.notes import NoteKey
 from wire.orders import Millis, Ref, Version1, Watt
 from wire.policy import parse_policy
@@ -26,6 +27,8 @@ MAX_KEYS_BYTES = 262_144
 
 Kid = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 KeyText = Annotated[str, Field(min_length=44, max_length=44)]
+LogKeyText = Annotated[str, Field(min_length=44, max_length=124)]
+"""Ed25519, or P-256: :mod:`wire.logkeys`."""
 Right = Literal[
     "limit",
     "reduce",
@@ -79,7 +82,7 @@ class Epoch(_Doc):
 
     epoch: Ref
     k_rec: KeyText
-    k_log: KeyText
+    k_log: LogKeyText
     from_index: Annotated[int, Field(ge=0)] = 0
     to_index: Annotated[int, Field(ge=0)] | None = None
 
@@ -143,6 +146,14 @@ class Revocation(_Doc):
     reason: Annotated[str, Field(max_length=200)]
 
 
+class Collector(_Doc):
+    """Whose logs of verdicts witnesses cosign. It can sign no order."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    key: KeyText
+    """K_col."""
+
+
 class KeysDocument(_Doc):
     """The whole register."""
 
@@ -157,6 +168,8 @@ class KeysDocument(_Doc):
     """Which witnesses have to have cosigned a checkpoint, as :mod:`wire.policy` reads it; none is asked for without."""
     zones: tuple[Zone, ...] = ()
     """Bounds of zones. A site's zone may be missing here: then no plan of a whole zone or country is possible in it."""
+    collectors: Annotated[tuple[Collector, ...], Field(max_length=16)] = ()
+    """Centrals whose verdicts witnesses cosign; none without."""
 
     @model_validator(mode="after")
     def _consistent(self) -> KeysDocument:
@@ -183,6 +196,7 @@ class KeysDocument(_Doc):
         for site in self.sites:
             for entry in site.epochs:
                 _check_epoch_keys(site.id, entry)
+        _check_collectors(self)
         if self.policy is not None:
             parse_policy(self.policy)
         return self
@@ -193,8 +207,8 @@ class KeysDocument(_Doc):
             raise ValueError(f"issuer {issuer.kid} is a gateway: it may only have the rights limit and reduce")
 
     def encode(self) -> bytes:
-        """Canonical bytes. Without zones there is no such field, so that an older side can read it."""
-        left_out: set[str] = set() if self.zones else {"zones"}
+        """Canonical bytes. Without zones or collectors there is no such field, so that an older side can read it."""
+        left_out = {name for name in ("zones", "collectors") if not getattr(self, name)}
         return canonical.encode(self.model_dump(mode="json", exclude_none=True, exclude=left_out))
 
     def zone(self, zone_id: str) -> Zone | None:
@@ -222,12 +236,13 @@ class KeysDocument(_Doc):
         return min((r.at for r in self.revoked if r.kid == kid), default=None)
 
     def log_keys(self, site_id: str, epoch: str) -> list[NoteKey]:
-        """Keys that may sign checkpoints of one life of a site's log."""
+        """Keys that may sign checkpoints of one life of a site's log, or of the log of verdicts on it (``vee``)."""
         site = self.site(site_id)
         name = origin(site_id, epoch)
-        return [
-            log_key(name, VerifyKey.from_text(e.k_log).raw) for e in (site.epochs if site else ()) if e.epoch == epoch
-        ]
+        if epoch == VERDICTS:
+            keys = [VerifyKey.from_text(c.key) for c in self.collectors] if site else []
+            return [log_key(name, key.raw) for key in keys if self.revoked_at(key.kid) is None]
+        return [log_key(name, read_log_key(e.k_log).raw) for e in (site.epochs if site else ()) if e.epoch == epoch]
 
     def record_keys(self, site_id: str) -> dict[str, dict[str, VerifyKey]]:
         """Record keys of a site: epoch → kid → key."""
@@ -240,13 +255,26 @@ class KeysDocument(_Doc):
 
 
 def _check_epoch_keys(site: str, entry: Epoch) -> None:
-    for name, text in (("k_rec", entry.k_rec), ("k_log", entry.k_log)):
+    for name, text, read in (("k_rec", entry.k_rec, VerifyKey.from_text), ("k_log", entry.k_log, read_log_key)):
         try:
-            VerifyKey.from_text(text)
+            read(text)
         except BadKey as error:
             raise ValueError(f"site {site} epoch {entry.epoch} {name}: {error}") from None
     if entry.k_rec == entry.k_log:
         raise ValueError(f"site {site} epoch {entry.epoch}: one key signs records and checkpoints")
+
+
+def _check_collectors(document: KeysDocument) -> None:
+    taken = {issuer.key for issuer in document.issuers}
+    taken |= {text for site in document.sites for e in site.epochs for text in (e.k_rec, e.k_log)}
+    for collector in document.collectors:
+        try:
+            VerifyKey.from_text(collector.key)
+        except BadKey as error:
+            raise ValueError(f"collector {collector.name}: {error}") from None
+        if collector.key in taken:
+            raise ValueError(f"collector {collector.name}: its key serves another purpose or is listed twice")
+        taken.add(collector.key)
 
 
 def sign_keys(document: KeysDocument, key: SigningKey) -> bytes:

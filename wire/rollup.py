@@ -26,6 +26,8 @@ class SlotQuality(StrEnum):
     MEASURED = "measured"
     LATE = "late"
     """Read later after a boundary than allowed: some energy may belong to the neighbour."""
+    PROFILE = "profile"
+    """Not read at its edges; out of the meter's own load profile. Only import is known."""
     DE_ENERGISED = "de_energised"
     """Nothing flowed: the branch was switched off for the whole slot."""
     PARTLY_ENERGISED = "partly_energised"
@@ -196,6 +198,8 @@ class Sum:
     bridged_slots: int
     missing: tuple[int, ...] = field(default=(), repr=False)
     """Beginnings of the slots that nothing is known of."""
+    profile_wh: int = 0
+    """What of ``known_wh`` is out of the meter's own load profile."""
 
     @property
     def complete(self) -> bool:
@@ -235,7 +239,7 @@ def total(period: Period, slot_s: int, slots: Mapping[int, SlotEnergy], bridges:
     missing = tuple(t for t, one in found.items() if one.import_wh is None and t not in covered)
     known = sum(one.import_wh or 0 for one in found.values())
     exports = [one.export_wh for one in found.values()]
-    gaps = any(one.import_wh is None for one in found.values())
+    gaps = any(one.import_wh is None or one.quality is SlotQuality.PROFILE for one in found.values())
     counted = [wh for wh in exports if wh is not None]
     return Sum(
         period,
@@ -247,7 +251,32 @@ def total(period: Period, slot_s: int, slots: Mapping[int, SlotEnergy], bridges:
         counts,
         len([t for t in covered if found[t].import_wh is None]),
         missing,
+        sum(one.import_wh or 0 for one in found.values() if one.quality is SlotQuality.PROFILE),
     )
+
+
+def filled(
+    slots: Mapping[int, SlotEnergy], bridges: Iterable[Bridge], told: Mapping[int, int], slot_s: int, quantum_wh: int
+) -> dict[int, SlotEnergy]:
+    """Slots with those gaps filled that the meter's own load profile tells of.
+
+    A bridge is what the registers counted over its gaps: where the profile has more than that, beyond what late
+    readings and whole counts explain, none of its slots there is believed.
+
+    Args:
+        told: import by beginning of the slot, Wh (``archive`` records).
+        quantum_wh: the least the register moves by.
+    """
+    found = dict(slots)
+    gaps = {t: wh for t, wh in told.items() if found.get(t) == MISSING}
+    for bridge in bridges:
+        run = [t for t in range(bridge.start_s, bridge.end_s, slot_s) if t in gaps]
+        late_ms = 2 * min(30_000, slot_s * 100)
+        tolerance = (len(run) + 1) * max(1, quantum_wh) + late_ms * bridge.wh // (1000 * slot_s * max(1, len(run)))
+        if sum(gaps[t] for t in run) > bridge.wh + tolerance:
+            for t in run:
+                del gaps[t]
+    return found | {t: SlotEnergy(wh, None, SlotQuality.PROFILE) for t, wh in gaps.items()}
 
 
 def bridge_of(fields: Mapping[str, Any], slot_s: int) -> Bridge | None:

@@ -21,12 +21,14 @@ from wire import canonical
 from wire.dsse import pae
 from wire.errors import BadKey, BadRecord, NotCanonical
 from wire.keys import SigningKey, VerifyKey, unb64
-from wire.names import check_site, origin
+from wire.names import VERDICTS, check_site, origin
 from wire.records import MAGIC, MAX_PAYLOAD, SIGNATURE_BYTES, RecordLine
 
 VERDICT_TYPE = "application/vnd.tizgin.verdict.v1+json"
 TYPES = frozenset({"vee_run", "vee_finding"})
 COMMON = ("v", "log", "n", "p", "ty", "at")
+MAX_FINDINGS = 2000
+"""Lines of findings that follow a run's line; what is over it is counted in the run's line alone."""
 _KID = re.compile(rb"[0-9a-f]{16}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -37,7 +39,7 @@ def verdict_origin(site: str) -> str:
     Raises:
         WireError: it is no site id.
     """
-    return origin(check_site(site), "vee")
+    return origin(check_site(site), VERDICTS)
 
 
 def sign_verdict(doc: canonical.Json, key: SigningKey) -> RecordLine:

@@ -18,11 +18,12 @@ from drivers.modbus.meter import MeterDevice
 from drivers.modbus.polling import MeterPoll
 from drivers.modbus.sunspec import PROFILES, Layout, NotSunSpec, bind, layout_from, walk
 from drivers.profiles.model import MeterProfile
-from wire.points import COUNTERS
+from wire.points import COUNTERS, EVENT_POINTS
 
 log = structlog.get_logger()
 
-ONCE = frozenset({"serial_number", "ct_ratio", "vt_ratio"})
+UNPOLLED = frozenset({"serial_number", "ct_ratio", "vt_ratio", *EVENT_POINTS})
+"""What is read at boundaries and after them alone."""
 WALK_S = 5.0
 """The start waits so long for a meter's directory that was never read before."""
 WALK_AGAIN_S = 30.0
@@ -111,4 +112,4 @@ def _points(profile: MeterProfile) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What is polled, and what is read at the boundaries of slots."""
     known = profile.point_ids
     energy = tuple(p for p in known if p in COUNTERS) + (("serial_number",) if "serial_number" in known else ())
-    return tuple(p for p in known if p not in ONCE), energy
+    return tuple(p for p in known if p not in UNPOLLED), energy

@@ -25,7 +25,7 @@ from agent.curtailment.shed import Shedder
 from agent.curtailment.targets import Targets
 from agent.curtailment.telling import Teller
 from agent.curtailment.waves import Waves
-from agent.errors import LedgerError
+from agent.errors import LedgerError, Overtaken
 from agent.ledger import Ledger
 from agent.live import LiveState
 from config.site import Site
@@ -152,6 +152,9 @@ class Engine:
                 for order in list(self.journal.live.values()):
                     try:
                         await self._advance(order)
+                    except Overtaken as error:
+                        log.info("order_overtaken", order=order.id, text=str(error))
+                        self.wake.set()
                     except LedgerError as error:
                         log.error("no_journal_no_movement", order=order.id, error=str(error))
                     except Exception:  # one order's trouble must not stop the others

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypedDict
 
 from agent.clock import Clock
+from agent.errors import Overtaken
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
 from wire.orders import Order, parse_order
@@ -91,6 +92,9 @@ class LiveOrder:
     """Power that the energy left in the window allows; ``None`` where the order is judged by power."""
     process_w: int = 0
     """Power that a process needs to end safely, while it has time for that: nothing is taken below it yet."""
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False, compare=False)
+    """Held while a change is on its way to the disk: an engine that goes on and a release that comes in between are one
+    after the other, in memory as on disk."""
 
     @property
     def id(self) -> str:
@@ -240,21 +244,25 @@ class Journal:
 
         Raises:
             ValueError: there is no such transition.
+            Overtaken: there was, until a change that was on its way had ended.
             LedgerError: it is not durable; the state in memory is unchanged.
         """
         if state not in TRANSITIONS[live.state]:
             raise ValueError(f"order {live.id}: no transition {live.state} → {state}")
-        live.doc.text = cause
-        txn = Txn()
-        self._update(txn, live, state)
-        self._note(txn, live.id, live.state, state, cause)
-        if record is not None:
-            txn.record("cmd", "cmd_eff", record | {"state": state, "text": cause})
-        await self._ledger.commit(txn, urgent=True)
-        live.state = state
-        self.states[live.id] = (live.digest, state)
-        if ended(state):
-            self.live.pop(live.id, None)
+        async with live.changing:
+            if state not in TRANSITIONS[live.state]:
+                raise Overtaken(f"order {live.id} is {live.state} by now, {state} has no sense any more")
+            live.doc.text = cause
+            txn = Txn()
+            self._update(txn, live, state)
+            self._note(txn, live.id, live.state, state, cause)
+            if record is not None:
+                txn.record("cmd", "cmd_eff", record | {"state": state, "text": cause})
+            await self._ledger.commit(txn, urgent=True)
+            live.state = state
+            self.states[live.id] = (live.digest, state)
+            if ended(state):
+                self.live.pop(live.id, None)
 
     def _update(self, txn: Txn, live: LiveOrder, state: OrderState) -> None:
         txn.run(
@@ -267,11 +275,12 @@ class Journal:
 
     async def save(self, live: LiveOrder, *, record: dict[str, Any] | None = None) -> None:
         """Make the order's document and flags durable without changing its state."""
-        txn = Txn()
-        self._update(txn, live, live.state)
-        if record is not None:
-            txn.record("cmd", "cmd_eff", record)
-        await self._ledger.commit(txn, urgent=record is not None)
+        async with live.changing:
+            txn = Txn()
+            self._update(txn, live, live.state)
+            if record is not None:
+                txn.record("cmd", "cmd_eff", record)
+            await self._ledger.commit(txn, urgent=record is not None)
 
     async def intend(
         self, live: LiveOrder, kind: str, target: str, expected_w: int, prior: str | None, *, urgent: bool

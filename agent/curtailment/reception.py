@@ -7,7 +7,7 @@ the order's row and its number; only then does the engine learn of it. No journa
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,14 +20,15 @@ from agent.curtailment.engine import Engine
 from agent.curtailment.intake import RELEASE_MAX_AGE_MS, Context, Known, Verdict, judge
 from agent.curtailment.journal import Journal, LiveOrder, OrderDoc
 from agent.curtailment.planner import choose_machines
-from agent.errors import LedgerError
+from agent.errors import LedgerError, Overtaken
 from agent.ledger import Ledger, Txn
 from config.site import Site
 from wire.errors import BadOrder
 from wire.keys import b64
 from wire.orders import Order, SignedOrder, parse_order
+from wire.record_types import LogHead
 from wire.registry import KeysDocument
-from wire.states import Flag, OrderState, Reason
+from wire.states import Flag, OrderState, Reason, ended
 
 log = structlog.get_logger()
 
@@ -48,6 +49,10 @@ class Reception:
     trusted: TrustedTime
     keys: Callable[[], KeysDocument | None]
     genesis_ms: int
+    head: Callable[[], LogHead | None] = lambda: None
+    """The newest checkpoint that this site signed of its log, for answers."""
+    shown: Callable[[str], Awaitable[None]] | None = None
+    """Given the checkpoint of this site's log that an order names, once the order is answered."""
     refused: dict[str, int] = field(default_factory=dict)
     accepted_ms: deque[int] = field(default_factory=lambda: deque(maxlen=1000))
     unrecorded: int = 0
@@ -94,6 +99,9 @@ class Reception:
             # It cannot be signed without a journal; said all the same. Central sends the order again until answered.
             await self.engine.teller.tell_unjournalled(signed.order.id, str(error))
         self.engine.wake.set()
+        if signed.order.seen is not None and self.shown is not None:
+            # Whatever it shows, the order stands: two histories are no reason not to shed.
+            await self.shown(signed.order.seen)
 
     def _context(self, order_id: str, retained: bool) -> Context:
         before = self.journal.states.get(order_id)
@@ -168,7 +176,8 @@ class Reception:
         )
 
     def _ack(self, signed: SignedOrder | None, state: str, verdict: Verdict) -> dict[str, Any]:
-        return {
+        head = self.head() if signed else None
+        return ({"cp": head} if head else {}) | {
             "id": signed.order.id if signed else None,
             "state": state,
             "code": None if verdict.reason is None else str(verdict.reason),
@@ -302,6 +311,14 @@ class Reception:
         return prefix + "; ".join(said if cold is None else [*said, cold])
 
     async def _supersede(self, new: LiveOrder, old_id: str) -> None:
+        while True:
+            try:
+                await self._take_over(new, old_id)
+            except Overtaken:
+                continue  # the engine went on with it in between: decided anew on what it is now
+            return
+
+    async def _take_over(self, new: LiveOrder, old_id: str) -> None:
         old = self.journal.live.get(old_id)
         partly = old is not None and old.state is S.RESTORING and bool(old.doc.returning)
         if old is None or not old.order.sheds or (old.state in {S.RESTORING, S.RESTORE_BLOCKED} and not partly):
@@ -393,6 +410,14 @@ class Reception:
         )
 
     async def _apply(self, order: Order, target: LiveOrder) -> None:
+        while not ended(target.state):
+            try:
+                await self._take_effect(order, target)
+            except Overtaken:
+                continue  # the engine went on with it in between: decided anew on what it is now
+            return
+
+    async def _take_effect(self, order: Order, target: LiveOrder) -> None:
         if order.action == "release":
             target.doc.released_by = order.id
             target.doc.ceiling_w = order.restore.ceiling_w

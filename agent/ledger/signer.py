@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agent.hsm.key import LogSigner
 from wire.canonical import Json
 from wire.keys import SigningKey
 
@@ -28,7 +29,7 @@ class Planned:
 
     role: str
     from_index: int
-    key: SigningKey
+    key: LogSigner
     fields: Json
 
 
@@ -48,7 +49,7 @@ class Signer:
         """The change has its record: from now on the new key signs. Returns what ``meta`` has to say of it."""
         self.planned = None
         self.done.append(change)
-        if change.role == "k_rec":
+        if change.role == "k_rec" and isinstance(change.key, SigningKey):
             self.key = change.key
             return [("kid", change.key.kid)]
         return [("log_kid", change.key.kid), ("log_from", str(change.from_index))]

@@ -10,13 +10,19 @@ from config.devices import MeteringPoint, Passport, RatioPassport
 
 
 def bind_fields(
-    point: MeteringPoint, profile: str, boundary: Boundary, decode: DecodeMaps, swap: dict[str, Any] | None
+    point: MeteringPoint,
+    profile: str,
+    boundary: Boundary,
+    decode: DecodeMaps,
+    swap: dict[str, Any] | None,
+    lp: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fields of a ``bind`` record.
 
     Args:
         boundary: the first good reading of the meter that is bound.
         swap: what a person said of the exchange that led to it.
+        lp: how the meter's own load profile is read, where it has one.
     """
     passport = point.passport
     fields: dict[str, Any] = {
@@ -38,6 +44,8 @@ def bind_fields(
         "open": {"rt": boundary.rt_ms, "reg": dict(boundary.bits), "raw": [list(f) for f in boundary.frames]},
         "pts": decode,
     }
+    if lp is not None:
+        fields["lp"] = lp
     return fields if swap is None else fields | {"swap": swap | {"to": boundary.rt_ms}}
 
 

@@ -25,9 +25,11 @@ from agent.metering.belief import AGREEING, MARGIN, Seen, agree, follows
 from agent.metering.binding import bind_fields, device_fields, passport_doc
 from agent.metering.integral import PowerIntegral
 from agent.metering.meterclock import ClockState, judge
+from agent.metering.phases import PhaseWatch, read_events
 from agent.metering.registers import (
     RATIO_POINTS,
     applied_ratio,
+    evidence_curve,
     evidence_maps,
     merged_ratios,
     ratio_number,
@@ -45,6 +47,7 @@ from config.rules.passports import ratio_agrees
 from config.site import Site
 from drivers.capabilities import Sample
 from drivers.modbus.scheduler import Klass
+from wire.points import EVENT_POINTS
 from wire.quality import Quality
 from wire.rollup import Share
 
@@ -113,6 +116,8 @@ class SlotCloser:
     def take(self, sample: Sample) -> None:
         """A meter was read."""
         self.supply.take(sample)
+        for state in self._points_of.get(sample.device, ()):
+            state.phases.add(sample.readings)
         power = sample.readings.get("power_w")
         if power is None or not power.quality.usable or not isinstance(power.value, int | float):
             return
@@ -130,8 +135,10 @@ class SlotCloser:
             if IMPORT not in decode:
                 log.error("point_not_provable", point=point.id, device=point.device, profile=profile.id)
                 continue
-            settings = tuple(p for p in (*RATIO_POINTS, "clock") if p in profile.point_ids)
-            state = PointState(point, port, decode, settings, PowerIntegral(3 * port.period_s + 1))
+            settings = tuple(p for p in (*RATIO_POINTS, "clock", *EVENT_POINTS) if p in profile.point_ids)
+            integral, phases = PowerIntegral(3 * port.period_s + 1), PhaseWatch(point)
+            lp = evidence_curve(profile, point.passport)
+            state = PointState(point, port, decode, settings, integral, phases, lp)
             self.states[point.id] = state
             self.supply.meters[point.device] = (decode, applied_ratio(point.passport))
             self._points_of.setdefault(point.device, []).append(state)
@@ -150,7 +157,7 @@ class SlotCloser:
         if doc["pts"] != state.decode or doc["device"] != state.point.device:
             log.warning("meter_rebound", point=state.point.id, reason="its decode map or device changed")
             state.rebind = True
-        state.renew = doc.get("passport") != passport_doc(state.point.passport)
+        state.renew = doc.get("passport") != passport_doc(state.point.passport) or doc.get("lp") != state.lp
         state.sn = doc["sn"]
         state.ratios = device_fields(doc)
         state.chain = self._chain(state, bytes(bind[0][1]).hex())
@@ -186,7 +193,8 @@ class SlotCloser:
         read = tuple(ratio_number(boundary.ratios, which) for which in ("ct", "vt"))
         if ratio_agrees(state.point.passport, *read) is False:
             log.error("ratio_not_as_in_passport", point=state.point.id, device=state.point.device, read=boundary.ratios)
-        fields = bind_fields(state.point, state.port.device.profile.id, boundary, state.decode, state.swap)
+        profile = state.port.device.profile.id
+        fields = bind_fields(state.point, profile, boundary, state.decode, state.swap, state.lp)
         # One transaction: a start in between must never find the new meter under the old meter's bind.
         done = await self.ledger.commit(txn.record(stream, "bind", fields), urgent=True)
         state.sn, state.ratios, state.swap = boundary.sn, boundary.ratios, None
@@ -231,7 +239,8 @@ class SlotCloser:
         if state.stepped:  # a slot that holds a step has no length that a clock could vouch for
             boundary = Boundary(t, self.clock.now_ms(), why="CLOCK", tries=boundary.tries)
         try:
-            await self._record(state, boundary)
+            async with state.writing:
+                await self._record(state, boundary)
         except LedgerError as error:
             # The chain is rebuilt from disk at the next boundary: what was not written becomes a gap, never a guess.
             self.unwritten += 1
@@ -298,10 +307,11 @@ class SlotCloser:
             tries=tries,
             power_w=None if power_w is None else round(power_w * applied_ratio(state.point.passport)),
             integral=state.integral.close(sample.mono_ns),
+            phases=state.phases.close(),
         )
 
     async def _with_settings(self, state: PointState, boundary: Boundary) -> Boundary:
-        """Ratios and clock are asked for after the registers, so that they make no reading late."""
+        """Ratios, clock and event counters are asked for after the registers, so that they make no reading late."""
         if not state.settings:
             return boundary
         sample = await state.port.link.read(
@@ -312,6 +322,7 @@ class SlotCloser:
             boundary,
             ratios=merged_ratios(state.ratios, read_ratios(sample.readings)),
             mto_ms=None if clock_ms is None else clock_ms - sample.at_ms,
+            events=read_events(sample.readings),
         )
 
     def _judge_clock(self, state: PointState, offset_ms: int | None, txn: Txn) -> None:
@@ -329,6 +340,7 @@ class SlotCloser:
 
     def _absent(self, state: PointState, t: int, why: str, tries: int) -> Boundary:
         state.integral.close(self.clock.mono_ns())
+        state.phases.close()
         return Boundary(t, self.clock.now_ms(), why=why, tries=tries, ratios=state.ratios)
 
     async def _record(self, state: PointState, boundary: Boundary) -> None:
@@ -362,7 +374,8 @@ class SlotCloser:
         if renew:
             held = replace(boundary, sn=state.sn, ratios=state.ratios)
             profile = state.port.device.profile.id
-            txn.record(f"mp:{state.point.id}", "bind", bind_fields(state.point, profile, held, state.decode, None))
+            fields = bind_fields(state.point, profile, held, state.decode, None, state.lp)
+            txn.record(f"mp:{state.point.id}", "bind", fields)
         done = await self.ledger.commit(txn)
         if renew:
             state.renew, chain.cfg = False, done[-1].line.hash.hex()

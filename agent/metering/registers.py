@@ -13,6 +13,7 @@ from typing import Any
 from config.devices import Passport, RatioPassport
 from drivers.capabilities import Reading
 from drivers.profiles.codec import decode_map
+from drivers.profiles.loadcurve import evidence
 from drivers.profiles.model import MeterProfile
 
 DecodeMaps = dict[str, dict[str, Any]]
@@ -57,6 +58,11 @@ def evidence_maps(profile: MeterProfile, passport: Passport, points: Iterable[st
         roll = point.modulus or (10**passport.register_digits if passport.register_digits else None)
         found[point.id] = how if roll is None or roll > 2**53 - 1 else how | {"roll": roll}
     return found
+
+
+def evidence_curve(profile: MeterProfile, passport: Passport) -> dict[str, Any] | None:
+    """How the meter's own load profile is read, in primary units; ``None`` where it has none that can be."""
+    return None if profile.load_profile is None else evidence(profile.load_profile, applied_ratio(passport))
 
 
 def read_ratio(reading: Reading | None) -> Fraction | None:

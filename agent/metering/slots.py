@@ -18,6 +18,7 @@ from agent.metering.counter import Counted, counted, stands_still
 from agent.metering.integral import Integral
 from agent.metering.registers import EXPORT, IMPORT, DecodeMaps, Frames, ratios_differ
 from wire.energy import primary_wh
+from wire.record_types import PhaseValues
 
 __all__ = ["EXPORT", "IMPORT", "Boundary", "Drop", "Edge", "SlotChain", "SlotRecord", "energy_points"]
 
@@ -92,6 +93,10 @@ class Boundary:
     """The meter's clock minus ours."""
     integral: Integral | None = None
     """Of the slot that ends here."""
+    phases: PhaseValues | None = None
+    """Likewise."""
+    events: dict[str, int] = field(default_factory=dict)
+    """The meter's own event counters, by event; those that were read."""
     first: Edge | None = None
     """First reading since the branch came back within the slot that ends here."""
     last: Edge | None = None
@@ -304,6 +309,10 @@ class SlotChain:
             fields["pi"] = end.integral.doc()
             if stands_still(start.bits, end.bits, self.decode, end.integral.wh, FROZEN_COUNTS):
                 fields["q"].append("frozen")
+        if end.phases is not None:
+            fields["ph"] = end.phases
+        if end.events:
+            fields["ev"] = end.events
         anchor = self.anchor
         if anchor is None or anchor.t != start.t or not self.carried:
             fields["raw0"] = [list(f) for f in start.frames]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Any
 
 from agent.acquisition.bench import MeterPort
 from agent.metering.integral import PowerIntegral
 from agent.metering.meterclock import ClockState
+from agent.metering.phases import PhaseWatch
 from agent.metering.registers import DecodeMaps
 from agent.metering.slots import SlotChain, SlotRecord
 from config.devices import MeteringPoint
@@ -21,8 +23,11 @@ class PointState:
     port: MeterPort
     decode: DecodeMaps
     settings: tuple[str, ...]
-    """What is read right after a boundary, where the meter has it: transformer ratios and its clock."""
+    """What is read right after a boundary, where the meter has it: transformer ratios, its clock and event counters."""
     integral: PowerIntegral
+    phases: PhaseWatch
+    lp: dict[str, Any] | None = None
+    """How the meter's own load profile is read (``bind.lp``), where it has one that can be."""
     chain: SlotChain | None = None
     sn: str | None = None
     ratios: str | None = None
@@ -38,3 +43,5 @@ class PointState:
     """The newest slot, as recorded."""
     stepped: bool = False
     """True from a step of the wall clock until the slot that holds it is recorded as a gap."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while records that name the bind in force are written, so that no other bind comes before them."""

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from central import energy, shares
-from central.api import order_reports, views
+from central.api import checkpoints, order_reports, views
 from central.api.problems import Problem, read_body
 from central.dispatch import OrderView, view
 from central.registers import OlderRegister
@@ -73,6 +73,7 @@ def make_router(service: CentralService) -> APIRouter:
     _site_routes(router, service)
     _order_routes(router, service)
     order_reports.add(router, service)
+    checkpoints.add(router, service, _known)
     _register_routes(router, service)
     return router
 

@@ -49,6 +49,17 @@ def explanations(texts: Texts) -> dict[str, str]:
         "residual_load": texts("Load remains while an order holds the machines asleep"),
         "open_load": texts("Energy behind a switch that is recorded as open"),
         "display": texts("The display showed something else than the register"),
+        "phase_unfed": texts("A phase carries current without voltage at the meter: it is not counted"),
+        "phase_lost": texts("A phase of the meter has no voltage"),
+        "phase_backwards": texts("One phase counts backwards: current transformer reversed?"),
+        "phase_unbalance": texts("The currents of the phases are far from each other"),
+        "event_power_off": texts("The meter counted a loss of its supply that nothing explains"),
+        "event_clock_set": texts("The meter's clock was set and nobody declared it"),
+        "event_programmed": texts("The meter was programmed and nobody declared it"),
+        "event_cover_open": texts("The meter's cover was opened and nobody declared it"),
+        "event_phase_loss": texts("The meter counted a lost phase"),
+        "event_reset": texts("The meter was reset and nobody declared it"),
+        "event_fell": texts("A counter of the meter's own events was set back"),
         "outside": texts("Another party's reading of the same meter differs"),
     }
 

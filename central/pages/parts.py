@@ -149,6 +149,7 @@ def alarm_text(alarm: str, texts: Texts) -> str:
         "certificate_expired": texts("the site's certificate has ended"),
         "certificate_refused": texts("the site could not renew its certificate"),
         "positions_unconfirmed": texts("nobody has confirmed the switches' positions since the box was replaced"),
+        "log_key_unavailable": texts("the key of the site's evidence log does not sign: no checkpoints"),
         "key_change_missed": texts("a change of the site's key did not happen in time"),
         "order_unacknowledged": texts("nobody on site has acknowledged an order"),
         "maintenance": texts("in maintenance"),

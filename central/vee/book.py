@@ -5,6 +5,7 @@ Lines, tree and checkpoint change in the caller's transaction. Nothing here deci
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from central.errors import CentralError
-from central.store.database import put
-from central.store.schema import verdict_logs, verdicts
+from central.store.database import insert_new, put
+from central.store.schema import notes, verdict_logs, verdicts
 from central.vee.judge import RULES_VERSION, Verdict
 from central.vee.limits import Thresholds
 from central.vee.model import Finding, SiteSlots
@@ -23,10 +24,9 @@ from wire.checkpoints import Checkpoint, log_key, open_checkpoint
 from wire.errors import BadProof, WireError
 from wire.keys import SigningKey, VerifyKey
 from wire.merkle import Frontier
-from wire.verdicts import open_verdict, sign_verdict, verdict_origin
+from wire.names import VERDICTS
+from wire.verdicts import MAX_FINDINGS, open_verdict, sign_verdict, verdict_origin
 
-MAX_FINDINGS = 2000
-"""Lines of one run; what is over it is counted in the run's line."""
 MAX_EVIDENCE = 64
 """Leaf hashes that a line names; root and number stand for all of them."""
 MAX_UNJUDGED = 400
@@ -50,10 +50,15 @@ def root(hashes: Iterable[str]) -> tuple[str, int]:
 
 
 def seen_records(site: SiteSlots) -> tuple[str, int]:
-    """Root and number of the judged slots' records, sorted: the same records give the same root."""
+    """Root and number of the judged time's records, sorted: the same records give the same root.
+
+    Intervals, gaps and balances whose slot, and spot readings whose moment lies in it. What rules compare with from
+    before is not counted.
+    """
     hashes = {s.hash for p in site.points.values() for s in site.judged(p)}
-    hashes |= {b.hash for b in site.balances if b.t0 >= site.start}
-    return root(sorted(hashes | {r.hash for r in site.readings} | {s.hash for s in site.spots}))
+    hashes |= {b.hash for b in site.balances if site.start <= b.t0 < site.end}
+    hashes |= {s.hash for s in site.spots if site.start * 1000 <= s.at_ms < site.end * 1000}
+    return root(sorted(hashes))
 
 
 def append(
@@ -81,6 +86,7 @@ def append(
         "thresholds_sha256": limits.sha256,
         "records_root": records_root,
         "records_n": records_n,
+        "readings_n": len(site.readings),
         "judged": {rule.lower(): count for rule, count in sorted(verdict.judged.items())},
         "unjudged": [[u.rule, u.point, u.why] for u in verdict.unjudged[:MAX_UNJUDGED]],
         "unjudged_n": len(verdict.unjudged),
@@ -103,7 +109,14 @@ def append(
         verdict_logs,
         {"site": site.site, "size": tree.size, "frontier": tree.encode(), "last_hash": last, "note": note},
     )
+    keep_note(connection, site.site, tree.size, note, now_ms)
     return Run(run, tree.size, note)
+
+
+def keep_note(connection: Connection, site: str, size: int, note: bytes, now_ms: int) -> None:
+    """Keep a checkpoint of the log; one with more cosignatures is a note of its own."""
+    row = {"site": site, "epoch": VERDICTS, "sha256": hashlib.sha256(note).hexdigest(), "size": size, "note": note}
+    insert_new(connection, notes, [row | {"received_at": now_ms}])
 
 
 def _finding(found: Finding) -> Json:

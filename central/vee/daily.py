@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import sqlalchemy as sa
@@ -90,7 +90,10 @@ class DailyJudge:
         key: SigningKey,
         base_w: Callable[[str], Mapping[str, int]],
         now_ms: Callable[[], int],
+        looked: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """``looked`` is called after every look, also where nothing was due: others may have judged meanwhile."""
+        self._looked = looked
         self._database, self._register, self._key = database, register, key
         self._base_w, self._now_ms = base_w, now_ms
         self._task: asyncio.Task[None] | None = None
@@ -109,6 +112,11 @@ class DailyJudge:
     async def _run(self) -> None:
         while True:
             await self.look()
+            try:
+                if self._looked is not None:
+                    await self._looked()
+            except Exception as error:  # judging must go on where witnesses or the database do not
+                log.error("looked", error=repr(error)[:300])
             await asyncio.sleep(LOOK_S)
 
     async def look(self) -> list[Run]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from central.vee import balance, calendar, machines, meters, outside, registers, values
+from central.vee import balance, calendar, events, machines, meters, outside, phases, registers, values
 from central.vee.limits import Thresholds
 from central.vee.model import SITE, Finding, Said, SiteSlots, Unjudged
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Of the rules themselves; rises when one judges otherwise by the same thresholds."""
 Rule = Callable[[SiteSlots, Thresholds], Iterator[Said]]
 
@@ -30,13 +30,13 @@ RULES: dict[str, Rule] = {
     "V14": meters.identity,
     "V15": meters.ratios,
     "V16": meters.units,
-    "V17": meters.phases,
+    "V17": phases.phases,
     "V18": registers.export,
     "V19": meters.check_meters,
     "V20": balance.balance,
     "V21": machines.ratios,
     "V22": machines.residuals,
-    "V23": meters.events,
+    "V23": events.events,
     "V24": registers.siblings,
     "V25": calendar.bridged,
     "V26": outside.outside,

@@ -10,7 +10,7 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-CURRENT = 1
+CURRENT = 2
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Permille = Annotated[int, Field(ge=1, le=100_000)]
 Share = Annotated[float, Field(gt=0, le=1000)]
@@ -44,6 +44,19 @@ class MeterLimits(_Part):
     clock_fail_ms: Count
     check_class: Permille
     check_slots: Count
+
+
+class PhaseLimits(_Part):
+    """What the phases of a meter may show: V17."""
+
+    polls: Count
+    loss: Permille
+    unfed: Permille
+    backwards: Permille
+    backwards_power: Permille
+    unbalance: Permille
+    unbalance_slots: Count
+    load: Permille
 
 
 class ShiftLimits(_Part):
@@ -104,6 +117,8 @@ class Thresholds(_Part):
     machines: ShiftRule
     orders: OrderLimits
     totals: TotalLimits
+    phases: PhaseLimits | None = None
+    """``None`` in version 1, which judges none."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Of the file's bytes."""
 

@@ -1,4 +1,4 @@
-"""V13 to V17, V19, V23: clock, identity, ratios, units, phases, the check meter and events of a meter. Pure."""
+"""V13 to V16, V19: clock, identity, ratios and units of a meter, and the check meter. Pure."""
 
 from __future__ import annotations
 
@@ -98,18 +98,6 @@ def units(site: SiteSlots, _limits: Thresholds) -> Iterator[Said]:
             # Ratios that the agent multiplies into the map may change with an act; V15 looks at them.
             if changed and used and (before.ct, before.vt) == (now.ct, now.vt):
                 yield of_run("V16", "fail", point.id, used, None, None, "", "unit", registers=" ".join(changed)[:200])
-
-
-def phases(site: SiteSlots, _limits: Thresholds) -> Iterator[Said]:
-    """V17: loss and imbalance of phases. Records of this version carry no values by phase: nothing is judged."""
-    for point in site.points.values():
-        yield Unjudged("V17", point.id, "no_data")
-
-
-def events(site: SiteSlots, _limits: Thresholds) -> Iterator[Said]:
-    """V23: event counters of the meter. Records of this version carry none: nothing is judged."""
-    for point in site.points.values():
-        yield Unjudged("V23", point.id, "no_data")
 
 
 def check_meters(site: SiteSlots, limits: Thresholds) -> Iterator[Said]:

@@ -39,6 +39,25 @@ class Bind:
     pts: Mapping[str, Mapping[str, Any]]
     passport: Passport | None
     """``None`` where the record has none that can be read."""
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Values by phase of a slot, L1 to L3; ``None`` where one was never read. See :class:`wire.record_types`."""
+
+    n: int
+    """Polls."""
+    u_mv: tuple[int | None, ...]
+    """Least voltage."""
+    i_ma: tuple[int | None, ...]
+    """Mean current."""
+    p_w: tuple[int | None, ...]
+    """Mean power."""
+    unfed: tuple[int, ...]
+    """Polls with current and without voltage."""
+    backwards: tuple[int, ...]
+    """Polls with negative power while the sum was positive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +84,11 @@ class Slot:
     reg: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     bridge_wh: int | None = None
     bridge_t0: int | None = None
+    phases: Phases | None = None
+    events: Mapping[str, int] = field(default_factory=dict)
+    """The meter's own event counters, by event."""
+    switch: str | None = None
+    """Gap: behind which open switch the meter lost its supply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +98,8 @@ class Archived:
     t0: int
     hash: str
     wh: int
+    mto: int = 0
+    """The meter's clock minus UTC when it was read, ms: so much is its slot away from ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +175,16 @@ class Switched:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """People worked on an object, by signed events: maintenance of a switch or device, or a device exchanged."""
+
+    object: str
+    from_ms: int
+    to_ms: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """A reading of the same meter by somebody else, as a person entered it. ``hash`` is of its row."""
 
@@ -194,6 +230,7 @@ class SiteSlots:
     contracted_w: int | None = None
     registered: bool = False
     """True where the register has points of this site to compare with."""
+    works: tuple[Work, ...] = ()
     base_w: Mapping[str, int] = field(default_factory=dict)
     """Feeder → load that stays while its machines sleep, as declared."""
 
@@ -235,7 +272,7 @@ class Unjudged:
     point: str
     why: str
     """Key: ``no_data``, ``short_history``, ``no_passport``, ``no_register``,
-    ``unknown_base``; ``tolerance_only``: judged, but
+    ``unknown_base``, ``no_threshold``: the version has none; ``tolerance_only``: judged, but
     not against the past."""
 
 

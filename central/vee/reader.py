@@ -27,6 +27,7 @@ from central.vee.model import (
     Spot,
     Switched,
 )
+from central.vee.parts import events_of, phases_of, works_of
 from config.devices import Passport
 from wire.canonical import Json
 from wire.names import STREAM
@@ -71,7 +72,9 @@ def read_site(
         if doc["ty"] == "bind" and (bind := _bind(doc, digest)) is not None:
             found.setdefault(name, _Found()).binds[digest] = bind
         elif doc["ty"] == "archive" and _whole(doc.get("t0")) and _whole(doc.get("wh")):
-            found.setdefault(name, _Found()).archived.append(Archived(doc["t0"], digest, doc["wh"]))
+            found.setdefault(name, _Found()).archived.append(
+                Archived(doc["t0"], digest, doc["wh"], _int(doc.get("mto")) or 0)
+            )
     registered = {p.id: p for p in entry.points}
     points = {
         name: Point(
@@ -103,7 +106,8 @@ def read_site(
         tuple(_spots(of_type["spot"])),
         entry.contracted_w,
         bool(entry.points),
-        base_w or {},
+        works=tuple(works_of(of_type["event"])),
+        base_w=base_w or {},
     )
 
 
@@ -164,7 +168,9 @@ def _slot(doc: Json, digest: str, slot_s: int) -> Slot | None:
     """A slot of a record that a site signed; ``None`` where its fields are not those of one."""
     try:
         if doc["ty"] == "gap":
-            return Slot(int(doc["t0"]), int(doc["t1"]), digest, "gap", why=_text(doc.get("why")))
+            return Slot(
+                int(doc["t0"]), int(doc["t1"]), digest, "gap", why=_text(doc.get("why")), switch=_text(doc.get("sw"))
+            )
         bridge = bridge_of(doc, slot_s)
         power = doc.get("pi")
         return Slot(
@@ -182,6 +188,8 @@ def _slot(doc: Json, digest: str, slot_s: int) -> Slot | None:
             reg={str(p): (int(pair[0]), int(pair[1])) for p, pair in doc["reg"].items()},
             bridge_wh=bridge.wh if bridge else None,
             bridge_t0=bridge.start_s if bridge else None,
+            phases=phases_of(doc.get("ph")),
+            events=events_of(doc.get("ev")),
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return None
@@ -214,6 +222,7 @@ def _bind(doc: Json, digest: str) -> Bind | None:
         _ratio(doc.get("vt_read")),
         pts if isinstance(pts, dict) else {},
         passport,
+        _text(doc.get("device")) or "",
     )
 
 

@@ -98,7 +98,8 @@ def profile(site: SiteSlots, limits: Thresholds) -> Iterator[Said]:
         if not pairs:
             yield Unjudged("V12", point.id, "no_data")
         for slot, archived in pairs:
-            jitter = archived.wh * rule.jitter_s // (slot.t1 - slot.t0)
+            apart_ms = rule.jitter_s * 1000 + abs(archived.mto)
+            jitter = archived.wh * apart_ms // (1000 * (slot.t1 - slot.t0))
             tolerance = rule.integral_counts * (quantum(point, slot) or 1) + jitter
             if abs((slot.wh or 0) - archived.wh) > tolerance:
                 yield of_run("V12", "suspect", point.id, [slot], slot.wh, archived.wh, "wh", "profile")

@@ -21,7 +21,7 @@ from drivers.modbus.connection import Connection
 from drivers.modbus.device import ForbiddenFunction, LinkDevice
 from drivers.modbus.events import LinkEvent
 from drivers.modbus.meter import MeterDevice
-from drivers.modbus.pdu import READ_FUNCTIONS
+from drivers.modbus.pdu import READING
 from drivers.modbus.scheduler import Answer, Job, Klass, Scheduler
 from drivers.modbus.stats import LinkStats
 from drivers.modbus.subscription import Subscription
@@ -265,7 +265,7 @@ class ModbusLink:
 
     def _allowed(self, device: LinkDevice) -> frozenset[int]:
         # A meter's own claim is not enough: whatever it says, it is only read.
-        return device.functions & READ_FUNCTIONS if isinstance(device, MeterDevice) else device.functions
+        return device.functions & READING if isinstance(device, MeterDevice) else device.functions
 
     def _job(
         self,

@@ -10,7 +10,7 @@ from drivers.capabilities import Reading, Sample
 from drivers.errors import BadAnswer, BadFrame
 from drivers.modbus.decode import Compiled, Spot, compile_spots
 from drivers.modbus.learned import Fact, UnitMemory
-from drivers.modbus.pdu import READ_FUNCTIONS, read_request, read_words
+from drivers.modbus.pdu import READ_FILE, READ_FUNCTIONS, read_request, read_words
 from drivers.modbus.scheduler import Answer
 from drivers.profiles.codec import Decoded, decode_bits, failed_checks, field_bits, plausible, scaled, to_value
 from drivers.profiles.model import MeterProfile, Point
@@ -80,8 +80,10 @@ class MeterDevice:
 
     @property
     def functions(self) -> frozenset[int]:
-        """Reads only."""
-        return READ_FUNCTIONS & frozenset(self.profile.link.functions)
+        """Reads only; function 20 where the model keeps its load profile in a file."""
+        curve = self.profile.load_profile
+        files = {READ_FILE} if curve is not None and curve.read == "file" else frozenset[int]()
+        return READ_FUNCTIONS & frozenset(self.profile.link.functions) | files
 
     @property
     def timeout_s(self) -> float | None:

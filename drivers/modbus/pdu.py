@@ -12,6 +12,14 @@ from collections.abc import Sequence
 from drivers.errors import BadAnswer, BadFrame
 
 READ_FUNCTIONS = frozenset({1, 2, 3, 4})
+READ_FILE = 20
+"""Read File Record. It changes nothing in the device."""
+FILE_REQUEST_BYTES = 10
+"""Unit, function, length and one sub-request."""
+FILE_REFERENCE = 6
+MAX_FILE_WORDS = 120
+READING = READ_FUNCTIONS | {READ_FILE}
+"""Every function that only reads."""
 WRITE_SINGLE_COIL = 5
 WRITE_SINGLE_REGISTER = 6
 WRITE_COILS = 15
@@ -45,6 +53,17 @@ def read_request(function: int, addr: int, count: int) -> bytes:
     if function not in READ_FUNCTIONS or not 1 <= count <= limit or addr < 0 or addr + count > 0x10000:
         raise ValueError(f"read: function {function}, address {addr}, count {count} is outside the protocol's bounds")
     return bytes((function,)) + addr.to_bytes(2, "big") + count.to_bytes(2, "big")
+
+
+def read_file_request(file: int, record: int, words: int) -> bytes:
+    """Function 20 with one sub-request.
+
+    Raises:
+        ValueError: a file, record or length the protocol does not have.
+    """
+    if not 1 <= file <= 0xFFFF or not 0 <= record <= 0xFFFF or not 1 <= words <= MAX_FILE_WORDS:
+        raise ValueError(f"read file: file {file}, record {record}, {words} words is outside the protocol's bounds")
+    return struct.pack(">BBBHHH", READ_FILE, 7, FILE_REFERENCE, file, record, words)
 
 
 def write_coil_request(addr: int, value: int) -> bytes:
@@ -87,6 +106,8 @@ def answer_length(request: bytes) -> int | None:
         return 3 + 2 * count
     if function in {WRITE_SINGLE_COIL, WRITE_SINGLE_REGISTER, WRITE_COILS, WRITE_REGISTERS}:
         return 6
+    if function == READ_FILE and len(request) == FILE_REQUEST_BYTES:
+        return 5 + 2 * int.from_bytes(request[8:10], "big")
     return None
 
 
@@ -122,6 +143,21 @@ def read_bits(request: bytes, answer: bytes) -> tuple[bool, ...]:
     return tuple(bool(data[i // 8] >> i % 8 & 1) for i in range(count))
 
 
+def file_words(request: bytes, answer: bytes) -> tuple[int, ...]:
+    """Words of an answer to function 20 with one sub-request.
+
+    Raises:
+        BadFrame: another function, another reference or another length than was asked for.
+    """
+    count = int.from_bytes(request[8:10], "big")
+    if answer[:2] != request[:2]:
+        raise BadFrame(f"answer begins {answer[:2].hex()}, expected {request[:2].hex()} (unit, function)")
+    head = bytes((2 + 2 * count, 1 + 2 * count, FILE_REFERENCE))
+    if len(answer) != 5 + 2 * count or answer[2:5] != head:
+        raise BadFrame(f"answer has {len(answer)} bytes and head {answer[2:5].hex()}, expected {head.hex()}")
+    return struct.unpack(f">{count}H", answer[5:])
+
+
 def _payload(request: bytes, answer: bytes, length: int) -> bytes:
     if answer[:2] != request[:2]:
         raise BadFrame(f"answer begins {answer[:2].hex()}, expected {request[:2].hex()} (unit, function)")
@@ -141,6 +177,8 @@ def check_answer(request: bytes, answer: bytes) -> None:
     function = request[1]
     if function in READ_FUNCTIONS:
         _payload(request, answer, (answer_length(request) or 3) - 3)
+    elif function == READ_FILE:
+        file_words(request, answer)
     elif answer != request[:6]:  # functions 15 and 16 repeat address and count, 5 and 6 the whole request
         raise BadFrame(f"echo of the write is {answer.hex()}, expected {request[:6].hex()}")
 

@@ -13,7 +13,7 @@ from math import inf
 
 from pymodbus.framer import FramerRTU
 
-from drivers.modbus.pdu import READ_FUNCTIONS, answer_length
+from drivers.modbus.pdu import READ_FILE, READ_FUNCTIONS, READING, answer_length
 from drivers.modbus.stray import Stray, StrayKind
 
 CRC_BYTES = 2
@@ -48,9 +48,11 @@ def _lengths(data: bytes, at: int) -> tuple[int, ...]:
     """How long a frame of somebody, question or answer, can be that begins here."""
     function = data[at + 1]
     if function & 0x80:
-        return (EXCEPTION_BYTES,) if function & 0x7F in {1, 2, 3, 4, 5, 6, 15, 16} else ()
+        return (EXCEPTION_BYTES,) if function & 0x7F in {1, 2, 3, 4, 5, 6, 15, 16, READ_FILE} else ()
     if function in READ_FUNCTIONS:
         return (REQUEST_BYTES, 5 + data[at + 2])
+    if function == READ_FILE:
+        return (5 + data[at + 2],)
     if function in {5, 6}:
         return (REQUEST_BYTES,)
     if function in {15, 16}:
@@ -158,7 +160,7 @@ class RtuReceiver:
         if self._echo_taken or self.echo is False:
             return True
         request = self._request
-        is_write = request[1] not in READ_FUNCTIONS
+        is_write = request[1] not in READING
         if is_write and self.echo is None:
             return True  # the answer looks the same: see _find
         if len(self._buffer) < len(request):
@@ -189,7 +191,7 @@ class RtuReceiver:
         return None
 
     def _heads_answer(self, data: bytes, at: int) -> bool:
-        if self._request[1] not in READ_FUNCTIONS:
+        if self._request[1] not in READING:
             return True
         return self._answer_bytes is None or at + 2 >= len(data) or data[at + 2] == self._answer_bytes - 5
 
@@ -211,7 +213,7 @@ class RtuReceiver:
             if self.held is None:
                 self.held = None if self.echo else frame
                 return self._find() if self._buffer else None
-        elif self._request[1] in READ_FUNCTIONS and not self._echo_taken:
+        elif self._request[1] in READING and not self._echo_taken:
             self.echo = False
         self._request, self.held = b"", None
         return frame

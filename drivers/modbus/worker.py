@@ -16,7 +16,7 @@ from drivers.cancellation import cancel_was_lost
 from drivers.modbus.clock import Clock
 from drivers.modbus.connection import Connection, Heard
 from drivers.modbus.events import LinkEvent
-from drivers.modbus.pdu import READ_FUNCTIONS
+from drivers.modbus.pdu import READING
 from drivers.modbus.scheduler import Answer, Job, Klass, Scheduler
 from drivers.modbus.stats import LinkStats
 from drivers.modbus.stray import MasterWatch, Stray, StrayKind
@@ -231,7 +231,7 @@ class LinkWorker:
         if job.finished:
             return
         job.in_flight = False
-        if heard.silent and short and health.proven and not half_open and pdu[0] in READ_FUNCTIONS:
+        if heard.silent and short and health.proven and not half_open and pdu[0] in READING:
             self.sched.add(job)  # it waited less than it may: asked once more, out of the silent units' share
             return
         job.answers.append(

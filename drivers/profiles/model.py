@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from config.base import Model
 from drivers.profiles.fields import Address, FieldType, HexWords, Order, Table
+from drivers.profiles.loadcurve import LoadProfile
 from drivers.profiles.points import Check, Identify, Live, Point, Variable
 from drivers.profiles.switching import BinaryInput, CommandInterface, Output, Setting, Temperature, Watchdog
 
@@ -23,6 +24,7 @@ __all__ = [
     "Identify",
     "LinkRules",
     "Live",
+    "LoadProfile",
     "MeterProfile",
     "Point",
     "Profile",
@@ -191,6 +193,8 @@ class MeterProfile(ProfileBase):
     identify: tuple[Identify, ...] = ()
     checks: tuple[Check, ...] = ()
     live: tuple[Live, ...] = ()
+    load_profile: LoadProfile | None = None
+    """The meter's own clocked profile, where it can be read without writing anything."""
     tests: tuple[Vector, ...] = Field(min_length=1)
     simulate: Simulate = Simulate()
 

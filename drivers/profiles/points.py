@@ -8,8 +8,10 @@ from pydantic import Field, model_validator
 
 from config.base import Model
 from drivers.profiles.fields import DECIMAL, Exact, RegisterField
-from wire.points import COUNTERS, base_point, is_point, unit_of
+from wire.points import COUNTERS, EVENT_POINTS, base_point, is_point, unit_of
 
+WHOLE = frozenset({"u16", "u32", "u64", "bcd", "mod10k", "bits"})
+"""Types that hold whole numbers and none below 0."""
 Poll = Literal["boundary", "fast", "normal", "slow", "once"]
 
 
@@ -17,9 +19,10 @@ class Point(RegisterField):
     """One point of the vocabulary in one device model."""
 
     id: str
-    kind: Literal["gauge", "counter", "derived", "text"] = "gauge"
+    kind: Literal["gauge", "counter", "derived", "count", "text"] = "gauge"
     """``counter``: an energy in one run of registers whose raw bits are evidence. ``derived``: an energy that is a sum
-    of registers or scaled by another one, so no raw bits prove it; it is telemetry only."""
+    of registers or scaled by another one, so no raw bits prove it; it is telemetry only. ``count``: how often
+    something happened to the meter, as the meter itself counts it; never an energy."""
     min: float | None = Field(default=None, allow_inf_nan=False)
     max: float | None = Field(default=None, allow_inf_nan=False)
     """Plausible range in SI; outside it the value is suspect."""
@@ -49,6 +52,14 @@ class Point(RegisterField):
         if energy != (self.kind in {"counter", "derived"}):
             expected = "counter (or derived)" if energy else "gauge or text"
             raise ValueError(f"kind: seen {self.kind}, expected {expected} for {self.id}")
+        if (self.id in EVENT_POINTS) != (self.kind == "count"):
+            expected = "count" if self.id in EVENT_POINTS else "another kind: only counters of events are counts"
+            raise ValueError(f"kind: seen {self.kind}, expected {expected} for {self.id}")
+        if self.kind == "count" and (self.type not in WHOLE or self.scale != 1 or self.scale_by):
+            raise ValueError(
+                f"type: seen {self.type} with scale {self.scale}, expected one of {', '.join(sorted(WHOLE))} without a "
+                f"scale: {self.id} counts events"
+            )
         text = unit_of(self.id) == ""
         if text != (self.kind == "text"):
             raise ValueError(f"kind: seen {self.kind}, expected {'text' if text else 'gauge or counter'} for {self.id}")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from drivers.profiles.codec import decode_block
+from drivers.profiles.curverules import curve_problems
 from drivers.profiles.fields import ADDRESS_END, READ_FUNCTION, RegisterField, exact_number
 from drivers.profiles.model import MeterProfile, Point, RelayProfile, Vector
 from drivers.profiles.plan import atomic_groups
@@ -106,6 +107,8 @@ def _rest_problems(profile: MeterProfile) -> Iterator[Problem]:
     for index, vector in enumerate(profile.tests):
         for message in vector_problems(profile, vector):
             yield ("tests", index), message
+    for path, message in curve_problems(profile):
+        yield path, f"load_profile: {message}"
     for index, fixed in enumerate(profile.simulate.registers):
         if fixed.addr + len(fixed.words) // 4 > ADDRESS_END:
             yield ("simulate", "registers", index), f"addr: {fixed.addr} runs past the last register 65535; correct it"

@@ -12,10 +12,11 @@ from grid.call import sign_note
 from grid.claims import integer_of, plain, text_of, texts_of
 from grid.client import CentralClient
 from grid.errors import CentralRefused, ComposeError, GridError
+from grid.heads import Heads, Verdict
 from grid.history import Word, verified_words
 from grid.ordering import fetch_order, new_order
 from grid.sequence import Sequence
-from grid.story import Story, tell
+from grid.story import Refused, Story, tell
 from wire.dsse import ORDER_TYPE, seal
 from wire.errors import WireError
 from wire.keys import SigningKey, b64
@@ -94,6 +95,9 @@ class OrderPage:
     """What people said about it, verified."""
     note_error: str | None = None
     """Why a note that was signed here is not at central."""
+    log: Verdict | None = None
+    """What the site says of its log against everything seen of it."""
+    log_size: int = 0
     site_name: str | None = None
     """Dispatch name of the site in the desk's language, as central has it."""
 
@@ -113,6 +117,7 @@ class Desk:
         self.client, self.register, self.now_ms = client, register, now_ms
         self._signer = signer
         self._sequence = Sequence(key_file, signer.kid)
+        self._heads = Heads(key_file)
         self._drafts: OrderedDict[str, Order] = OrderedDict()
         self._sent: OrderedDict[str, Sent] = OrderedDict()
         self._notes: OrderedDict[bytes, tuple[str, str | None]] = OrderedDict()
@@ -190,7 +195,14 @@ class Desk:
             ComposeError: the fields make no order.
             GridError: its number cannot be kept.
         """
-        order = new_order(dict(fields), register=self.register, sequence=self._sequence, now_ms=self.now_ms())
+        order = new_order(
+            dict(fields),
+            register=self.register,
+            sequence=self._sequence,
+            now_ms=self.now_ms(),
+            heads=self._heads,
+            central=self.client,
+        )
         draft = uuid7(self.now_ms())
         self._drafts[draft] = order
         while len(self._drafts) > MAX_KEPT:
@@ -323,6 +335,12 @@ class Desk:
             signed, [*notes, *_listed(doc.get("notes"))], _listed(doc.get("words")), self.register
         )
         story.refused.extend(refused)
+        told = [answer.head for answer in story.answers if answer.head is not None]
+        log: Verdict | None = None
+        try:
+            log = self._heads.compare(signed.order.site, signed.order.epoch, told, self.register, self.client)
+        except GridError as failure:
+            story.refused.append(Refused("", str(failure)))
         since = sent.signed_ms if sent else signed.order.issued_at
         signers, bad = self._signers(signed)
         return OrderPage(
@@ -336,6 +354,8 @@ class Desk:
             claim=_newest_claim(doc.get("progress")),
             error=error if story.received is None else None,
             words=tuple(words),
+            log=log,
+            log_size=max((head.size for head in told), default=0),
             site_name=self._site_name(signed.order.site),
             note_error=next((why for why in own.values() if why is not None), None),
         )

@@ -362,5 +362,13 @@ def _proof(found: OrderPage, t: Texts) -> Html:
     if story.kids:
         text = t("verified by site key {kid}", kid=", ".join(story.kids))
         lines.append(el("p", "✓ ", text, class_="good"))
+    if found.log == "split":
+        text = t("TWO HISTORIES of this site's records were seen: its evidence cannot be relied on, tell the regulator")
+        lines.append(el("p", text, class_="bad", role="alert", data_testid="desk-log", data_state="split"))
+    elif found.log is not None:
+        agrees = t("the site's log of {size} records is the one that central shows", size=found.log_size)
+        alone = t("the site's log of {size} records is not compared yet", size=found.log_size)
+        text = f"✓ {agrees}" if found.log == "agrees" else alone
+        lines.append(el("p", text, class_="small", data_testid="desk-log", data_state=found.log))
     proven = bool(story.kids) and not story.refused and found.bad_signature is None
     return el("div", *lines, data_testid="desk-verified", data_ok="true" if proven else "false")

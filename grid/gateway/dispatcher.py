@@ -17,11 +17,13 @@ from grid.gateway.pace import Turn, exhausted, next_turn, shares_of
 from grid.gateway.plan import Plan, parse_plan
 from grid.gateway.signing import site_order
 from grid.gateway.view import View, read_view, unseen
+from grid.heads import Heads
+from grid.ordering import current_epoch
 from grid.sequence import Sequence
-from grid.story import tell
+from grid.story import Story, tell
 from wire.dsse import ORDER_TYPE, seal
 from wire.keys import SigningKey
-from wire.orders import parse_order
+from wire.orders import Order, parse_order
 from wire.registry import KeysDocument, RegisteredSite
 
 log = structlog.get_logger()
@@ -49,14 +51,25 @@ class Central(Protocol):
         """An order with its signed answers."""
         ...
 
+    def checkpoint(self, site: str, epoch: str, size: int | None = None, /) -> str | None:
+        """Text of a checkpoint of a site's log."""
+        ...
+
 
 class Dispatcher:
     """One plan of one gateway."""
 
     def __init__(
-        self, *, key: SigningKey, sequence: Sequence, register: KeysDocument, journal: Journal, central: Central
+        self,
+        *,
+        key: SigningKey,
+        sequence: Sequence,
+        register: KeysDocument,
+        journal: Journal,
+        central: Central,
+        heads: Heads | None = None,
     ) -> None:
-        self._key, self._sequence = key, sequence
+        self._key, self._sequence, self._heads = key, sequence, heads
         self.register = register
         """May be exchanged for a newer version while a plan runs; who was revoked signs no more."""
         self._journal, self._central = journal, central
@@ -229,6 +242,7 @@ class Dispatcher:
             self._say_few(now_ms, member.site, "bad_answer", f"an answer that does not count: {refused.why}")
         known = member.story.state if member.story else None
         member.story = story
+        self._compare(member, order, story, now_ms)
         differ = figures_differ(member)
         if differ is not None:
             self._say(now_ms, member.site, "figures_differ", differ)
@@ -259,7 +273,7 @@ class Dispatcher:
         member = turn.member
         try:
             seq = self._sequence.next(member.site, now_ms=now_ms)
-            order = site_order(plan, powers, turn, self.register, seq=seq, now_ms=now_ms)
+            order = site_order(plan, powers, turn, self.register, seq=seq, now_ms=now_ms, seen=self._seen(member.site))
         except GridError as error:
             member.standing, member.code, member.text = Standing.OUT, "cannot_order", str(error)
             self._say(now_ms, member.site, member.code, member.text)
@@ -275,6 +289,24 @@ class Dispatcher:
             self._post(member, now_ms)
         except CentralUnreachable as error:
             log.warning("gateway_not_posted", site=member.site, error=str(error))
+
+    def _compare(self, member: Member, order: Order, story: Story, now_ms: int) -> None:
+        """Say where a site's word about its log is not what was seen of it elsewhere."""
+        told = [answer.head for answer in story.answers if answer.head is not None]
+        if self._heads is None or not told:
+            return
+        try:
+            found = self._heads.compare(member.site, order.epoch, told, self.register, self._central)
+        except GridError as error:
+            self._say_few(now_ms, member.site, "heads_damaged", str(error))
+            return
+        if found == "split":
+            self._say_few(now_ms, member.site, "two_histories", "two histories of this site's records were seen")
+
+    def _seen(self, site: str) -> str | None:
+        if self._heads is None:
+            return None
+        return self._heads.newest(site, current_epoch(self.register, site), self.register, self._central)
 
     def _give(self, member: Member, issued: Issued) -> None:
         if member.given is not None:

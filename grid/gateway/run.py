@@ -21,6 +21,7 @@ from grid.gateway.dispatcher import OPEN, RUNNING, Central, Dispatcher
 from grid.gateway.inbox import Handed, open_folder, take, waiting
 from grid.gateway.journal import Journal, Said, StoredPlan
 from grid.gateway.settings import GatewaySettings
+from grid.heads import Heads
 from grid.keystore import read_public
 from grid.registrar.register import load_register
 from grid.sequence import Sequence
@@ -92,6 +93,7 @@ class Gateway:
             register=self._register(),
             journal=self._journal,
             central=self._central,
+            heads=Heads(self._settings.key),
         )
 
     def step(self) -> None:

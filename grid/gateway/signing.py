@@ -14,8 +14,10 @@ from wire.orders import Order, uuid7
 from wire.registry import KeysDocument
 
 
-def site_order(plan: Plan, powers: Powers, turn: Turn, register: KeysDocument, *, seq: int, now_ms: int) -> Order:
-    """The order for a turn.
+def site_order(
+    plan: Plan, powers: Powers, turn: Turn, register: KeysDocument, *, seq: int, now_ms: int, seen: str | None = None
+) -> Order:
+    """The order for a turn; ``seen`` is the newest checkpoint of the site's log that the gateway knows.
 
     Raises:
         GridError: the register has no epoch of the site, or the fields make no order.
@@ -54,6 +56,8 @@ def site_order(plan: Plan, powers: Powers, turn: Turn, register: KeysDocument, *
     }
     if member.given is not None:
         body["supersedes"] = member.given.signed.order.id
+    if seen is not None:
+        body["seen"] = seen
     if powers.declaration_text is not None:
         body["declaration"] = powers.declaration_text
     try:

@@ -23,6 +23,7 @@ from grid.files import read_bounded, replace_file
 from wire import canonical
 from wire.errors import BadKey, NotCanonical, WireError
 from wire.keys import SigningKey, VerifyKey, kid_of, unb64
+from wire.logkeys import read_log_key
 from wire.registry import MAX_KEYS_BYTES, KeysDocument, open_keys, sign_keys
 
 KILOWATTS = re.compile(r"_kw(_per_min)?$")
@@ -155,11 +156,12 @@ def build(doc: dict[str, Any], *, now_ms: int, source: str) -> KeysDocument:
 def _check_record_keys(document: KeysDocument) -> None:
     """The keys of sites get the same strict test as those of persons, and no key serves two purposes."""
     owners: dict[str, str] = {issuer.kid: f"issuer {issuer.person}" for issuer in document.issuers}
+    owners |= {VerifyKey.from_text(c.key).kid: f"collector {c.name}" for c in document.collectors}
     for site in document.sites:
         for epoch in site.epochs:
             for name, text in (("k_rec", epoch.k_rec), ("k_log", epoch.k_log)):
                 try:
-                    kid = VerifyKey.from_text(text).kid
+                    kid = (VerifyKey.from_text if name == "k_rec" else read_log_key)(text).kid
                 except BadKey as error:
                     raise BadKey(f"site {site.id} epoch {epoch.epoch} {name}: {error}") from None
                 # A site may carry its own keys from one epoch into the next; anybody else's is a mistake.

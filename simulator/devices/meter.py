@@ -10,6 +10,7 @@ from fractions import Fraction
 from drivers.profiles.codec import decode_bits, encode, field_bits, lsb_of
 from drivers.profiles.fields import READ_FUNCTION, RegisterField
 from drivers.profiles.model import MeterProfile, Point, Variable
+from simulator.curve import ProfileMemory
 from simulator.devices.modbus import ILLEGAL_ADDRESS, ILLEGAL_FUNCTION, ILLEGAL_VALUE, ModbusError
 from simulator.faults import DeviceFaults
 from simulator.registers import Value
@@ -28,8 +29,11 @@ class MeterUnit:
         powered: Callable[[], bool] = lambda: True,
         faults: DeviceFaults | None = None,
         rng: random.Random | None = None,
+        memory: ProfileMemory | None = None,
     ) -> None:
+        """``memory``: the load profile that it keeps, where its model has one."""
         self.profile = profile
+        self.memory = memory
         self._values = values
         self._powered = powered
         self._faults = faults or DeviceFaults()
@@ -46,6 +50,8 @@ class MeterUnit:
         for table in ("holding", "input"):
             spans = [p.span for p in profile.readable if p.table == table]
             spans += [range(addr, addr + 1) for where, addr in self._fixed if where == table]
+            if memory is not None:
+                spans += memory.spans(table)
             if spans:
                 self._end[table] = (min(s.start for s in spans), max(s.stop for s in spans))
 
@@ -77,6 +83,9 @@ class MeterUnit:
         if self._faults.nonsense:
             return [self._rng.randrange(0x10000) for _ in range(count)]
         words = [self._fixed.get((table, addr + i), 0) for i in range(count)]
+        if self.memory is not None:
+            for at, word in self.memory.registers(table, addr, count):
+                words[at - addr] = word
         live = self._faults.frozen if self._faults.frozen is not None else self._values()
         values: dict[str, Value | Fraction] = {**live, **self._multipliers}
         for point in self._order:
@@ -89,6 +98,15 @@ class MeterUnit:
                 if 0 <= at < count:
                     words[at] = word
         return words
+
+    def read_file(self, file: int, record: int, words: int, /) -> Sequence[int]:
+        """Function 20: the load profile, where it is kept in a file."""
+        if self.memory is None or self.memory.curve.file is None:
+            raise ModbusError(ILLEGAL_FUNCTION)
+        found = self.memory.file_words(file, record, words)
+        if found is None:
+            raise ModbusError(ILLEGAL_ADDRESS)
+        return found
 
     def _told_by_parts(self, whole: Point, values: Mapping[str, Value | Fraction]) -> bool:
         """True where each part is a point with a value of its own: their registers stand, and the whole follows."""

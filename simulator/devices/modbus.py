@@ -1,15 +1,15 @@
 """A Modbus/TCP server: several units behind one port, as a gateway has them.
 
-Function codes 1 to 6, 15 and 16 of the Modbus application protocol V1.1b3, exceptions 1, 2 and 3. What a unit says is
-the unit's own matter (:class:`Unit`); a unit without power, or unknown, is answered by silence, as by a gateway whose
-slave is dead. Hostile bytes end the connection that sent them and nothing else.
+Function codes 1 to 6, 15, 16 and 20 of the Modbus application protocol V1.1b3, exceptions 1, 2 and 3. What a unit says
+is the unit's own matter (:class:`Unit`); a unit without power, or unknown, is answered by silence, as by a gateway
+whose slave is dead. Hostile bytes end the connection that sent them and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import structlog
 
@@ -67,6 +67,15 @@ class Unit(Protocol):
         ...
 
 
+@runtime_checkable
+class FileUnit(Protocol):
+    """A device that also answers function 20."""
+
+    def read_file(self, file: int, record: int, words: int, /) -> Sequence[int]:
+        """Words of a file from one record on. Raises: ModbusError."""
+        ...
+
+
 def answer_pdu(unit: Unit, pdu: bytes) -> bytes:
     """Request PDU to answer PDU; pure but for what the unit does."""
     function = pdu[0]
@@ -88,6 +97,8 @@ def _answer(unit: Unit, function: int, data: bytes) -> bytes:
         addr, count = _range(data, 125)
         words = unit.read_registers("holding" if function == 3 else "input", addr, count)
         return bytes((function, 2 * count)) + b"".join(word.to_bytes(2, "big") for word in words)
+    if function == 20 and isinstance(unit, FileUnit):
+        return _file(unit, data)
     if function in {5, 6}:
         if len(data) != 4:
             raise ModbusError(ILLEGAL_VALUE)
@@ -106,6 +117,17 @@ def _answer(unit: Unit, function: int, data: bytes) -> bytes:
         unit.write_registers(addr, [int.from_bytes(payload[2 * i : 2 * i + 2], "big") for i in range(count)])
         return bytes((function,)) + data[:4]
     raise ModbusError(ILLEGAL_FUNCTION)
+
+
+def _file(unit: FileUnit, data: bytes) -> bytes:
+    """Function 20 with one sub-request."""
+    if len(data) != 8 or data[0] != 7 or data[1] != 6:
+        raise ModbusError(ILLEGAL_VALUE)
+    file, record, count = (int.from_bytes(data[i : i + 2], "big") for i in (2, 4, 6))
+    if not 1 <= count <= 120:
+        raise ModbusError(ILLEGAL_VALUE)
+    words = b"".join(word.to_bytes(2, "big") for word in unit.read_file(file, record, count))
+    return bytes((20, len(words) + 2, len(words) + 1, 6)) + words
 
 
 def pack_bits(bits: Sequence[bool]) -> bytes:

@@ -18,6 +18,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "tests" / "support")
 
 from bundle_kit import EPOCH, SLOT, START, Site, framed, gap, good_site, joined, ordered, signed_line  # noqa: E402 - path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402 - path set above
+from verdict_kit import VerdictLog, finding  # noqa: E402 - path set above
 from vouch_kit import balance, enrol, papers, spot  # noqa: E402 - path set above
 
 from verifier.metering import Period  # noqa: E402 - path set above
@@ -125,6 +126,19 @@ def vouched() -> Case:
     return case(site)
 
 
+def plausible() -> Case:
+    """A bundle with the collector's verdicts: one run before the period, and two over it, the second with a finding."""
+    site = fresh()
+    log = VerdictLog(site)
+    log.run(START - 86_400, START, [finding(START - SLOT, START)])
+    log.run(START, site.last)
+    log.checkpoint(site.last + 1000)
+    log.run(START, site.last, [finding(START, START + SLOT)], at_s=site.last + 1100)
+    log.checkpoint(site.last + 2000, "so")
+    site.beside = lambda _: log.files()
+    return case(site)
+
+
 def seeded_after(site: Site) -> SigningKey:
     """One more key, of a fixed seed too."""
     seed = hashlib.sha256(f"tizgin conformance inspector {site.epoch}".encode()).digest()
@@ -133,7 +147,7 @@ def seeded_after(site: Site) -> SigningKey:
 
 CASES: dict[str, Callable[[], Case]] = {
     made.__name__: made
-    for made in (whole, bridged, wrong_energy, edited, forked, unwitnessed, installed_again, deep, vouched)
+    for made in (whole, bridged, wrong_energy, edited, forked, unwitnessed, installed_again, deep, vouched, plausible)
 }
 
 

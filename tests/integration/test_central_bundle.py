@@ -139,6 +139,40 @@ def test_a_hole_a_wrong_period_and_an_unknown_site_are_refused(tmp_path: Path) -
     database.close()
 
 
+def test_a_balance_belongs_where_its_slot_does_and_a_spot_where_it_was_read(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'c.db'}")
+    ledger = Ledger(SITE, SITE_KEY)
+    ledger.add("site", "genesis", at=T0 * 1000 - 5000, site=SITE, slot_s=900)
+    for i in range(3):
+        end = T0 + (i + 1) * 900
+        ledger.interval("main", end - 900, 1000)
+        ledger.add("mp:main", "spot", at=(end + 3) * 1000, rt=(end - 1) * 1000)
+        ledger.add("bal", "balance", at=(end + 5) * 1000, t0=end - 900, t1=end)
+    items = []
+    for line in (line for lines in ledger.lines.values() for line in lines):
+        record, doc = parse_line(line)
+        items.append(evidence.Incoming(SITE, ledger.epoch, line, record, doc, True))
+    register = make_register(REGISTRAR, {SITE: SITE_KEY})
+    with database.engine.begin() as connection:
+        evidence.store(connection, items, now_ms())
+        connection.execute(sa.insert(registers), [{"version": 1, "envelope": register, "received_at": 1}])
+    (tmp_path / "b.zip").write_bytes(build(database, T0, T0 + 1800).data)
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        counts = {name: archive.read(name).count(b"\n") for name in archive.namelist() if name.endswith(".tzr")}
+    assert counts == {
+        "records/e1-0badcafe/bal.tzr": 2, "records/e1-0badcafe/mp_main.tzr": 4, "records/e1-0badcafe/site.tzr": 1
+    }  # fmt: skip
+    database.close()
+
+
+def test_what_does_not_fit_a_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = stored(tmp_path / "c.db")
+    monkeypatch.setattr(bundle, "MAX_BYTES", 1000)
+    with pytest.raises(CentralError, match="ask for a shorter period"):
+        build(database, T0, T0 + 900)
+    database.close()
+
+
 def test_the_command_line_from_nothing_to_a_bundle(tmp_path: Path, central) -> None:
     config = tmp_path / "central.yaml"
     assert central(["init", "--config", str(config)]).exit_code == 2

@@ -124,7 +124,7 @@ def test_a_run_is_signed_chained_and_points_at_the_records_it_judged(database: D
         note = connection.execute(sa.select(verdict_logs.c.note)).scalar_one()
     origin = f"tizgin/{SITE}/vee"
     assert open_checkpoint(bytes(note), [log_key(origin, COLLECTOR.public.raw)])[0].origin == origin
-    assert (first, docs[0]["ty"], docs[0]["run"], docs[0]["thresholds"]) == (0, "vee_run", second, 1)
+    assert (first, docs[0]["ty"], docs[0]["run"], docs[0]["thresholds"]) == (0, "vee_run", second, 2)
     assert docs[0]["thresholds_sha256"] == load().sha256
     found = {d["rule"]: d for d in docs[1:]}
     assert set(found) == {"V10", "V11"}

@@ -107,6 +107,8 @@ def test_scan_finds_the_meters_of_a_line_and_says_what_they_are(plant: Plant) ->
         "1": "eastron-sdm630",
         "2": "sunspec-meter",
         "3": "eastron-sdm630",
+        "4": "eastron-sdm630",
+        "5": "eastron-sdm630",
     }
     assert all(row["confidence"] > 0.8 for row in rows.values())
     assert rows["1"]["points"]["power_w"]["quality"] == "good"

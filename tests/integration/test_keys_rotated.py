@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from site_kit import SITE, SiteKit, until
+from soft_token import soft_token
 
 from agent.ledger import Txn
 from central.bundle import Period as Span
@@ -22,6 +23,7 @@ from verifier.metering import Period
 from verifier.report import Report
 from verifier.verify import verify
 from wire.keys import SigningKey
+from wire.logkeys import P256Key
 from wire.registry import Epoch, RegisteredSite
 from wire.rotation import KeyChange, read_change
 
@@ -148,6 +150,55 @@ async def test_evidence_stands_at_every_moment_of_a_change_of_both_keys(kit: Sit
     size, _ = await kit.app.ledger.head()
     await cosigned_beyond(kit, size)
     assert (await judged(kit, begin)).errors == []
+
+
+async def test_a_site_whose_log_key_is_in_a_token_and_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token → checkpoints → central cosigns → bundle → verdict; the token is pulled; the key moves into a file."""
+    soft = soft_token(tmp_path / "hsm", monkeypatch)
+    kit = SiteKit(tmp_path, luxos=1, stock=1, doc_changes={"keys": soft.settings()})
+    begin = int(time.time()) // 10 * 10
+    try:
+        await kit.start_plant()
+        await kit.start_central()
+        await kit.start_agent()
+        app = kit.app
+        assert app is not None
+        assert isinstance(app.checkpointer.key.public, P256Key)
+        first = Epoch(epoch=kit.epoch, k_rec=kit.enrolment["k_rec"], k_log=kit.enrolment["k_log"])
+        await cosigned_beyond(kit, 0)
+
+        soft.pull()
+        size, _ = await app.ledger.head()
+        await fill(kit, size + 5)
+        app.checkpointer.again()
+        await until(lambda: "log_key_unavailable" in app.reports.alarms(), 30, "the alarm")
+        size, signed = (await app.ledger.head())[0], app.checkpointer.counters.signed
+        await fill(kit, size + 5)
+        assert app.checkpointer.counters.signed == signed
+        soft.put_back()
+        await cosigned_beyond(kit, size)
+        await until(lambda: "log_key_unavailable" not in app.reports.alarms(), 30, "the end of the alarm")
+
+        out = kit.root / "to-file.json"
+        args = ["agent", "rotate", "--role", "log", "--to", "file", "--who", "D. Kim", "--records", "20"]
+        assert await asyncio.to_thread(run, [*args, "--out", str(out), "--config", str(kit.site_file)]) == 0
+        change = read_change(out.read_bytes())
+        second = first.model_copy(update={"k_log": change.new.text, "from_index": change.from_index})
+        await publish(kit, first, second)
+        await fill(kit, change.from_index + 3)
+        await cosigned_beyond(kit, change.from_index)
+        done = time.time() // 10 * 10
+        await until(lambda: time.time() > done + 11, 20, "the slot with the change is over")
+        await publish(kit, first.model_copy(update={"to_index": change.from_index - 1}), second)
+        report = await judged(kit, begin)
+        assert report.errors == []
+        assert report.records > change.from_index
+        assert app.checkpointer.status()["in"] == "file"
+        assert {verdict for verdict, _ in await stored(kit)} == {True}
+    finally:
+        await kit.stop()
 
 
 async def test_central_that_lost_the_newest_register_judges_again_when_it_comes(kit: SiteKit) -> None:

@@ -119,7 +119,6 @@ def test_the_note_is_kept_once_and_by_dispatchers_of_this_site_alone(
 
 def test_central_cannot_make_up_a_word(desk: Desk, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     order = sign_one(desk)
-    signed = desk.order(order).signed
     stranger = SigningKey.generate()
     note = SpokenNote.model_validate(
         {"v": 1, "order": order, "site": SITE, "given_by": "B", "taken_by": "A", "at": now_ms(), "text": "yes"}

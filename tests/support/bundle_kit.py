@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p256 import P256Signer
+
 from verifier.metering import Period
 from verifier.report import Report
 from verifier.verify import verify
@@ -63,7 +65,7 @@ class Site:
     """A site's evidence as plain documents, to be changed before :meth:`write` signs and packs it."""
 
     rec: SigningKey = field(default_factory=SigningKey.generate)
-    log: SigningKey = field(default_factory=SigningKey.generate)
+    log: SigningKey | P256Signer = field(default_factory=SigningKey.generate)
     reg: SigningKey = field(default_factory=SigningKey.generate)
     col: SigningKey = field(default_factory=SigningKey.generate)
     dispatcher: SigningKey = field(default_factory=SigningKey.generate)
@@ -76,8 +78,10 @@ class Site:
     """False: records name no checkpoint, as somebody writes them who has none."""
     rotated: tuple[int, SigningKey] | None = None
     """After this time (ms) records are signed by this key."""
-    later_log: tuple[int, SigningKey] | None = None
+    later_log: tuple[int, SigningKey | P256Signer] | None = None
     """Checkpoints that hold this place of the log are signed by this key."""
+    beside: Callable[[Site], dict[str, bytes]] | None = None
+    """Makes files that stand beside those of the site, such as a log of verdicts."""
     first: int = START
     last: int = START + SLOTS * SLOT
 
@@ -146,7 +150,8 @@ class Site:
         tree = Frontier()
         tree.extend(leaves)
         key = self.later_log[1] if self.later_log and tree.size > self.later_log[0] else self.log
-        note = Checkpoint(f"tizgin/{SITE}/{self.epoch}", tree.size, tree.root()).sign(key)
+        bare = Checkpoint(f"tizgin/{SITE}/{self.epoch}", tree.size, tree.root())
+        note = bare.signed(key.public, key.sign(bare.text.encode()))
         lines = [cosign(note.text, w, self.witnesses[w], at_s) for w in names or sorted(self.witnesses)]
         return Note(note.text, (*note.signatures, *lines)).encode()
 
@@ -186,6 +191,7 @@ class Site:
             for stream, places in signed.places.items():
                 name = f"records/{self.epoch}/{stream.replace(':', '_')}.idx"
                 records[name] = b"".join(struct.pack(">Q", place) for place in places)
+        records |= self.beside(self) if self.beside is not None else {}
         keys = seal(KEYS_TYPE, canonical.encode(self.register), self.reg).encode()
         return {"keys.json": keys, "report.json": canonical.encode(report)} | dict(sorted(records.items()))
 
@@ -258,12 +264,14 @@ def good_site(
     before: Site | None = None,
     slots: range = range(SLOTS),
     make_key: Callable[[], SigningKey] = SigningKey.generate,
+    log: SigningKey | P256Signer | None = None,
 ) -> Site:
     """Two metering points, twelve slots each, one order: intact and complete.
 
     With ``before`` a later epoch of the same site, which was installed again; ``slots`` are those it has.
     """
     site = Site(*(make_key() for _ in range(5)))
+    site.log = log or site.log
     if before is not None:
         site = Site(before.rec, before.log, before.reg, before.col, before.dispatcher, before.witnesses)
         site.epoch, site.register = LATER_EPOCH, before.register

@@ -21,6 +21,7 @@ from ports import free_ports, port_run
 
 from agent.app import AgentApp, Started, config_digest
 from agent.clock import SystemClock
+from agent.hsm.key import token_of
 from agent.identity import enrolment, load_keys, make_keys
 from agent.ledger import Ledger
 from central.paths import Paths
@@ -279,8 +280,9 @@ class SiteKit:
 
     def _enrol(self) -> None:
         state = self.site_dir / "state"
-        make_keys(state)
-        keys = load_keys(state)
+        token = token_of(self.site, self.site_dir)
+        make_keys(state, token)
+        keys = load_keys(state, token)
         ledger = Ledger.open(state / "ledger.db", site=SITE, key=keys.rec, clock=SystemClock("host"), fw="test")
         self.epoch = ledger.epoch
         asyncio.run(ledger.close()) if not _in_loop() else ledger._db.close()
@@ -288,7 +290,7 @@ class SiteKit:
             import os
 
             os.close(ledger._lock)
-        self.enrolment = json.loads(enrolment(state, SITE, self.epoch))
+        self.enrolment = json.loads(enrolment(state, SITE, self.epoch, token))
         authority = Authority.load(self.paths)
         cert = sign_csr(authority, self.enrolment["csr"].encode(), SITE, datetime.now(UTC))
         (self.site_dir / "site.pem").write_bytes(cert)

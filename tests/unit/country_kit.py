@@ -130,6 +130,9 @@ class Country:
         self._queue.append(raw)
         return {}
 
+    def checkpoint(self, _site: str, _epoch: str, _size: int | None = None, /) -> str | None:
+        return None
+
     def order(self, order_id: str, /) -> dict[str, Any]:
         if self.central_down:
             raise CentralUnreachable("central does not answer")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import heapq
 import json
 import random
@@ -18,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
-
-import yaml
 
 from agent.acquisition.bench import Bench, MeterPort
 from agent.curtailment.fleet import Fleet
@@ -41,7 +38,7 @@ from simulator.devices.modbus import ModbusError
 from simulator.faults import Faults
 from simulator.plant import Plant
 from simulator.registers import Value
-from tests.unit.agent_kit import EXAMPLE, START_MS, SimClock
+from tests.unit.agent_kit import START_MS, SimClock, small_doc
 from verifier.canonical import read_canonical
 from verifier.metering import MeteringPoint, Period
 from verifier.records import Record
@@ -130,7 +127,7 @@ class _Positions:
 
 def metering_site(**changes: Any) -> Site:
     """The small example with the meter of board 1 behind its own contactor, and one meter with whole counts."""
-    doc = copy.deepcopy(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")))
+    doc = small_doc()
     meters = {d["id"]: d for d in doc["devices"] if d["kind"] == "meter"}
     meters["em-1"] |= {"fed_from": "BOARD1", "ups_min": 0}
     meters["em-2"] |= {"profile": "abb-b23-b24"}

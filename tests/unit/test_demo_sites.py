@@ -46,6 +46,9 @@ def test_every_size_passes_the_check_without_errors_and_all_outputs_are_usable(m
     usable = {output.id: output for output in result.outputs if output.usable}
     assert set(usable) == {*OUTPUTS, PDU_OUTPUT}
     assert [usable[name].proved_by for name in OUTPUTS] == ["M11", "M12", "M13", "M14"]
+    assert result.balance is not None
+    assert (result.balance.possible, result.balance.without_data) == (True, ())
+    assert (result.balance.main, result.balance.between) == (("M1", "M2"), ("T1", "T2"))
 
 
 @pytest.mark.parametrize("machine_count", [4, 100, 1000])
@@ -146,7 +149,7 @@ def test_the_register_is_accepted_and_gives_each_person_what_the_demo_needs() ->
         assert entry is not None
         assert (entry.slot_s, entry.simulation) == (10, True)
         assert entry.emergency_w == round(plan.emergency_kw * 1000)
-        assert {p.id for p in entry.points} == {"M1", "M2", "M11", "M12", "M13", "M14", "M3"}
+        assert {p.id for p in entry.points} == {"M1", "M2", "M11", "M12", "M13", "M14", "M3", "M4", "M5"}
         assert next((p.ct_num, p.ct_den, p.vt_num) for p in entry.points if p.id == "M1") == (100, 5, 10_000)
         chief = next(i for i in document.issuers if i.person == engineer_of(plan.id))
         assert chief.sites == (plan.id,)

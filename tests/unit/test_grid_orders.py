@@ -25,7 +25,9 @@ from grid.texts import LANGUAGES, load_texts
 from grid.words import completion, describe, kilowatt, local_time, spoken_power
 from tests.unit.grid_kit import BASE, EPOCH, NOW, SITE, make_register, order, register_yaml, signed
 from tizgin.cli import run
+from wire.checkpoints import Checkpoint
 from wire.keys import SigningKey
+from wire.names import origin
 from wire.orders import Order
 
 # Keys and numbers
@@ -240,6 +242,10 @@ def test_every_signed_field_is_in_the_words(language: str) -> None:
         ("site",): "other-site",
         ("epoch",): "e9-0a1b2c3d",
         ("action",): "reduce",
+        ("seen",): Checkpoint(origin(full.site, full.epoch), 7, bytes(32))
+        .sign(SigningKey.generate())
+        .encode()
+        .decode(),
     }
     leaves = [(k,) if not isinstance(v, dict) else tuple((k, x) for x in v) for k, v in body.items()]
     paths = [p if isinstance(p[0], str) else q for p in leaves for q in ([p] if isinstance(p[0], str) else p)]

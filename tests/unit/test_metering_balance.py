@@ -16,7 +16,7 @@ from config.check import check
 from config.devices import MinerGroup
 from config.graph import Graph
 from config.site import Site
-from tests.unit.agent_kit import EXAMPLE
+from tests.unit.agent_kit import EXAMPLE, small_doc
 from tests.unit.metering_kit import SLOT, START_S, MeteringKit, metering
 from tizgin.commands._agent_check import as_dict
 from tizgin.commands.agent import app as agent_app
@@ -156,12 +156,16 @@ def test_a_transformer_without_passport_data_leaves_the_losses_unknown() -> None
     assert scheme.without_data == ("T2",)
 
 
-def test_the_check_of_a_site_file_says_what_is_balanced_and_what_has_no_meter() -> None:
+def test_the_check_of_a_site_file_says_what_is_balanced_and_what_has_no_meter(tmp_path: Path) -> None:
     told = as_dict(check(site_of(plant())))["balance"]
     assert (told["possible"], told["why_not"], told["main"]) == (True, None, ["I1", "I2"])
     lacking = as_dict(check(site_of(plant(without=("M3",)))))["balance"]
     assert (lacking["possible"], lacking["unmetered"]) == (False, ["FANS"])
     done = CliRunner().invoke(agent_app, ["check", "--config", str(EXAMPLE)])
+    assert "balance: M0 against M1, M2, M3, M4" in done.output
+    file = tmp_path / "site.yaml"
+    file.write_text(yaml.safe_dump(small_doc(), allow_unicode=True), encoding="utf-8")
+    done = CliRunner().invoke(agent_app, ["check", "--config", str(file)])
     assert "balance: none: no meter between the boundary and FANS, GUARD" in done.output
 
 

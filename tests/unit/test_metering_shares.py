@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from agent.metering.shares import shares
 from agent.metering.slots import SlotRecord
@@ -15,12 +13,12 @@ from agent.metering.standing import newest_slot
 from config.graph import Graph
 from config.loader import load_site
 from config.site import Site
-from tests.unit.agent_kit import EXAMPLE
+from tests.unit.agent_kit import EXAMPLE, small_doc
 from wire.rollup import Share
 
 
 def site(**changes: Any) -> Site:
-    doc = copy.deepcopy(yaml.safe_load(EXAMPLE.read_text(encoding="utf-8")))
+    doc = small_doc()
     for path, value in changes.items():
         target: Any = doc
         *parents, last = path.split("__")

@@ -20,6 +20,7 @@ from wire.rollup import (
     SlotQuality,
     Unit,
     bridge_of,
+    filled,
     period_of,
     periods,
     share_energy,
@@ -233,3 +234,27 @@ def test_a_share_with_a_load_that_nobody_measures_is_not_known() -> None:
     found = share_energy(Share("mining", ("A", "B"), ("BENCH",)), members)
     assert found.import_wh is None
     assert found.missing == ("BENCH",)
+
+
+def test_gaps_that_the_meters_profile_tells_are_known_and_the_bridge_is_counted_once() -> None:
+    slots = {0: measured(100, 5), 900: MISSING, 1800: MISSING, 2700: measured(100, 5)}
+    bridge = Bridge(900, 2700, 300)
+    day = Period("x", 0, 3600)
+    whole = total(day, 900, filled(slots, [bridge], {900: 120, 1800: 179, 0: 999}, 900, 1), [bridge])
+    assert (whole.import_wh, whole.known_wh, whole.profile_wh, whole.bridged_wh) == (500, 499, 299, 1)
+    assert whole.missing == ()
+    assert whole.counts[Q.PROFILE] == 2
+    assert whole.export_wh is None, "a profile tells of import alone"
+    half = total(day, 900, filled(slots, [bridge], {900: 120}, 900, 1), [bridge])
+    assert (half.import_wh, half.profile_wh, half.bridged_wh, half.bridged_slots) == (500, 120, 180, 1)
+    alone = total(day, 900, filled(slots, [], {900: 120, 1800: 179}, 900, 1))
+    assert (alone.import_wh, alone.profile_wh) == (499, 299), "no bridge yet"
+    unsaid = filled({0: measured(100)}, [], {900: 120}, 900, 1)
+    assert 900 not in unsaid, "a slot that no record tells of is not filled"
+
+
+def test_a_profile_that_has_more_than_the_registers_is_not_believed() -> None:
+    slots = {0: measured(100), 900: MISSING, 1800: MISSING, 2700: measured(100)}
+    bridge = Bridge(900, 2700, 300)
+    found = total(Period("x", 0, 3600), 900, filled(slots, [bridge], {900: 300, 1800: 300}, 900, 1), [bridge])
+    assert (found.import_wh, found.profile_wh, found.bridged_wh) == (500, 0, 300)

@@ -38,7 +38,8 @@ def test_without_a_past_a_change_is_not_judged_and_says_so() -> None:
     assert said["V20", "-"] == "tolerance_only"
     assert {said["V21", f"F{i + 1}"] for i in range(FEEDERS)} == {"short_history"}
     assert verdict.judged["V21"] == 0
-    assert Unjudged("V17", "M", "no_data") in verdict.unjudged
+    assert Unjudged("V12", "M", "no_data") in verdict.unjudged
+    assert (verdict.judged["V17"], verdict.judged["V23"]) == (FEEDERS + 1, FEEDERS + 1)
 
 
 def test_a_change_that_stays_is_told_until_it_is_the_usual() -> None:

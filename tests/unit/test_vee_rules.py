@@ -13,6 +13,7 @@ import pytest
 
 from central.pages.findings import explanations
 from central.pages.texts import LANGUAGES, load_all
+from central.vee.events import TEXTS
 from central.vee.judge import RULES, judge
 from central.vee.limits import CURRENT, load, versions
 from central.vee.model import (
@@ -188,6 +189,8 @@ def test_the_meters_own_profile_is_the_check() -> None:
     false = (*true[:3], replace(true[3], wh=true[3].wh + 9_000), *true[4:])
     (told,) = of("V12", site(found, archived=false))
     assert told.t0 == START + 3 * SLOT
+    apart = tuple(replace(a, mto=5_000) for a in false)
+    assert of("V12", site(found, archived=apart)) == [], "its clock was 5 s away, and so is its slot"
 
 
 def test_ratios_of_bind_register_and_meter_have_to_agree() -> None:
@@ -323,6 +326,7 @@ def test_every_explanation_of_a_finding_is_there_in_three_languages() -> None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"of_run", "Finding"}:
                 last = [a for a in node.args if not isinstance(a, ast.Dict | ast.Tuple)][-1]
                 keys |= {c.value for c in ast.walk(last) if isinstance(c, ast.Constant) and isinstance(c.value, str)}
+    keys |= set(TEXTS.values())
     catalogues = load_all()
     assert keys == set(explanations(catalogues["en"]))
     for language in LANGUAGES:

@@ -322,6 +322,16 @@ def test_attack_29_equal_shares_do_not_follow_the_power_that_was_read(site: Site
     assert (report.exit, doubts(report)) == (1, {"INTEGRAL"})
 
 
+def test_values_beside_the_registers_have_their_shapes_or_the_slot_fails(site: Site, tmp_path: Path) -> None:
+    three = {"u": [230_000] * 3, "i": [1000] * 3, "p": [230] * 3}
+    site.streams["mp:M1"][4] |= {"ph": three | {"n": 9, "iu": [0] * 3, "neg": [0] * 3}, "ev": {"cover_open": 7}}
+    assert judged(tmp_path, fresh(site)).exit == 0
+    site.streams["mp:M1"][4]["ph"]["iu"] = [10, 0, 0]
+    report = judged(tmp_path, site)
+    assert "DELTA" in codes(report), "more polls than there were"
+    assert report.points["M1"].grades["X"] == 1
+
+
 def test_attack_30_a_gap_is_taken_back_later(site: Site, tmp_path: Path) -> None:
     late = dict(site.streams["mp:M1"][5])
     gap(site, "mp:M1", range(4, 5))

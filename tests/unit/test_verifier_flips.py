@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from bundle_kit import SLOT, START, Site, good_site, judged
+from verdict_kit import LEAVES, LINES, NOTES, VerdictLog, finding
 
 SAMPLE = 400
 """Flips of each kind in the sample."""
@@ -22,11 +23,15 @@ Flip = tuple[str, int, int]
 
 @pytest.fixture(scope="module")
 def small() -> Site:
-    """Two slots of one metering point, witnessed."""
+    """Two slots of one metering point and what the collector says of them, witnessed."""
     site = good_site(witnessed=True, slots=range(2))
     del site.streams["mp:M2"]
     site.register["sites"][0]["points"].pop()
     site.last = START + 2 * SLOT
+    log = VerdictLog(site)
+    log.run(START, site.last, [finding(START, START + SLOT, severity="warn")])
+    log.checkpoint(site.last + 1000)
+    site.beside = lambda _: log.files()
     return site
 
 
@@ -70,6 +75,12 @@ def test_a_flipped_byte_under_a_manifest_that_fits_is_seen(small: Site) -> None:
     rng = random.Random(11)  # seeded: the same every time
     inside = [flip for flip in every_byte(small, rng) if flip[0]]
     assert survivors(small, rng.sample(inside, SAMPLE)) == []
+
+
+def test_a_flipped_byte_of_the_verdicts_is_seen(small: Site) -> None:
+    rng = random.Random(17)  # seeded: the same every time
+    inside = [flip for flip in every_byte(small, rng) if flip[0] in {LEAVES, LINES, NOTES}]
+    assert survivors(small, rng.sample(inside, SAMPLE // 3)) == []
 
 
 @pytest.mark.long

@@ -233,3 +233,31 @@ def test_bounds_of_a_zone_are_read_back_and_a_zone_without_them_stays_legal() ->
 def test_bounds_of_zones_that_cannot_be_are_refused(zones: list[dict[str, Any]], match: str) -> None:
     with pytest.raises(WireError, match=match):
         opened(register(zones=zones))
+
+
+def test_collectors_are_named_for_their_verdicts_and_for_nothing_else() -> None:
+    own, gone = SigningKey.generate(), SigningKey.generate()
+    collectors = [{"name": "Central", "key": own.public.text}, {"name": "Before", "key": gone.public.text}]
+    revoked = [{"kid": gone.kid, "at": NOW, "reason": "replaced"}]
+    document = opened(register(collectors=collectors, revoked=revoked))
+    assert [k.public for k in document.log_keys("kz-01", "vee")] == [own.public.raw]
+    assert {k.name for k in document.log_keys("kz-01", "vee")} == {"tizgin/kz-01/vee"}
+    assert document.log_keys("kz-02", "vee") == []
+    assert [k.public for k in document.log_keys("kz-01", "e1-0a0b0c0d")] == [K_LOG.public.raw]
+    assert b"collectors" in document.encode()
+    bare = opened(register())
+    assert b"collectors" not in bare.encode(), "an older side reads a register that names none"
+    assert bare.log_keys("kz-01", "vee") == []
+
+
+@pytest.mark.parametrize("text", [K1.public.text, K_REC.public.text, K_LOG.public.text, LOW_ORDER, NOT_CANONICAL])
+def test_a_collectors_key_serves_no_other_purpose(text: str) -> None:
+    with pytest.raises(WireError, match="collector"):
+        opened(register(collectors=[{"name": "Central", "key": text}]))
+
+
+def test_a_collector_is_listed_once() -> None:
+    twice = [{"name": name, "key": SigningKey.generate().public.text} for name in ("A", "B")]
+    twice[1]["key"] = twice[0]["key"]
+    with pytest.raises(WireError, match="listed twice"):
+        opened(register(collectors=twice))

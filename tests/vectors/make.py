@@ -19,9 +19,12 @@ import msgspec  # noqa: E402 - path set above
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402 - path set above
 
 from wire import batch, canonical, energy  # noqa: E402 - path set above
+from wire.checkpoints import Checkpoint, cosign  # noqa: E402 - path set above
 from wire.dsse import ORDER_TYPE, RECORD_TYPE, pae, seal  # noqa: E402 - path set above
 from wire.errors import NotCanonical  # noqa: E402 - path set above
 from wire.keys import SigningKey  # noqa: E402 - path set above
+from wire.names import origin  # noqa: E402 - path set above
+from wire.notes import Note  # noqa: E402 - path set above
 from wire.orders import parse_order  # noqa: E402 - path set above
 from wire.quality import CODES, Quality  # noqa: E402 - path set above
 from wire.records import RecordLine  # noqa: E402 - path set above
@@ -182,11 +185,17 @@ def orders() -> Doc:
     }
     stop = limit | {"id": "019a0000-0000-7000-8000-000000000003", "seq": 3, "action": "stop"}
     stop.pop("limit_w")
+    known = Checkpoint(origin(SITE, EPOCH), 7, bytes(range(32)))
+    own = known.sign(key("log"))
+    seen = Note(own.text, (*own.signatures, cosign(own.text, "so.example", key("witness"), NOW // 1000)))
+    trip = stop | {"id": "019a0000-0000-7000-8000-000000000004", "seq": 4, "action": "emergency_trip"}
+    trip |= {"methods": ["switch"], "seen": seen.encode().decode()}
     found = []
     for name, document, signers in (
         ("limit, one signature", limit, (one,)),
         ("stop, two signatures", stop, (one, two)),
         ("release", release, (two,)),
+        ("emergency trip that names a checkpoint", trip, (one,)),
     ):
         raw = seal(ORDER_TYPE, canonical.encode(document), *signers).encode()
         signed = parse_order(raw)

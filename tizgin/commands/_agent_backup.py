@@ -13,6 +13,8 @@ import typer
 from agent import backup as archives
 from agent.clock import SystemClock
 from agent.errors import AgentError
+from agent.hsm.key import token_of
+from agent.hsm.process import Token
 from agent.identity import LOG, REC, TLS, enrolment, load_keys, make_keys
 from agent.ledger import Ledger
 from config.loader import load_site
@@ -47,12 +49,13 @@ def restore(file: Path, folder: Path) -> int:
         site = load_site(config)
         state = config.resolve().parent / site.agent.state_dir
         _must_be_new(state)
+        token = token_of(site, folder)
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         (state / "ledger.epoch").write_text(found.epoch[1:].partition("-")[0])
-        epoch = _begin(state, site)
+        epoch = _begin(state, site, token)
         protocols = archives.unpack(found, folder, state, epoch)
         out = folder / "enrolment.json"
-        out.write_bytes(enrolment(state, site.site.id, epoch))
+        out.write_bytes(enrolment(state, site.site.id, epoch, token))
     except (AgentError, ConfigError, OSError) as error:
         raise UserError(str(error)) from None
     typer.echo(json.dumps({"site": site.site.id, "epoch": epoch, "before": found.epoch, "enrolment": str(out)}))
@@ -83,12 +86,12 @@ def _must_be_new(state: Path) -> None:
             )
 
 
-def _begin(state: Path, site: Site) -> str:
+def _begin(state: Path, site: Site, token: Token | None) -> str:
     configure_logs("text")
-    make_keys(state)
+    make_keys(state, token)
     clock = SystemClock(site.agent.clock_source)
     ledger = Ledger.open(
-        state / "ledger.db", site=site.site.id, key=load_keys(state).rec, clock=clock, fw=f"tizgin/{__version__}"
+        state / "ledger.db", site=site.site.id, key=load_keys(state, token).rec, clock=clock, fw=f"tizgin/{__version__}"
     )
     epoch = ledger.epoch
     asyncio.run(ledger.close())

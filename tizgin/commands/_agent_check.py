@@ -18,11 +18,13 @@ from config.check import CheckResult, Output, ProfileFacts, check
 from config.loader import read_site
 from config.problems import ConfigError, Problem
 from config.rules.passports import local_day
+from config.site import Site
 from tizgin.errors import EXIT_OK, EXIT_PROBLEM
 
 
 def check_file(path: Path, *, as_json: bool) -> int:
     """Check one site file and print. Returns the exit code: 0 without errors, else 1."""
+    token: dict[str, Any] | None = None
     try:
         loaded = read_site(path)
     except ConfigError as error:
@@ -30,11 +32,47 @@ def check_file(path: Path, *, as_json: bool) -> int:
     else:
         today = local_day(int(time.time()))
         result = check(loaded.value, source=loaded.source, profiles=ProfileCatalogue(), today=today)
+        token = ask_token(loaded.value, path)
     if as_json:
-        typer.echo(json.dumps(as_dict(result), ensure_ascii=False))
+        typer.echo(json.dumps(as_dict(result) | {"token": token}, ensure_ascii=False))
     else:
         _print(result, path.name)
+        if token is not None:
+            typer.echo(_token_told(token))
     return EXIT_OK if result.ok else EXIT_PROBLEM
+
+
+def ask_token(site: Site, path: Path) -> dict[str, Any] | None:
+    """The token of the log key as it answers here and now; ``None`` where the site file names none.
+
+    Logs in with the PIN and has the key sign. What it finds is no error of the file: another machine has no token.
+    """
+    from agent.hsm.key import TRIAL, look, token_of
+    from agent.hsm.process import TokenError
+
+    token = token_of(site, path.parent)
+    if token is None:
+        return None
+    found: dict[str, Any] = {"token": token.label, "present": False, "key": None, "signs": False, "why": None}
+    try:
+        key = look(token)
+        found["present"] = True
+        if key is None:
+            found["why"] = f"no key {token.key!r} in it yet: 'tizgin agent enroll' or 'agent rotate' makes it"
+        else:
+            found["key"] = key.kid
+            key.sign_now(TRIAL)
+            found["signs"] = True
+    except TokenError as error:
+        found["present"] = found["present"] or error.code in {"pin", "key"}
+        found["why"] = str(error)
+    return found
+
+
+def _token_told(found: dict[str, Any]) -> str:
+    parts = ("present" if found["present"] else "not reached", f"key {found['key'] or 'not found'}")
+    signs = "signs" if found["signs"] else "does not sign"
+    return f"token {found['token']}: {', '.join(parts)}, {signs}" + (f"; {found['why']}" if found["why"] else "")
 
 
 SUNSPEC = frozenset({"sunspec-meter", "sunspec-meter-float"})

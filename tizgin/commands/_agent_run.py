@@ -18,6 +18,7 @@ import typer
 from agent.app import AgentApp, Started, config_digest
 from agent.clock import SystemClock
 from agent.errors import AgentError
+from agent.hsm.key import TokenKey, token_of
 from agent.identity import enrolment, load_keys, make_keys
 from agent.ledger import Ledger
 from agent.rotation import settle
@@ -27,6 +28,7 @@ from config.site import Site
 from drivers.asic.credentials import CredentialError
 from tizgin import __version__
 from tizgin.commands._agent_check import ProfileCatalogue
+from tizgin.commands._registrar_entry import fingerprint
 from tizgin.errors import EXIT_OK, UserError
 
 
@@ -66,8 +68,9 @@ def enroll_site(path: Path, out: Path | None) -> int:
     site = read_site(path)
     state = path.parent / site.agent.state_dir
     try:
-        make_keys(state)
-        keys = load_keys(state)
+        token = token_of(site, path.parent)
+        make_keys(state, token)
+        keys = load_keys(state, token)
         ledger = Ledger.open(
             state / "ledger.db",
             site=site.site.id,
@@ -76,10 +79,10 @@ def enroll_site(path: Path, out: Path | None) -> int:
             fw=f"tizgin/{__version__}",
             successor=keys.next_rec,
         )
-        settle(state, keys, ledger)
+        keys = settle(state, keys, ledger)
         epoch = ledger.epoch
         asyncio.run(ledger.close())
-        document = enrolment(state, site.site.id, epoch)
+        document = enrolment(state, site.site.id, epoch, token)
     except (AgentError, OSError) as error:
         raise UserError(str(error)) from None
     if out is None:
@@ -87,6 +90,12 @@ def enroll_site(path: Path, out: Path | None) -> int:
     else:
         out.write_bytes(document)
         typer.echo(f"fingerprint {json.loads(document)['fingerprint']}  (compare it by another channel)", err=True)
+    if isinstance(keys.log, TokenKey):
+        place = f"key {keys.log.token.key!r} of token {keys.log.token.label!r}"
+        typer.echo(f"log key {fingerprint(keys.log.public)}  ({place})", err=True)
+    elif token is not None:
+        text = "the log key is a file that was made before; it moves into the token by: tizgin agent rotate --role log"
+        typer.echo(text, err=True)
     return EXIT_OK
 
 

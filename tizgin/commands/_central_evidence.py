@@ -96,6 +96,8 @@ def _energy_table(found: list[sums.PointEnergy]) -> None:
         "by papers, kWh",
         "export, kWh",
         "bridged, kWh",
+        "from profile, kWh",
+        "method",
         "slots",
         "missing",
     )
@@ -110,6 +112,8 @@ def _energy_table(found: list[sums.PointEnergy]) -> None:
                 "; ".join(f"{status.value} {_kwh(wh)}" for status, wh in sorted(standing.status_wh.items())),
                 _kwh(s.export_wh),
                 _kwh(s.bridged_wh),
+                _kwh(s.profile_wh),
+                one.method,
                 str(s.slots),
                 str(len(s.missing)),
             )

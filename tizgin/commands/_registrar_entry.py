@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from wire.enrolment import Enrolment
-from wire.keys import VerifyKey
+from wire.logkeys import LogKey
 from wire.rotation import KeyChange
 
 
-def fingerprint(key: VerifyKey) -> str:
+def fingerprint(key: LogKey) -> str:
     """The identifier in groups of four, to be compared by telephone."""
     return " ".join(key.kid[i : i + 4] for i in range(0, 16, 4))
 
@@ -29,5 +29,6 @@ def of_change(change: KeyChange) -> str:
         f'set\n  {change.role}: "{change.new.text}"\n  from_index: {change.from_index}\n'
         f"raise the version and sign. The agent changes the key before record {change.from_index} if the register is "
         "there in time, else not at all: then the site asks again. Once 'tizgin agent status' shows key_change null, "
-        f"give the old entry to_index: {change.from_index - 1} with the next version."
+        f"give the old entry to_index: {change.from_index - 1} with the next version. Take out the entry of a new "
+        "key that was asked for earlier and never took over."
     )

@@ -293,12 +293,15 @@ def rotate(
     records: Annotated[
         int | None, typer.Option("--records", help="Change after so many records; by default a day's.", min=20)
     ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="file or token: where a new log key lives; else as the site file says.")
+    ] = None,
     out: OutOption = None,
 ) -> int:
     """Have the running agent change a key: it makes a new one, and changes once the registrar has entered it."""
     from tizgin.commands._agent_rotate import rotate_key
 
-    return rotate_key(config, role, who, records, out)
+    return rotate_key(config, role, who, records, out, to)
 
 
 @app.command(epilog="Example: tizgin agent backup site-backup.zip --config site.yaml")

@@ -115,6 +115,10 @@ def sign(
     declaration: Annotated[
         Path | None, typer.Option(help="Emergency declaration («Авария») of two persons, to shed alone within its cap.")
     ] = None,
+    central: Annotated[
+        str | None,
+        typer.Option(help="Ask this central for the site's newest checkpoint, which the order then carries."),
+    ] = None,
     keys: Keys = None,
     registrar: Registrar = None,
     passphrase_file: PassphraseFile = None,
@@ -127,7 +131,11 @@ def sign(
     Example: tizgin order sign --key me.pem --site ekb-01 --epoch e1-0a1b2c3d --limit-kw 38000 --out order.json
     """
     options = dict(locals())
+    from contextlib import nullcontext
+
     from grid.acts import write_envelope
+    from grid.client import CentralClient
+    from grid.heads import Heads
     from grid.keystore import load_key
     from grid.ordering import OPTION_NAMES, add_signature, new_order, read_order
     from grid.powers import power_text
@@ -151,7 +159,15 @@ def sign(
         else:
             fields = load_yaml(file) if file is not None else {}
             given = {name: options[source] for name, source in OPTION_NAMES.items() if options[source] is not None}
-            order = new_order({**fields, **given}, register=register, sequence=sequence, now_ms=now_ms())
+            with CentralClient(central) if central is not None else nullcontext() as client:
+                order = new_order(
+                    {**fields, **given},
+                    register=register,
+                    sequence=sequence,
+                    now_ms=now_ms(),
+                    heads=Heads(key),
+                    central=client,
+                )
             _show_order(order, language, register, [signer.kid])
             if not agreed(yes):
                 return EXIT_PROBLEM

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from grid.acts import write_envelope
 from grid.client import CentralClient
 from grid.errors import CentralUnreachable, GridError
+from grid.heads import Heads
 from grid.keystore import load_key, read_public
 from grid.ordering import fetch_order, new_order
 from grid.registrar.register import load_register
@@ -129,6 +130,7 @@ class Dispatcher:
         self.register: KeysDocument = load_register(Path(plan.register), [read_public(plan.registrar)])
         self.signers = [load_key(Path(file), environment={}) for file in plan.keys]
         self.numbers = Numbers(Path(plan.keys[0]), self.signers[0].kid)
+        self.heads = Heads(Path(plan.keys[0]))
         self.folder = Path(plan.folder)
         self.problems: list[str] = []
 
@@ -136,7 +138,14 @@ class Dispatcher:
 
     def order(self, name: str, signers: Sequence[SigningKey], **fields: Any) -> tuple[SignedOrder, Path]:
         """Make and sign an order; it is kept as a file."""
-        order = new_order(fields, register=self.register, sequence=self.numbers, now_ms=_now_ms())
+        order = new_order(
+            fields,
+            register=self.register,
+            sequence=self.numbers,
+            now_ms=_now_ms(),
+            heads=self.heads,
+            central=self.client,
+        )
         return self.keep(name, seal(ORDER_TYPE, order.encode(), *signers))
 
     def keep(self, name: str, envelope: Envelope) -> tuple[SignedOrder, Path]:

@@ -42,6 +42,7 @@ def build_register(
     *,
     now: datetime,
     policy: str | None = None,
+    collector: str | None = None,
 ) -> dict[str, Any]:
     """The register as YAML data.
 
@@ -52,6 +53,7 @@ def build_register(
         keys: person id → public key, base64.
         now: keys are valid from an hour before it, for a day.
         policy: which witnesses have to have cosigned a checkpoint.
+        collector: central's public key, whose verdicts witnesses are to cosign.
     """
     valid = {"valid_from": (now - timedelta(hours=1)).isoformat(), "valid_to": (now + timedelta(days=1)).isoformat()}
     solo_w = round(max(plan.contracted_kw for plan in plans) * 1000 * SOLO_TIMES)
@@ -74,7 +76,8 @@ def build_register(
         "issuers": issuers,
         "sites": [_site(plan, sites[plan.id], enrolled[plan.id]) for plan in plans],
     }
-    return document if policy is None else document | {"policy": policy}
+    named = {"collectors": [{"name": "Central", "key": collector}]} if collector is not None else {}
+    return document | named | ({"policy": policy} if policy is not None else {})
 
 
 def _site(plan: Plan, site: Mapping[str, Any], enrolled: Enrolled) -> dict[str, Any]:

@@ -225,6 +225,8 @@ def _devices() -> list[dict[str, Any]]:
         ("em-2", "schneider-iem3000", 2),
         *((f"em-1{number}", "carlogavazzi-em24-e1", 10 + number) for number in range(1, BOARDS + 1)),
         ("em-3", "schneider-iem3000", 3),
+        ("em-4", "schneider-iem3000", 4),
+        ("em-5", "schneider-iem3000", 5),
     ]
     meters = [_meter(name, profile, unit, fed_from="UPS", ups_min=UPS_MIN) for name, profile, unit in profiles]
     behind = _meter("em-board1", "eastron-sdm630", 1, fed_from="BOARD1") | {"link": "branch"}
@@ -288,8 +290,12 @@ def _points() -> list[dict[str, Any]]:
         }
         for number in range(1, BOARDS + 1)
     ]
-    cooling = {"id": "M3", "device": "em-3", "node": "QC", "role": "control", "owner": "the site"}
-    return [*boundary, *feeders, cooling]
+    # Every other branch has its meter too: then each slot can be balanced against the boundary.
+    others = [
+        {"id": f"M{number}", "device": f"em-{number}", "node": node, "role": "control", "owner": "the site"}
+        for number, node in ((3, "QC"), (4, "QG"), (5, PDU_OUTPUT))
+    ]
+    return [*boundary, *feeders, *others]
 
 
 def _miners(board: Board, ports: SitePorts) -> dict[str, Any]:

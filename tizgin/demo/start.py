@@ -36,6 +36,8 @@ from tizgin.demo.register import (
     engineer_of,
 )
 from tizgin.demo.sites import SitePorts, allocate, build_site
+from wire.keys import b64
+from wire.notes import NoteKey
 
 WITNESS = "so.demo"
 COMMAND_S = 30.0
@@ -237,7 +239,10 @@ class Demo:
         await self._initialised.wait()
         line = await self.tizgin("central", "witness-key", "--config", str(self.folder.central_config))
         policy = f"{self.witness_key}{line}group both all {WITNESS} central\nquorum both\n"
-        document = build_register(self.plans, self.sites, sites, persons, now=datetime.now(UTC), policy=policy)
+        own = b64(NoteKey.parse(line.split()[-1]).public)
+        document = build_register(
+            self.plans, self.sites, sites, persons, now=datetime.now(UTC), policy=policy, collector=own
+        )
         source = self.folder.registrar / "register.yaml"
         write_yaml(source, document)
         key, out = str(self.folder.registrar / "registrar.pem"), str(self.folder.register)
