@@ -8,9 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from drivers.modbus import (
-    ModbusLink,
-)
+from drivers.modbus import ModbusLink
 from drivers.profiles import load_profile
 from drivers.profiles.codec import encode
 from drivers.profiles.model import MeterProfile, RelayProfile
