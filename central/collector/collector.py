@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -19,6 +18,7 @@ import structlog
 from central.collector.link import Arrived, MqttLink
 from central.collector.sorting import Sorted, Sorter
 from central.collector.storing import Outcome, Storer
+from central.collector.watch import StoreWatch
 from central.live import LiveState
 from central.metrics import Metrics
 from central.store import evidence
@@ -33,8 +33,6 @@ log = structlog.get_logger(__name__)
 GROUP = 200
 LINGER_S = 0.03
 RETRY_S = 1.0
-SAY_AGAIN_S = 30.0
-"""How often an outage of the store is logged again while it lasts."""
 WANT_AGAIN_MS = 20_000
 WANT_GRACE_S = 5.0
 """After ``heads`` the newest records may still be on their way; what is missing then is asked for."""
@@ -61,8 +59,6 @@ class Collector:
         renew: Callable[[CertRequest], CertGrant | None] = lambda _request: None,
     ) -> None:
         self.link: MqttLink | None = None
-        self.store_up = True
-        """False while the database or the disk takes nothing."""
         self._live = live
         self._sorter = sorter
         self._storer = storer
@@ -81,6 +77,12 @@ class Collector:
         self._wanted: OrderedDict[tuple[str, str, str, int], int] = OrderedDict()
         self._asking: set[asyncio.Task[None]] = set()
         self._greeted: dict[str, tuple[str, str]] = {}
+        self._watch = StoreWatch()
+
+    @property
+    def store_up(self) -> bool:
+        """False while the database or the disk takes nothing."""
+        return self._watch.up
 
     def start(self) -> None:
         """Begin to consume; ended by :meth:`stop`."""
@@ -135,11 +137,14 @@ class Collector:
 
     async def _greet(self, site: str, epoch: str) -> None:
         """Tell a site that has just started what is held of its log: it may have been put back to an older day."""
-        try:
-            said = await self._database.read(lambda c: self._witness.greet(c, site, epoch))
-        except BaseException:
-            self._greeted.pop(site, None)
-            raise
+        while True:
+            try:
+                said = await self._database.read(lambda c: self._witness.greet(c, site, epoch))
+                break
+            except (sa.exc.SQLAlchemyError, OSError) as error:
+                if not unavailable(error):
+                    raise
+            await asyncio.sleep(RETRY_S)
         self._publish(site, "cosign", said.encode())
 
     def _later(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -205,26 +210,16 @@ class Collector:
         Raises:
             Exception: one of the messages cannot be stored.
         """
-        since: float | None = None
-        said = 0.0
         while True:
             try:
-                outcome = await self._storer.store(group, self._now_ms())
+                with self._watch.trying(len(group)):
+                    return await self._storer.store(group, self._now_ms())
             except Exception as error:
                 if not unavailable(error):
                     raise
                 self._metrics.store_errors.inc()
-                now = time.monotonic()
-                if since is None or now >= said + SAY_AGAIN_S:
-                    since, said = since or now, now
-                    log.error("store_unavailable", error=reason(error), waiting=len(group), retry_s=RETRY_S)
-                self.store_up = False
-                await asyncio.sleep(RETRY_S)
-                continue
-            self.store_up = True
-            if since is not None:
-                log.warning("store_available_again", after_s=round(time.monotonic() - since, 1))
-            return outcome
+                self._watch.failed(error, len(group), RETRY_S)
+            await asyncio.sleep(RETRY_S)
 
     async def _store_one(self, item: Sorted) -> Outcome:
         while True:

@@ -32,12 +32,20 @@ def make_engine(url: str) -> Engine:
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = sa.create_engine(parsed, hide_parameters=True)
+        try:
+            engine = sa.create_engine(parsed, hide_parameters=True)
+        except sa.exc.ArgumentError:
+            raise CentralError("database_url is no SQLite URL; expected sqlite:////absolute/path.db, or none") from None
         sa.event.listen(engine, "connect", _tune_sqlite)
         return engine
     try:
         return sa.create_engine(
-            parsed, pool_pre_ping=True, hide_parameters=True, connect_args=postgres.link_arguments(parsed)
+            parsed,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            # Whatever the database's own default is: what another writer committed is seen once it is this one's turn.
+            isolation_level="READ COMMITTED",
+            connect_args=postgres.link_arguments(parsed),
         )
     except ImportError:
         raise CentralError(
@@ -82,11 +90,10 @@ def migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
+    with writing(engine) as connection:
         if is_postgres(connection):
             postgres.require(connection)
-            postgres.begin_writing(connection)
+        config.attributes["connection"] = connection
         command.upgrade(config, "head")
         if is_postgres(connection):
             postgres.order_by_bytes(connection)
@@ -135,6 +142,14 @@ def unavailable(error: Exception) -> bool:
 def reason(error: Exception) -> str:
     """What a driver said, in one line, without the statement."""
     return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+
+
+def remedy(error: Exception) -> str:
+    """What a person can do about a store that takes nothing."""
+    kind = type(getattr(error, "orig", None)).__module__
+    if kind.startswith("psycopg") or isinstance(error, sa.exc.TimeoutError):
+        return postgres.remedy(error)
+    return "see the room and the rights of data_dir; central goes on by itself"
 
 
 def refused(engine: Engine, error: sa.exc.SQLAlchemyError) -> CentralError:

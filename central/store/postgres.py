@@ -33,17 +33,32 @@ _BEGIN_WRITING = sa.text(
     f" pg_advisory_xact_lock({_WRITER})"
 )
 
+_REMEDIES = {
+    "25006": "this server only reads (a replica, or locked by its keeper): name the one that is written to",
+    "42501": "the role must own the database: ALTER DATABASE … OWNER TO …",
+    "42P01": "a table is missing: start central once, which makes the tables, or put the backup back",
+    "53100": "the server's disk is full: make room there; central goes on by itself",
+    "53200": "the server is out of memory: see its log; central goes on by itself",
+    "55P03": "another process keeps the right to write: see pg_stat_activity for what waits in a transaction",
+    "57014": "the server's administrator or its statement_timeout broke it off; central needs none",
+}
+"""SQLSTATE → what to do. Errors of connecting have none: libpq gives text alone, in the server's language."""
 _ADVICE = (
     ("no password supplied", "give the password in PGPASSWORD, in a password file (PGPASSFILE), or in the URL"),
     ("password authentication failed", "check the user and its password (URL, PGPASSWORD or PGPASSFILE)"),
     ("no pg_hba.conf entry", "allow this user, database and address in the server's pg_hba.conf"),
     ("does not exist", "create it, or correct the URL; docs/operations.md says how (CREATE ROLE, CREATE DATABASE)"),
-    ("permission denied", "the role must own the database: ALTER DATABASE … OWNER TO …"),
+    ("permission denied", _REMEDIES["42501"]),
     ("resolve host", "check the host's name in the URL"),
     ("SSL", "check sslmode and sslrootcert in the URL against the server's settings"),
     ("connection option", "correct what stands after '?' in the URL; libpq's parameters are known"),
+    ("too many connections", "raise CONNECTION LIMIT of the role or database: central needs 3, each command 1"),
+    ("too many clients", "raise max_connections of the server: central needs 3, each command 1"),
+    ("connection slots", "raise max_connections of the server: central needs 3, each command 1"),
+    ("starting up", "wait until the server has recovered; central goes on by itself"),
+    ("shutting down", "start the server again; central goes on by itself"),
 )
-_OTHER_ADVICE = "check that the server runs and takes connections at that host and port"
+_OTHER_ADVICE = "check that the server runs and lets this user in at that host and port; its log may say more"
 
 
 def link_arguments(url: URL) -> dict[str, str]:
@@ -73,8 +88,14 @@ def explain(url: URL, error: Exception) -> CentralError:
     """What failed, where, and what to do."""
     said = str(getattr(error, "orig", None) or error)
     seen = without_password(url, " ".join(said.split()))[:300]
-    advice = next((advice for part, advice in _ADVICE if part in seen), _OTHER_ADVICE)
-    return CentralError(f"database_url, {place(url)}: {seen}; {advice}")
+    return CentralError(f"database_url, {place(url)}: {seen}; {remedy(error)}")
+
+
+def remedy(error: Exception) -> str:
+    """What a person can do about it."""
+    cause = getattr(error, "orig", None) or error
+    known = _REMEDIES.get(str(getattr(cause, "sqlstate", None)))
+    return known or next((advice for part, advice in _ADVICE if part in str(cause)), _OTHER_ADVICE)
 
 
 def begin_writing(connection: Connection) -> None:
@@ -107,15 +128,22 @@ def require(connection: Connection) -> None:
     """What a database must be like to keep evidence.
 
     Raises:
-        CentralError: it does not keep Unicode text.
+        CentralError: it does not keep Unicode text, or this role cannot write to it.
     """
-    query = sa.text("SELECT current_setting('server_encoding'), current_database()")
-    encoding, name = connection.execute(query).one()
+    query = sa.text(
+        "SELECT current_setting('server_encoding'), current_database(), current_setting('transaction_read_only'),"
+        " coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+    )
+    encoding, name, read_only, own = connection.execute(query).one()
     if encoding != "UTF8":
         raise CentralError(
             f"database_url: the database {name} is in {encoding}, expected UTF8; make it anew: "
             "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
         )
+    if read_only != "off":
+        raise CentralError(f"database_url: the database {name} cannot be written to; {_REMEDIES['25006']}")
+    if not own:
+        raise CentralError(f"database_url: no right to make tables in the database {name}; {_REMEDIES['42501']}")
 
 
 def warn(connection: Connection) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,9 +24,11 @@ from structlog.testing import capture_logs
 from agent.ledger import Txn
 from central import bundle
 from central.api import problems
+from central.collector import watch
 from central.store import evidence
-from central.store.database import Database, writing
-from central.store.schema import metadata, records
+from central.store import postgres as store
+from central.store.database import Database, make_engine, put, remedy, tally, unavailable, writing
+from central.store.schema import metadata, records, tallies
 from tizgin.cli import run
 from verifier.metering import Period
 from verifier.verify import verify
@@ -70,15 +73,16 @@ async def committed(kit: SiteKit) -> set[tuple[str, int]]:
     return {(r[0], r[1]) for r in await kit.app.ledger.read("SELECT stream, n FROM record WHERE committed = 1")}
 
 
-async def die_and_return(kit: SiteKit, server: PostgresServer) -> None:
+async def outage(kit: SiteKit, begin: Callable[[], None], end: Callable[[], None]) -> None:
+    """One outage in the middle of a stream: nothing was said to be on disk that is not, and central goes on alone."""
     assert kit.central is not None
     collector = kit.central.collector
     before = len(await committed(kit))
     await until(lambda: _committed_now(kit) > before + 20, 15, "the stream is on its way")
-    server.kill()
+    begin()
     told = await committed(kit)
     await until(lambda: not collector.store_up, 15, "central sees it")
-    server.start()
+    end()
     there = {(stream, n) for stream, n, _ in await kit.central_lines()}
     assert told <= there, "what was said to be on disk was on disk"
     await until(lambda: collector.store_up, 15, "central is connected again, by itself")
@@ -89,17 +93,19 @@ def _committed_now(kit: SiteKit) -> int:
     return int(kit.app.ledger.read_now("SELECT count(*) FROM record WHERE committed = 1")[0][0])
 
 
-async def test_no_death_of_the_server_loses_or_doubles_a_record_and_the_bundle_is_that_of_sqlite(
-    kit: SiteKit, durable: PostgresServer, tmp_path: Path
+async def test_no_outage_of_the_server_loses_or_doubles_a_record_and_the_bundle_is_that_of_sqlite(
+    kit: SiteKit, durable: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watch, "SILENT_S", 1.0)
     app, central = kit.app, kit.central
     assert app is not None
     assert central is not None
     begin, enough = int(time.time()) // 10 * 10, asyncio.Event()
     with capture_logs() as logs:
         writer = asyncio.create_task(stream(kit, enough))
-        await die_and_return(kit, durable)
-        await die_and_return(kit, durable)
+        await outage(kit, durable.kill, durable.start)
+        await outage(kit, durable.hang, durable.wake)
+        await outage(kit, durable.kill, durable.start)
         await until(lambda: time.time() > begin + 11, 15, "a slot is over")
         enough.set()
         await writer
@@ -109,7 +115,8 @@ async def test_no_death_of_the_server_loses_or_doubles_a_record_and_the_bundle_i
             await asyncio.sleep(0.2)
     said = [entry["event"] for entry in logs]
     assert said.count("store_unavailable") == 2, "an outage is said once, not at every try"
-    assert said.count("store_available_again") == 2
+    assert said.count("store_silent") == 1
+    assert said.count("store_available_again") == 3
     assert "message_refused_by_store" not in said
     assert PASSWORD not in repr(logs)
     assert quote(PASSWORD, safe="") not in repr(logs)
@@ -170,11 +177,15 @@ def test_a_database_that_cannot_be_used_is_named_with_what_to_do_and_never_with_
     postgres: PostgresServer, check: Callable[[str, str], str]
 ) -> None:
     (closed,) = free_ports(1)
-    url, secret = postgres.create(), quote(PASSWORD, safe="")
+    url, crowded, locked, foreign = (postgres.create() for _ in range(4))
+    secret = quote(PASSWORD, safe="")
     name = url.rpartition("/")[2]
+    postgres.sql(f"ALTER DATABASE {crowded.rpartition('/')[2]} CONNECTION LIMIT 0")
+    postgres.sql(f"ALTER DATABASE {locked.rpartition('/')[2]} SET default_transaction_read_only = on")
+    postgres.sql(f"ALTER DATABASE {foreign.rpartition('/')[2]} OWNER TO postgres")
     where = f"PostgreSQL tizgin@127.0.0.1:{postgres.port}"
     cases = {
-        url.replace(f":{postgres.port}/", f":{closed}/"): "check that the server runs and takes connections at that",
+        url.replace(f":{postgres.port}/", f":{closed}/"): "check that the server runs and lets this user in at that",
         url.replace(f"/{name}", "/absent"): f'{where}/absent: .* database "absent" does not exist; create it',
         url.replace(secret, secret + "x"): f"{where}/{name}: .*password authentication failed .*; check the user and",
         url.replace(f":{secret}", ""): "give the password in PGPASSWORD",
@@ -184,6 +195,10 @@ def test_a_database_that_cannot_be_used_is_named_with_what_to_do_and_never_with_
         url.replace(secret, PASSWORD): "percent-encode",
         url.replace(secret, "p@ss"): "second '@': percent-encode it in the password as %40",
         url.replace("+psycopg", "+asyncpg"): r"of kind 'postgresql\+asyncpg'; expected postgresql\+psycopg://",
+        crowded: "too many connections for database .*; raise CONNECTION LIMIT of the role or database",
+        locked: "cannot be written to; this server only reads .*: name the one that is written to",
+        foreign: "no right to make tables in the database .*; the role must own the database",
+        "sqlite://someone@/x": "no SQLite URL; expected sqlite:////absolute",
         f"{PASSWORD}": "not a database's URL",
     }
     for wrong, expected in cases.items():
@@ -191,6 +206,7 @@ def test_a_database_that_cannot_be_used_is_named_with_what_to_do_and_never_with_
         assert _matches(expected, said), (expected, said)
         assert PASSWORD not in said
         assert secret not in said
+    assert _matches("a table is missing: start central once", check("energy --site a --period 1800/3600", url))
     for command in ("run", "energy --site a --period 1800/3600"):
         said = check(command, url.replace(secret, secret + "x"))
         assert _matches("password authentication failed .*; check the user and its password", said), said
@@ -224,3 +240,71 @@ async def test_a_request_meets_an_absent_server_with_503_and_a_wrong_value_with_
             assert answer.json()["code"] == "store"
             assert PASSWORD not in answer.text
     database.close()
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same statement, with limits that a test can wait for."""
+    quick = str(store._BEGIN_WRITING).replace("'10s'", "'300ms'").replace("'60s'", "'700ms'")
+    monkeypatch.setattr(store, "_BEGIN_WRITING", sa.text(quick))
+
+
+def add(connection: sa.Connection, name: str) -> None:
+    tally(connection, "ekb-1", name, 1)
+
+
+def test_a_writer_that_stands_still_is_waited_for_then_given_up_and_stores_nothing(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(monkeypatch)
+    first, second = (Database.open(postgres.emptied()) for _ in range(2))
+
+    def stand_still() -> None:
+        with writing(first.engine) as connection:
+            add(connection, "slow")
+            with pytest.raises(sa.exc.DBAPIError) as waited, writing(second.engine) as other:
+                add(other, "quick")
+            assert unavailable(waited.value)
+            assert "another process keeps the right to write" in remedy(waited.value)
+            time.sleep(0.8)
+            with writing(second.engine) as other:
+                add(other, "quick")
+            add(connection, "slow")
+
+    with pytest.raises(sa.exc.DBAPIError) as gone:
+        stand_still()
+    assert unavailable(gone.value)
+    with second.engine.connect() as connection:
+        assert connection.execute(sa.select(tallies.c.name, tallies.c.count)).all() == [("quick", 1)]
+    first.close()
+    second.close()
+
+
+def test_a_store_that_was_locked_is_waited_for_and_told_of(postgres: PostgresServer) -> None:
+    url = postgres.create()
+    Database.open(url).close()
+    postgres.sql(f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_read_only = on")
+    engine = make_engine(url)
+    with pytest.raises(sa.exc.DBAPIError) as error, writing(engine) as connection:
+        add(connection, "x")
+    assert unavailable(error.value)
+    assert "this server only reads" in remedy(error.value)
+    engine.dispose()
+
+
+def test_what_others_committed_is_seen_whatever_isolation_is_the_database_s_default(postgres: PostgresServer) -> None:
+    url = postgres.create()
+    postgres.sql(f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_isolation = 'serializable'")
+    databases = [Database.open(url) for _ in range(4)]
+
+    def count(database: Database) -> None:
+        for _ in range(10):
+            with writing(database.engine) as connection:
+                before = connection.execute(sa.select(tallies.c.count)).scalar() or 0
+                put(connection, tallies, {"site": "ekb-1", "name": "x", "count": before + 1})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(count, databases))
+    with databases[0].engine.connect() as connection:
+        assert connection.execute(sa.select(tallies.c.count)).scalar_one() == 40
+    for database in databases:
+        database.close()

@@ -46,9 +46,9 @@ class PostgresBackup(SqliteBackup):
 
     def put_back(self, data: Path) -> None:
         super().put_back(data)
-        self._server.run(
-            "pg_restore", "--clean", "--if-exists", "--exit-on-error", str(self._dump), database=self._name
-        )
+        self._server.drop(self.url)
+        self._server.create(self._name)
+        self._server.run("pg_restore", "--exit-on-error", str(self._dump), database=self._name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -111,14 +111,26 @@ class PostgresServer:
     def kill(self) -> None:
         """kill -9 of the server and, without a word, of every process that serves a connection."""
         assert self._process is not None
-        pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        self._process.kill()
-        for child in children.split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
+        self._signal_all(signal.SIGKILL)
         self._process.wait(10)
         time.sleep(0.1)
+
+    def hang(self) -> None:
+        """Every process of it stands still; connections stay open, and nothing is answered on them."""
+        self._signal_all(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """End of :meth:`hang`."""
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        self._process.send_signal(number)
+        for child in children.split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     def stop(self) -> None:
         """Stop and leave nothing behind."""
@@ -138,14 +150,25 @@ class PostgresServer:
             command[1:1] = ["-X", "-q", "-v", "ON_ERROR_STOP=1"]
         return self._call(command, PGPASSWORD=PASSWORD).stdout
 
-    def create(self, *, encoding: str = "UTF8") -> str:
-        """URL of a new database that belongs to central's role."""
-        name = f"t{next(self._numbers)}"
-        language = f"TEMPLATE template0 ENCODING '{encoding}'"
+    def create(self, name: str | None = None, *, encoding: str = "UTF8", disk: Path | None = None) -> str:
+        """URL of a new database that belongs to central's role; its tables on a disk of their own, if one is given."""
+        name = name or f"t{next(self._numbers)}"
+        options = f"TEMPLATE template0 ENCODING '{encoding}'"
         if encoding != "UTF8":
-            language += " LOCALE_PROVIDER libc LOCALE 'C'"
-        self._sql(f"CREATE DATABASE {name} OWNER {ROLE} {language}")
+            options += " LOCALE_PROVIDER libc LOCALE 'C'"
+        if disk is not None:
+            if self._user:
+                os.chown(disk, int(str(self._user["user"])), int(str(self._user["group"])))
+            self.sql(f"CREATE TABLESPACE {name} LOCATION '{disk}'")
+            options += f" TABLESPACE {name}"
+        self.sql(f"CREATE DATABASE {name} OWNER {ROLE} {options}")
         return self.url(name)
+
+    def drop(self, url: str) -> None:
+        """Away with a database, and with its tablespace where it has one."""
+        name = url.rpartition("/")[2]
+        self.sql(f"DROP DATABASE {name} WITH (FORCE)")
+        self.sql(f"DROP TABLESPACE IF EXISTS {name}")
 
     def emptied(self) -> str:
         """URL of the one store with this release's tables that all tests share, with nothing in it."""
@@ -156,10 +179,11 @@ class PostgresServer:
             self._shared = self.create()
             Database.open(self._shared).close()
         else:
-            self._sql(f"TRUNCATE {', '.join(metadata.tables)}", self._shared.rpartition("/")[2])
+            self.sql(f"TRUNCATE {', '.join(metadata.tables)}", self._shared.rpartition("/")[2])
         return self._shared
 
-    def _sql(self, statement: str, database: str = "postgres") -> None:
+    def sql(self, statement: str, database: str = "postgres") -> None:
+        """A statement as the superuser, in no transaction."""
         import psycopg
 
         where = {"host": "127.0.0.1", "port": self.port, "user": "postgres", "password": PASSWORD}

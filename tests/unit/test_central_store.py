@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +68,28 @@ def test_the_tables_are_those_of_the_schema_and_migrating_again_changes_nothing(
             c.name: c.nullable for c in table.columns
         }, name
         assert set(found.get_pk_constraint(name)["constrained_columns"]) == {c.name for c in table.primary_key}, name
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_two_that_start_on_an_empty_database_make_its_tables_once(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    if kind == "postgresql":
+        url = request.getfixturevalue("postgres").create()
+    make = (
+        "import sys; from central.store.database import Database; sys.stdin.read(); Database.open(sys.argv[1]).close()"
+    )
+    command = [sys.executable, "-c", make, url]
+    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.stdin = None
+    assert [(process.communicate(timeout=60)[1], process.returncode) for process in running] == [("", 0)] * 3
+    engine = make_engine(url)
+    assert set(sa.inspect(engine).get_table_names()) == {*metadata.tables, "alembic_version"}
+    engine.dispose()
 
 
 def test_records_are_stored_once_byte_for_byte_and_their_stream_advances(database: Database) -> None:
