@@ -206,6 +206,18 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One transaction that only reads: all of it sees one moment, whatever is stored meanwhile."""
+    with engine.connect() as connection:
+        if is_postgres(connection):
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        else:
+            # The driver itself would begin none for what only reads.
+            connection.exec_driver_sql("BEGIN")
+        yield connection
+
+
 class Database:
     """The engine with one writing thread and a few reading ones; asyncio callers wait, they never block."""
 
@@ -248,7 +260,7 @@ class Database:
             return work(connection)
 
     def _reading(self, work: Callable[[Connection], T]) -> T:
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             return work(connection)
 
     def close(self) -> None:

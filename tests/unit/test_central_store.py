@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from postgres_kit import PostgresServer
 
 from central.errors import CentralError
 from central.store import evidence, orders, words
-from central.store.database import Database, insert_new, make_engine, migrate, put, tally, unavailable, writing
+from central.store.database import Database, insert_new, make_engine, migrate, put, reading, tally, unavailable, writing
 from central.store.schema import forks, intervals, metadata, order_answers, quarantine, records, streams, tallies
 from tests.integration.central_site import Ledger, make_order
 from wire.canonical import MAX_INT
@@ -194,6 +195,25 @@ def test_an_order_is_kept_once_and_its_answers_are_found(database: Database) -> 
         assert [o.id for o in orders.listed(connection, SITE, 5, frozenset({"limit"}))] == [order_id]
         orders.insert_proposal(connection, "p1", SITE, '{"ә": 1}', NOW)
         assert [p.body for p in orders.listed_proposals(connection, SITE, NOW, 5)] == ['{"ә": 1}']
+
+
+def test_what_reads_sees_one_moment_and_writes_nothing(database: Database) -> None:
+    ledger = Ledger(SITE, SigningKey.generate())
+    first, second = slots(ledger, 2)
+    keep(database, incoming(ledger, first))
+    count = sa.select(sa.func.count()).select_from(records)
+    with reading(database.engine) as connection:
+        before = connection.execute(count).scalar_one()
+        keep(database, incoming(ledger, second))
+        assert connection.execute(count).scalar_one() == before == 1
+    with reading(database.engine) as connection:
+        assert connection.execute(count).scalar_one() == 2
+        with contextlib.suppress(sa.exc.DBAPIError):
+            tally(connection, SITE, "x", 1)
+    assert rows(database, tallies.c.count) == []
+    with writing(database.engine) as connection:
+        tally(connection, SITE, "x", 1)
+    assert rows(database, tallies.c.count) == [(1,)], "the same connection writes again"
 
 
 def test_rows_with_an_identity_are_replaced_or_left_and_counters_count(database: Database) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from central import availability
 from central.registers import registrar_keys, stored_site
+from central.store.database import reading
 from tizgin.commands._central_store import opened_store
 from tizgin.errors import EXIT_OK, EXIT_PROBLEM, EXIT_WRONG_USE, UserError
 
@@ -37,7 +38,7 @@ def month_of(text: str) -> tuple[int, int]:
 def show_availability(settings: Central, config: Path, site: str, month: str, *, as_json: bool) -> int:
     """Compute and print it."""
     first, last = month_of(month)
-    with opened_store(settings, config.resolve().parent) as engine, engine.connect() as connection:
+    with opened_store(settings, config.resolve().parent) as engine, reading(engine) as connection:
         entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
         found = availability.report(connection, site, entry.slot_s, first, last, int(time.time()))
     if as_json:

@@ -14,6 +14,7 @@ from central import bundle as bundles
 from central import energy as sums
 from central.paths import Paths
 from central.registers import registrar_keys, stored_site
+from central.store.database import reading
 from config.central import Central
 from tizgin import __version__
 from tizgin.commands._central_store import opened_store
@@ -35,7 +36,7 @@ def write_bundle(
     with opened_store(settings, base) as engine:
         try:
             key = SigningKey.from_pem(Paths.of(settings, base).k_col.read_bytes())
-            with engine.connect() as connection:
+            with reading(engine) as connection:
                 made = bundles.build(
                     connection,
                     site,
@@ -74,7 +75,7 @@ def show_energy(
     """
     with opened_store(settings, base) as engine:
         try:
-            with engine.connect() as connection:
+            with reading(engine) as connection:
                 entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
                 points = points or sums.points_of(connection, site)
                 found = sums.energy(connection, site, points, entry.slot_s, *period, by, entry)

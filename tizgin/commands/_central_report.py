@@ -13,6 +13,7 @@ from central.papers.pdf import render, verdict_words
 from central.paths import write_public
 from central.registers import registrar_keys, stored_register
 from central.store import orders
+from central.store.database import reading
 from config.central import Central
 from tizgin.commands._central_store import opened_store
 from tizgin.errors import EXIT_PROBLEM, UserError
@@ -29,7 +30,7 @@ def show(settings: Central, base: Path, order: str, pdf: Path | None, language: 
     """
     texts = load_all()
     with opened_store(settings, base) as engine:
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             stored = orders.find(connection, order)
             if stored is None:
                 raise UserError(f"no order {order[:60]!r} was posted here; GET /api/v1/orders lists those that were")

@@ -44,7 +44,7 @@ def judge_period(
 
     from central.paths import Paths
     from central.registers import registrar_keys, stored_site
-    from central.store.database import writing
+    from central.store.database import reading, writing
     from central.vee.book import append, check
     from central.vee.daily import judged
     from central.vee.limits import CURRENT, load
@@ -60,7 +60,7 @@ def judge_period(
     base_w = {point: round(kw * 1000) for point, kw in known.base_kw.items()} if known else {}
     run: Run | None = None
     with opened_store(settings, base, update=True) as engine:
-        with engine.connect() as connection:
+        with reading(engine) as connection:
             entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
             slots, verdict = judged(connection, entry, *period, version or CURRENT, base_w)
         if not dry:
