@@ -315,8 +315,9 @@ class Assembly:
         """What an order's report is judged by: the register's word, the site file's until there is one."""
         entry, own = self.register.entry, self.site.site
         if entry is not None:
-            return Terms(entry.contracted_w, entry.technological_min * 60)
-        return Terms(round(own.contracted_kw * 1000), round(own.reservation.technological_min * 60))
+            return Terms(entry.contracted_w, entry.technological_min * 60, self.emergency_w())
+        technological_s = round(own.reservation.technological_min * 60)
+        return Terms(round(own.contracted_kw * 1000), technological_s, self.emergency_w())
 
     def _foreign_write(self, device: str, output: str, was: bool, now: bool) -> None:
         self.events.foreign_write(device, output, was, now)

@@ -11,7 +11,10 @@ from agent.checkpoints import Checkpointer
 from agent.clock import Clock
 from agent.curtailment.curtailable import Now, group_w, look, power_behind
 from agent.curtailment.engine import Engine
+from agent.curtailment.journal import STANDING
 from agent.curtailment.reception import Reception
+from agent.curtailment.site_limits import SiteLimits
+from agent.curtailment.standing import LOSS, PERMITTED, PLAN, RAMP
 from agent.duty import Duty
 from agent.ledger import Ledger
 from agent.live import LiveState
@@ -28,8 +31,6 @@ from config.site import Site
 from drivers.modbus.relay.safety import SafeStatus
 from wire.messages import Inventory, InventoryDevice, Live
 
-NEAR = 0.95
-"""Of the permitted power: from here on it is told."""
 MAX_ALARMS = 200
 LOOK_S = 5.0
 """All machines of a large site are looked at this seldom for what is curtailable; the meters are read far oftener."""
@@ -133,7 +134,7 @@ class Reports:
         if self.engine.gates.unconfirmed:
             found.add("positions_unconfirmed")
         self._add_log_alarms(found)
-        self._add_power_alarm(found)
+        found |= standing_alarms(self.engine.standing)
         found |= self.uplink.renewal.alarms() | self.rotation.alarms()
         for name, link in self.bench.links.items():
             if link.stats.second_master:
@@ -168,16 +169,6 @@ class Reports:
             found.add("log_split")
         if self.checkpointer.unsigned is not None:
             found.add("log_key_unavailable")
-
-    def _add_power_alarm(self, found: set[str]) -> None:
-        permitted_kw = self.site.site.standing.permitted_kw
-        net_w = self.values.power(self.site.measured_at.net_import).value_w
-        if permitted_kw is None or net_w is None:
-            return
-        if net_w > permitted_kw * 1000:
-            found.add("permitted_power")
-        elif net_w > permitted_kw * NEAR * 1000:
-            found.add("near_permitted_power")
 
     def inventory(self) -> Inventory:
         """What the site says it has."""
@@ -223,6 +214,7 @@ class Reports:
             "metering": self.archivist.methods(),
             "orders": {o.id: {"state": o.state, "flags": sorted(o.flags)} for o in self.engine.journal.live.values()},
             "held": len(self.engine.journal.held),
+            "standing": {"state": self.engine.standing.state, "held": len(self.engine.journal.held_by(STANDING))},
             "outputs": {s: self.engine.gates.unusable(s) for s in self.engine.fleet.switches},
             "alarms": sorted(self.alarms()),
             "maintenance": {w.object: {"until": w.until_ms, "who": w.who} for w in self.maintenance.active()},
@@ -269,3 +261,24 @@ class Reports:
         for link in self.bench.links.values():
             found[f"link_{link.name.replace('-', '_').replace('.', '_')}_busy_share"] = link.busy_share
         return found
+
+
+def standing_alarms(standing: SiteLimits) -> set[str]:
+    """Standing limits of the connection that are near, exceeded or at work, and load that went by itself."""
+    found: set[str] = set()
+    told = standing.warnings()
+    if (PERMITTED, "over") in told:
+        found.add("permitted_power")
+    if (PERMITTED, "near") in told:
+        found.add("near_permitted_power")
+    if (PLAN, "over") in told:
+        found.add("hourly_plan")
+    if (PLAN, "near") in told:
+        found.add("near_hourly_plan")
+    if told & {(RAMP, "over"), (LOSS, "over")}:
+        found.add("ramp_up")
+    if standing.state != "idle":
+        found.add("standing_limit")
+    if standing.lately_lost():
+        found.add("load_loss")
+    return found

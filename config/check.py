@@ -12,7 +12,7 @@ from datetime import date
 
 from config.balance import BalanceScheme, balance_scheme
 from config.problems import Problem, SourceMap
-from config.rules import cooling, networks, outputs, passports, references, supply, switches, topology
+from config.rules import cooling, networks, outputs, passports, references, standing, supply, switches, topology
 from config.rules import site as site_rules
 from config.rules.facts import Facts, ProfileFacts, Profiles
 from config.rules.outputs import Output
@@ -94,6 +94,7 @@ def _rest(facts: Facts) -> Iterator[Problem]:
     yield from cooling.miners(facts)
     yield from supply.order_path(facts)
     yield from site_rules.reservation(facts)
+    yield from standing.limits(facts)
     yield from site_rules.reachable(facts)
     yield from site_rules.agent(facts)
     yield from site_rules.measured(facts)

@@ -33,11 +33,16 @@ class Reservation(Model):
 
 
 class Standing(Model):
-    """Standing limits of the connection."""
+    """Standing limits of the connection: they hold without any order, at the net point."""
 
     permitted_kw: Kilowatt | None = None
-    ramp_kw_per_min: Kilowatt | None = None
+    """Permitted power of the technical conditions (ТУ)."""
+    ramp_kw_per_min: float | None = Field(default=None, gt=0, le=5_000_000)
+    """Load may rise by so much within any minute."""
+    hourly_plan_kw: tuple[Kilowatt, ...] | None = Field(default=None, min_length=24, max_length=24)
+    """A limit for each hour of the day in Kazakhstan time (UTC+5), from 0 o'clock."""
     enforce: bool = False
+    """False: they are only told. True: an armed agent keeps them by sleep and power limits, never by switches."""
 
 
 class Dispatch(Model):

@@ -132,12 +132,30 @@ need_postgres() {
     have_postgres
 }
 
+# A TPM in software: the chip, its resource manager on a bus of its own, the PKCS#11 library and its tool.
+SOFT_TPM="swtpm swtpm-tools tpm2-abrmd libtss2-tcti-tabrmd0 libtpm2-pkcs11-1 libtpm2-pkcs11-tools dbus"
+
+have_soft_tpm() { have swtpm && have tpm2-abrmd && have tpm2_ptool && have dbus-daemon; }
+
+need_soft_tpm() {
+    have_soft_tpm && return 0
+    can_install || return 1
+    say "installing $SOFT_TPM (the programs alone; no service is started)"
+    # shellcheck disable=SC2086  # a list of packages
+    without_services apt_install $SOFT_TPM || return 1
+    if have systemctl && [ -d /run/systemd/system ]; then
+        as_root systemctl disable --now tpm2-abrmd.service >/dev/null 2>&1 || true
+    fi
+    have_soft_tpm
+}
+
 test_programs() {
     missing=
     need_mosquitto || missing="$missing mosquitto"
     need mbpoll mbpoll || missing="$missing mbpoll"
     need snmpget snmp || missing="$missing snmp"
     need softhsm2-util softhsm2 || missing="$missing softhsm2"
+    need_soft_tpm || missing="$missing $SOFT_TPM"
     need_postgres || missing="$missing postgresql"
     if ! chromium_name >/dev/null; then
         if ! { can_install && say "installing chromium fonts-dejavu-core" \

@@ -50,6 +50,9 @@ def _judge(claim: Claim, register: Register, found: Judged | None, doubts: list[
         raise CommandError(f"{claim.where}: grace_s is {grace}, from the order it is {wanted}")
     if register.contracted_w is not None and contracted != register.contracted_w:
         doubts.append(f"{claim.where}: made under {contracted} W, this register says {register.contracted_w} W")
+    floor = stated.get("floor_w")
+    if register.emergency_w is not None and floor not in {None, 0, register.emergency_w}:
+        doubts.append(f"{claim.where}: made above {floor} W, this register reserves {register.emergency_w} W")
     known = [(slot.t0, slot.t1, slot.wh) for slot in slots[:used] if slot.t0 is not None]
     right = recompute(
         duty,
@@ -59,6 +62,7 @@ def _judge(claim: Claim, register: Register, found: Judged | None, doubts: list[
         contracted_w=contracted,
         grace_s=grace,
         slot_s=register.slot_s,
+        floor_w=floor,
     ) | {"slots_n": used}
     if stated.keys() != right.keys():
         odd = sorted(stated.keys() ^ right.keys())

@@ -13,6 +13,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from verifier.canonical import Object
+from verifier.schedule import LISTED, plan_of, worst
 
 STANDS_MS, LATE_MS, MAX_DUTY_MS = 15_000, 60_000, 400 * 86_400_000
 OVER = frozenset({"restoring", "superseded", "done", "cancelled", "expired"})
@@ -165,12 +166,21 @@ class Duty:
 
 
 def recompute(
-    duty: Duty, curve: Curve, slots: Slots, taken: set[int], *, contracted_w: int, grace_s: int, slot_s: int
+    duty: Duty,
+    curve: Curve,
+    slots: Slots,
+    taken: set[int],
+    *,
+    contracted_w: int,
+    grace_s: int,
+    slot_s: int,
+    floor_w: object = None,
 ) -> Object:
     """What the report has to say, without ``slots_n``.
 
     Args:
         taken: days since 1970 in UTC+5 with traces of other orders.
+        floor_w: as the report of a schedule states it.
 
     Raises:
         ValueError: an order that lasted longer than any does.
@@ -181,24 +191,40 @@ def recompute(
         raise ValueError("lasts longer than 400 days")
     tolerance, basis = order.get("tolerance_w", 0), order.get("limit_basis", "instant_1min")
     first = begin + grace_s * 1000
-    method, step, windows = _windows(curve, slots, basis, slot_s, first, end)
-    known = [w for w in windows if w is not None]
+    plan = plan_of(order, floor_w)
+    starts, step, name = _starts(basis, slot_s, first, end)
+    judged = starts
+    if plan is not None and name == "1min":
+        late = int((order.get("escalation") or {}).get("after_s", 60))
+        judged = plan.judged(starts, begin_ms=begin, after_s=late, ramp=order.get("ramp_w_per_min") or 0)
+    method, powers = _powers(curve, slots, starts, step, name)
+    windows = [(at, powers[at]) for at in judged]
+    known = [(w, target if plan is None else plan.allowed(at)) for at, w in windows if w is not None]
+    due = [(w, limit) for w, limit in known if limit is not None]
     lost = len(windows) - len(known)
-    met = [w for w in known if target is not None and _met(w, before, target, tolerance)]
+    met = [w for w, limit in due if _met(w, before, limit, tolerance)]
     cut = before - target if before is not None and target is not None and before > target else None
-    given = [min(cut, max(0, before - w)) for w in known] if cut is not None and before is not None else []
-    excess = [w - target - tolerance for w in known if w > target + tolerance] if target is not None else []
+    cuts = [(max(0, before - limit), max(0, before - w)) for w, limit in due] if before is not None else []
+    asked, given = sum(ordered for ordered, _ in cuts), sum(min(pair) for pair in cuts)
+    excess = [w - limit - tolerance for w, limit in due if w > limit + tolerance]
     later = [w for at, w in curve.points if at > end and w is not None]
     reasons = set(curve.reasons)
     if duty.received - order["issued_at"] > LATE_MS:
         reasons.add("not_delivered")
-    if (before is None and target is not None) or lost * 20 > len(windows):
+    if (before is None and (target is not None or plan is not None)) or lost * 20 > len(windows):
         reasons.add("no_meter")
-    asked = duty.ordered(contracted_w)
-    if asked is not None and target is not None and target > asked:
+    wanted = duty.ordered(contracted_w)
+    if (wanted is not None and target is not None and target > wanted) or (plan and plan.raised(judged)):
         reasons.add("reservation")
     minutes = {f"m{k}_w": _minute(curve, begin, end, k) for k in (1, 5, 15)}
-    judged = target is not None and bool(known)
+    told: Object = {
+        "verdict": _verdict(duty, curve, first, end, len(windows), lost, len(known) - len(met)),
+    }
+    if plan is not None:
+        rows = plan.listed(windows, lambda w, limit: _met(w, before, limit, tolerance))
+        told |= {"floor_w": plan.floor, "hours": rows[:LISTED]}
+        if told["verdict"] != "not_due":
+            told["verdict"] = worst(rows)
     return {
         "id": order["id"],
         "basis": basis,
@@ -212,19 +238,18 @@ def recompute(
         "end": end,
         "parts": curve.parts,
         "baseline": _baseline(curve, slots, taken, begin, end),
-        "delivered_permille": sum(given) * 1000 // (cut * len(known)) if cut is not None and known else None,
-        "shortfall_wh": sum(excess) * step // 3600 if judged else None,
+        "delivered_permille": given * 1000 // asked if asked else None,
+        "shortfall_wh": sum(excess) * step // 3600 if due else None,
         "t50_ms": None if cut is None else _first(curve, begin, end, 2, cut + 2 * (target or 0)),
         "t90_ms": None if cut is None else _first(curve, begin, end, 10, cut + 10 * (target or 0)),
         "t100_ms": _first(curve, begin, end, 1, target + tolerance) if target is not None else None,
         "mw": minutes,
-        "hold_permille": len(met) * 1000 // len(known) if judged else None,
-        "overshoot_w": max(0, target - min(known)) if judged and target is not None else None,
+        "hold_permille": len(met) * 1000 // len(known) if due else None,
+        "overshoot_w": max(0, *(limit - w for w, limit in due)) if due else None,
         "rebound_w": max(0, max(later) - before) if later and before is not None else None,
         "missing_permille": lost * 1000 // len(windows) if windows else None,
         "excuses": sorted(reasons),
-        "verdict": _verdict(duty, curve, first, end, len(windows), lost, len(known) - len(met)),
-    }
+    } | told
 
 
 def _met(watt: int, before: int | None, target: int, tolerance: int) -> bool:
@@ -237,20 +262,26 @@ def _met(watt: int, before: int | None, target: int, tolerance: int) -> bool:
     return near and 20 * (before - watt) >= 19 * (before - target)
 
 
-def _windows(
-    curve: Curve, slots: Slots, basis: str, slot_s: int, first: int, end: int
-) -> tuple[str, int, list[int | None]]:
+def _starts(basis: str, slot_s: int, first: int, end: int) -> tuple[list[int], int, str]:
+    """Begin (s) of every whole window between two times (ms), how long each is, and what it is called."""
     step_s, name = {"instant_1min": (60, "1min"), "slot": (slot_s, "slot"), "hour_energy": (3600, "hour")}[basis]
     starts = []
     at = (first + step_s * 1000 - 1) // (step_s * 1000) * step_s
     while (at + step_s) * 1000 <= end:
         starts.append(at)
         at += step_s
-    inside = [slot for slot in slots if starts and starts[0] <= slot[0] < at]
+    return starts, step_s, name
+
+
+def _powers(
+    curve: Curve, slots: Slots, starts: Sequence[int], step_s: int, name: str
+) -> tuple[str, dict[int, int | None]]:
+    """(method, begin of each window → mean W)."""
+    inside = [slot for slot in slots if starts and starts[0] <= slot[0] < starts[-1] + step_s]
     if name == "1min" or not inside:
-        return f"trace_{name}", step_s, [curve.mean(s * 1000, (s + step_s) * 1000) for s in starts]
+        return f"trace_{name}", {s: curve.mean(s * 1000, (s + step_s) * 1000) for s in starts}
     sums = _hours(inside, step_s)
-    return f"interval_{name}", step_s, [sums[s] * 3600 // step_s if s in sums else None for s in starts]
+    return f"interval_{name}", {s: sums[s] * 3600 // step_s if s in sums else None for s in starts}
 
 
 def _hours(slots: Slots, length_s: int) -> dict[int, int]:

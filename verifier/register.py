@@ -119,6 +119,7 @@ class Register:
     """By key identifier."""
     technological_s: int = 0
     """Time that a stop leaves to the site."""
+    emergency_w: int | None = None
 
 
 def read_register(data: bytes, trust: Trust, site: str) -> Register:
@@ -180,6 +181,7 @@ def _site(doc: dict[str, Any], entry: dict[str, Any]) -> Register:
         contracted_w=entry.get("contracted_w"),
         inspectors=_inspectors(doc, entry),
         technological_s=60 * int(entry.get("technological_min", 0)),
+        emergency_w=entry.get("emergency_w"),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from wire.orders import Order
 from wire.record_types import Baseline, BaselineFigure, CmdReport
+from wire.windows import Window, by_hour, told, verdict
 
 HOLD_MS = 15_000
 """A sample stands for the time until the next one, at most so long."""
@@ -23,6 +24,8 @@ GUARD_MS, WINDOW_MS = 60_000, 600_000
 FRESH = 3
 LIKE_DAYS, LIKE_DAYS_BACK, BEST_DAYS = 5, 45, 4
 BLIND_PERMILLE = 50
+MAX_HOURS = 744
+"""Hours of a schedule that a report lists; its verdict is over all."""
 EXCUSES = frozenset(
     {
         "not_delivered",
@@ -53,6 +56,30 @@ class Facts:
     slot_s: int
     technological_s: int
     """Time of the technological reservation, which a ``stop`` leaves to the site."""
+    floor_w: int | None = None
+    """Of a schedule: below which no hour's limit counts; ``None`` in accounts begun before schedules were judged."""
+
+    def due_w(self, at_ms: int) -> int | None:
+        """What the order allows at a moment, W."""
+        if self.order.hours is None or self.floor_w is None:
+            return self.target_w
+        return max(self.hour_w(at_ms), self.floor_w)
+
+    def hour_w(self, at_ms: int) -> int:
+        """What a schedule says of the hour of a moment, W."""
+        return (self.order.hours or (0,) * 24)[(at_ms // 1000 + LOCAL_S) // HOUR_S % 24]
+
+    def settling(self, at_ms: int) -> bool:
+        """True in the time that a schedule judged by power leaves to come down to a stricter hour."""
+        hour = at_ms // HOUR_MS * HOUR_MS
+        before, after = self.due_w(hour - 1), self.due_w(hour)
+        if self.order.hours is None or self.order.limit_basis != "instant_1min" or before is None or after is None:
+            return False
+        if hour <= self.begin_ms or before <= after:
+            return False
+        ramp = self.order.ramp_w_per_min
+        span = self.order.escalation.after_s + ((before - after) * 60 // ramp if ramp else 0)
+        return at_ms < hour + span * 1000
 
     @property
     def begin_ms(self) -> int:
@@ -168,17 +195,17 @@ def report(
     begin = facts.begin_ms
     end = trace.end_ms(begin)
     first = begin + facts.grace_s * 1000
-    method, step_s, powers = _windows(facts, trace, slots, first, end)
+    method, step_s, windows = _windows(facts, trace, slots, first, end)
     before, target = facts.before_w, facts.target_w
-    known = [watt for watt in powers if watt is not None]
-    judged = Judged(known, before, target, order.tolerance_w)
-    missing = len(powers) - len(known)
+    known = [one for one in windows if one.watt is not None]
+    missing = len(windows) - len(known)
     delta = None if before is None or target is None or before <= target else before - target
-    shares = None if delta is None or before is None else sum(min(max(before - watt, 0), delta) for watt in known)
-    over = [max(0, watt - (target or 0) - order.tolerance_w) for watt in known]
+    asked, shares = sum(one.asked(before) for one in known), sum(one.gave(before) for one in known)
+    due = bool(known) and all(one.target is not None for one in known)
     after = [watt for at, watt in trace.samples if at > end and watt is not None]
-    blind = bool(powers) and missing * 1000 > BLIND_PERMILLE * len(powers)
-    return {
+    blind = bool(windows) and missing * 1000 > BLIND_PERMILLE * len(windows)
+    good = sum(one.met(before, order.tolerance_w) for one in known)
+    found: CmdReport = {
         "id": order.id,
         "basis": order.limit_basis,
         "method": method,
@@ -192,8 +219,8 @@ def report(
         "parts": len(parts),
         "slots_n": slots_n,
         "baseline": baselines(facts, trace, slots, taken, end),
-        "delivered_permille": None if shares is None or not known else shares * 1000 // ((delta or 1) * len(known)),
-        "shortfall_wh": None if target is None or not known else sum(over) * step_s // HOUR_S,
+        "delivered_permille": shares * 1000 // asked if asked else None,
+        "shortfall_wh": sum(one.over(order.tolerance_w) for one in known) * step_s // HOUR_S if due else None,
         "t50_ms": _reached(trace, begin, end, delta, before, target, 2),
         "t90_ms": _reached(trace, begin, end, delta, before, target, 10),
         "t100_ms": None if target is None else trace.stays(begin, end, target + order.tolerance_w),
@@ -202,57 +229,35 @@ def report(
             "m5_w": _minute(trace, begin, end, 5),
             "m15_w": _minute(trace, begin, end, 15),
         },
-        "hold_permille": None if target is None or not known else judged.good * 1000 // len(known),
-        "overshoot_w": None if target is None or not known else max(0, target - min(known)),
+        "hold_permille": good * 1000 // len(known) if due else None,
+        "overshoot_w": max(one.below() for one in known) if due else None,
         "rebound_w": None if before is None or not after else max(0, max(after) - before),
-        "missing_permille": missing * 1000 // len(powers) if powers else None,
-        "excuses": sorted(_excuses(facts, trace, blind=blind)),
-        "verdict": _verdict(facts, trace, first, end, len(powers), missing, len(known) - judged.good),
+        "missing_permille": missing * 1000 // len(windows) if windows else None,
+        "excuses": sorted(_excuses(facts, trace, windows, blind=blind)),
+        "verdict": _verdict(facts, trace, first, end, windows),
     }
+    if order.hours is not None and facts.floor_w is not None:
+        found["floor_w"] = facts.floor_w
+        found["hours"] = [told(hour, before, order.tolerance_w) for hour in by_hour(windows)[:MAX_HOURS]]
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Windows against the bar."""
-
-    known: Sequence[int]
-    before: int | None
-    target: int | None
-    tolerance: int
-
-    @property
-    def good(self) -> int:
-        """How many meet it."""
-        return sum(self._meets(watt) for watt in self.known)
-
-    def _meets(self, watt: int) -> bool:
-        if self.target is None:
-            return False
-        if watt <= self.target + self.tolerance:
-            return True
-        if watt * 100 > self.target * 102:
-            return False
-        ordered = 0 if self.before is None else self.before - self.target
-        return ordered <= 0 or (ordered + self.target - watt) * 20 >= 19 * ordered
-
-
-def _windows(
-    facts: Facts, trace: Trace, slots: Sequence[Slot], first: int, end: int
-) -> tuple[str, int, list[int | None]]:
-    """(method, length in s, mean power of every whole window of the duty)."""
+def _windows(facts: Facts, trace: Trace, slots: Sequence[Slot], first: int, end: int) -> tuple[str, int, list[Window]]:
+    """(method, length in s, every whole window of the duty)."""
     steps = {"instant_1min": 60, "slot": facts.slot_s, "hour_energy": HOUR_S}
     step_s = steps[facts.order.limit_basis]
     step = step_s * 1000
     starts = range(-(-first // step) * step, end - step + 1, step)
-    if facts.order.limit_basis == "instant_1min":
-        return "trace_1min", step_s, [trace.mean(at, at + step) for at in starts]
-    name = "slot" if facts.order.limit_basis == "slot" else "hour"
+    name = {"instant_1min": "1min", "slot": "slot", "hour_energy": "hour"}[facts.order.limit_basis]
     inside = [slot for slot in slots if starts and starts[0] <= slot.t0 * 1000 < starts[-1] + step]
-    if not inside:
-        return f"trace_{name}", step_s, [trace.mean(at, at + step) for at in starts]
-    known = energies(inside, step_s)
-    found = [known.get(at // 1000) for at in starts]
-    return f"interval_{name}", step_s, [None if wh is None else wh * HOUR_S // step_s for wh in found]
+    if name == "1min" or not inside:
+        powers = {at: trace.mean(at, at + step) for at in starts}
+        method = f"trace_{name}"
+    else:
+        known = energies(inside, step_s)
+        powers = {at: None if (wh := known.get(at // 1000)) is None else wh * HOUR_S // step_s for at in starts}
+        method = f"interval_{name}"
+    return method, step_s, [Window(at, w, facts.due_w(at)) for at, w in powers.items() if not facts.settling(at)]
 
 
 def energies(slots: Iterable[Slot], step_s: int) -> dict[int, int]:
@@ -283,12 +288,16 @@ def _minute(trace: Trace, begin: int, end: int, number: int) -> int | None:
     return trace.mean(until - MINUTE_MS, until) if until <= end else None
 
 
-def _excuses(facts: Facts, trace: Trace, *, blind: bool) -> set[str]:
+def _excuses(facts: Facts, trace: Trace, windows: Iterable[Window], *, blind: bool) -> set[str]:
     order, found = facts.order, trace.reasons & EXCUSES
     if facts.received_ms - order.issued_at > DELIVERY_MS:
         found.add("not_delivered")
-    if blind or (facts.target_w is not None and facts.before_w is None):
+    limited = facts.due_w(facts.begin_ms) is not None
+    if blind or (limited and facts.before_w is None):
         found.add("no_meter")
+    floor = facts.floor_w
+    if order.hours is not None and floor is not None and any(facts.hour_w(one.at_ms) < floor for one in windows):
+        found.add("reservation")
     wanted = None
     if order.action == "limit":
         wanted = order.limit_w
@@ -302,14 +311,14 @@ def _excuses(facts: Facts, trace: Trace, *, blind: bool) -> set[str]:
     return found
 
 
-def _verdict(facts: Facts, trace: Trace, first: int, end: int, windows: int, missing: int, bad: int) -> str:
+def _verdict(facts: Facts, trace: Trace, first: int, end: int, windows: Sequence[Window]) -> str:
     if not windows or all(state != "executing" for _, state in trace.states):
         return "not_due"
-    if facts.target_w is None:
+    if windows[0].target is None:
         return _opened(trace, facts.order.feeders or (), first, end)
-    if 20 * bad > windows:
-        return "short"
-    return "unknown" if 20 * missing > windows else "obeyed"
+    parts = by_hour(windows) if facts.order.hours is not None else [windows]
+    found = {verdict(part, facts.before_w, facts.order.tolerance_w) for part in parts}
+    return next(worst for worst in ("short", "unknown", "obeyed") if worst in found)
 
 
 def _opened(trace: Trace, feeders: Sequence[str], first: int, end: int) -> str:

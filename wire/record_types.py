@@ -493,3 +493,7 @@ class CmdReport(TypedDict):
     missing_permille: int | None
     excuses: list[str]
     verdict: str
+    floor_w: NotRequired[int]
+    """Of a schedule: below which no hour's limit counts."""
+    hours: NotRequired[list[list[int]]]
+    """Of a schedule, at most the first 744: [begin s, limit W, windows, known, met] of each hour with a window."""

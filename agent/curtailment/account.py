@@ -66,6 +66,7 @@ class Terms:
 
     contracted_w: int
     technological_s: int
+    emergency_w: int
 
 
 @dataclass(slots=True)
@@ -179,11 +180,13 @@ class Account:
             "point": doc.point,
             "contracted_w": terms.contracted_w,
             "before_w": doc.before_w,
-            # A schedule's target is another every hour: its report has the curve and no verdict.
-            "target_w": None if order.order.action == "schedule" else doc.target_w,
+            # A schedule's target is another every hour: each is judged by its own.
+            "target_w": None if order.order.hours is not None else doc.target_w,
             "slot_s": self.site.agent.slot_s,
             "technological_s": terms.technological_s,
         }
+        if order.order.hours is not None:
+            facts["floor_w"] = terms.emergency_w if doc.point == self.site.measured_at.net_import else 0
         account = Open(order.order, order, facts)
         account.samples += [s for s in self._rings.get(doc.point, ()) if s.at >= order.received_ms - BEFORE_MS]
         account.seen_ns = self._ring_ns.get(doc.point, -1) if account.samples else 0
@@ -206,7 +209,7 @@ class Account:
 
     def _explain(self, account: Open, order: LiveOrder, now: int) -> None:
         """What stands in the way while the target is not met; each reason once a part."""
-        target, watt = account.facts["target_w"], self.live.power(account.facts["point"]).value_w
+        target, watt = order.doc.target_w, self.live.power(account.facts["point"]).value_w
         if order.state not in SHORT or watt is None or (target is not None and watt <= target):
             return
         found = {("", "local_override")} if Flag.LOCAL_OVERRIDE in order.flags else set()

@@ -22,6 +22,7 @@ from agent.curtailment.proof import CREEP_SAMPLES, Proof
 from agent.curtailment.restore import Restorer
 from agent.curtailment.returning import Returning
 from agent.curtailment.shed import Shedder
+from agent.curtailment.site_limits import SiteLimits
 from agent.curtailment.targets import Targets
 from agent.curtailment.telling import Teller
 from agent.curtailment.waves import Waves
@@ -77,6 +78,7 @@ class Engine:
     proof: Proof = field(init=False)
     returning: Returning = field(init=False)
     teller: Teller = field(init=False)
+    standing: SiteLimits = field(init=False)
 
     def __post_init__(self) -> None:
         self.targets = Targets(self.site, self.live, self.clock, self.entry, self.emergency_w)
@@ -89,10 +91,13 @@ class Engine:
         self.returning = Returning(
             self.journal, self.restorer, self.proof, self.live, self.clock, self.teller, self.wake.set
         )
+        self.standing = SiteLimits(
+            self.site, self.ledger, self.journal, self.gates, self.fleet, self.shedder, self.restorer, self.supply
+        )
 
     def busy(self) -> bool:
-        """True while any order is live: meters are then read each second."""
-        return bool(self.journal.live)
+        """True while any order is live, or a standing limit near: meters are then read each second."""
+        return bool(self.journal.live) or self.standing.busy()
 
     def limit_w(self, point: str) -> int | None:
         """Strictest live target at a point."""
@@ -159,6 +164,7 @@ class Engine:
                         log.error("no_journal_no_movement", order=order.id, error=str(error))
                     except Exception:  # one order's trouble must not stop the others
                         log.exception("order_failed_to_advance", order=order.id)
+                await self._keep_standing()
                 self.observe()
                 # Not wait_for: in Python 3.11 it can lose a cancellation that comes together with the event.
                 with contextlib.suppress(TimeoutError):
@@ -166,11 +172,18 @@ class Engine:
                         await self.wake.wait()
                 self.wake.clear()
         finally:
-            pending = [t for o in self.journal.live.values() for t in o.tasks]
+            pending = [*self.standing.tasks, *(t for o in self.journal.live.values() for t in o.tasks)]
             if pending:
                 await asyncio.wait(pending, timeout=2)
             for task in pending:
                 task.cancel()
+
+    async def _keep_standing(self) -> None:
+        """The site's own limits, after what was ordered; their trouble is no order's."""
+        try:
+            await self.standing.look()
+        except Exception:
+            log.exception("standing_limits_failed")
 
     async def _watch_supply(self) -> None:
         """Supply that goes or comes is told under every order in force; what wakes with it is met at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from agent.curtailment.voids import Void
 from wire.errors import BadSignature, WireError
 from wire.keys import VerifyKey
 from wire.orders import Order, SignedOrder
@@ -40,6 +41,8 @@ class Context:
     keys: KeysDocument | None
     last_seq: Mapping[str, int]
     known: Mapping[str, Known]
+    voids: tuple[Void, ...] = ()
+    """Cancellations that came before this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Verdict:
     issuers: tuple[Issuer, ...] = field(default=(), repr=False)
     declaration: Declaration | None = None
     mandate: Mandate | None = None
+    voided_by: str = ""
+    """The cancellation that came before it; it is taken as cancelled."""
 
     @property
     def accepted(self) -> bool:
@@ -81,6 +86,9 @@ def judge(signed: SignedOrder, ctx: Context) -> Verdict:
     timely = _timely(order, ctx, authentic)
     if timely.reason is not None:
         return timely
+    void = _voided(order, ctx, timely)
+    if void is not None:
+        return replace(timely, text=f"cancelled by {void.by} before it came", voided_by=void.by)
     if ctx.mode == "monitor" and order.mode != "drill":
         return Verdict(
             Reason.MODE, "the agent is in mode monitor: it may not act; raise it by a signed act", authentic.kids
@@ -223,9 +231,15 @@ def _replayed(signed: SignedOrder, ctx: Context, ok: Verdict) -> Verdict | None:
             return Verdict(Reason.REPLAY, f"order {order.id} is finished ({before.state})", ok.kids)
         return Verdict(None, "already received", ok.kids, ok.persons, duplicate=True)
     last = ctx.last_seq.get(ok.kids[0])
-    if last is not None and order.seq <= last:
+    # The number of its own cancellation is above its own, and no reason to call it old.
+    if last is not None and order.seq <= last and _voided(order, ctx, ok) is None:
         return Verdict(Reason.OLD_SEQ, f"number {order.seq} of key {ok.kids[0]}: already saw {last}", ok.kids)
     return None
+
+
+def _voided(order: Order, ctx: Context, ok: Verdict) -> Void | None:
+    """The cancellation that this order came too late for; one of fewer other persons does not reach it."""
+    return next((void for void in ctx.voids if void.covers(ok.persons)), None) if order.sheds else None
 
 
 def _timely(order: Order, ctx: Context, ok: Verdict) -> Verdict:

@@ -6,14 +6,23 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from agent.clock import Clock
+from agent.curtailment.voids import Voids, void_of
 from agent.errors import Overtaken
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
-from wire.orders import Order, parse_order
+from wire.orders import Order, Restore, parse_order
 from wire.states import TRANSITIONS, Flag, OrderState, ended
+
+if TYPE_CHECKING:
+    from agent.curtailment.holder import Holder
+
+
+SHEDDING = frozenset({OrderState.EXECUTING, OrderState.VERIFYING, OrderState.HOLDING, OrderState.FAILED})
+STANDING = "standing"
+"""Stands in the journal where an order's id would: put down under the standing limits of the site, by no order."""
 
 
 class Window(TypedDict):
@@ -50,6 +59,8 @@ class OrderDoc:
     released_by: str | None = None
     targets: list[str] = field(default_factory=list)
     """Of a release, extension or cancellation: the orders it was accepted for."""
+    voids: str | None = None
+    """Of a release or cancellation: the order that had not come yet."""
     ceiling_w: int | None = None
     max_w_per_min: int | None = None
     not_before: int | None = None
@@ -100,6 +111,16 @@ class LiveOrder:
     def id(self) -> str:
         """Order id."""
         return self.order.id
+
+    @property
+    def restore(self) -> Restore:
+        """How the load comes back."""
+        return self.order.restore
+
+    @property
+    def sheds_now(self) -> bool:
+        """False once it is released, superseded or cancelled: nothing further goes down under it."""
+        return self.state in SHEDDING and not self.doc.stop_shedding
 
     @property
     def due_w(self) -> int | None:
@@ -154,6 +175,7 @@ class Journal:
         self.states: dict[str, tuple[str, OrderState]] = {}
         """Every order ever received: id → (digest, state)."""
         self.last_seq: dict[str, int] = {}
+        self.voids = Voids()
         self.shed_wh: dict[str, int] = {}
         """Tenant → energy that it gave under orders so far; the owner's own machines stand under no name."""
         self.tenant_of: Callable[[str], str | None] = lambda _target: None
@@ -177,6 +199,11 @@ class Journal:
                 rx_mono=row[7] if row[8] == self._ledger.boot else self._clock.mono_ns(),
                 doc=OrderDoc(**json.loads(row[9])),
             )
+        for raw, doc in read("SELECT raw, doc FROM orders WHERE json_extract(doc, '$.voids') IS NOT NULL"):
+            order = parse_order(bytes(raw)).order
+            void = void_of(order, json.loads(doc)["persons"], self.states)
+            if void is not None:
+                self.voids.add(void)
         for row in read("SELECT target, kind, order_id, prior, expected_w, since_ms FROM held"):
             self.held[row[0]] = Held(*row)
         self.shed_wh = json.loads(self._ledger.meta("shed_wh") or "{}")
@@ -221,6 +248,9 @@ class Journal:
     def inserted(self, live: LiveOrder) -> None:
         """The transaction of :meth:`insert` is durable."""
         self.states[live.id] = (live.digest, live.state)
+        if live.doc.voids is not None and (void := void_of(live.order, live.doc.persons, {})) is not None:
+            self.voids.add(void)
+        self.voids.drop(live.id)
         self.last_seq[live.kid] = max(self.last_seq.get(live.kid, -1), live.order.seq)
         if not ended(live.state):
             self.live[live.id] = live
@@ -283,7 +313,7 @@ class Journal:
             await self._ledger.commit(txn, urgent=record is not None)
 
     async def intend(
-        self, live: LiveOrder, kind: str, target: str, expected_w: int, prior: str | None, *, urgent: bool
+        self, live: Holder, kind: str, target: str, expected_w: int, prior: str | None, *, urgent: bool
     ) -> int:
         """A durable intent to move one output; returns the step's number. Nothing may be written before this returns.
 
@@ -310,7 +340,9 @@ class Journal:
         elif kind in HELD_KIND and before is not None:  # it had come back by itself: held anew, from now on
             held = replace(before, since_ms=now, since_mono_ns=mono)
             self._gave(txn, before)
-            txn.run("UPDATE held SET since_ms=? WHERE target=?", now, target)
+            if before.order_id == STANDING:  # what an order puts down too is the order's to give back
+                held = replace(held, order_id=live.id)
+            txn.run("UPDATE held SET since_ms=?, order_id=? WHERE target=?", now, held.order_id, target)
         await self._ledger.commit(txn, urgent=urgent)
         if held is not None:
             self.held[target] = held

@@ -20,6 +20,7 @@ from agent.curtailment.engine import Engine
 from agent.curtailment.intake import RELEASE_MAX_AGE_MS, Context, Known, Verdict, judge
 from agent.curtailment.journal import Journal, LiveOrder, OrderDoc
 from agent.curtailment.planner import choose_machines
+from agent.curtailment.voids import void_of
 from agent.errors import LedgerError, Overtaken
 from agent.ledger import Ledger, Txn
 from config.site import Site
@@ -89,6 +90,8 @@ class Reception:
         try:
             if verdict.duplicate:
                 await self._repeat(signed, verdict, rx_ms)
+            elif verdict.voided_by:
+                await self._void(signed, verdict, rx_ms, rx_mono)
             elif signed.order.sheds:
                 await self._shed(signed, verdict, rx_ms, rx_mono)
             else:
@@ -118,6 +121,7 @@ class Reception:
             keys=self.keys(),
             last_seq=self.journal.last_seq,
             known={} if before is None else {order_id: Known(*before)},
+            voids=self.journal.voids.of(order_id, self.trusted.low_ms()),
         )
 
     # refusals ------------------------------------------------------------------------------------------------------
@@ -255,6 +259,29 @@ class Reception:
             await self._supersede(live, order.supersedes)
         await self._tell_others(live)
 
+    async def _void(self, signed: SignedOrder, verdict: Verdict, rx_ms: int, rx_mono: int) -> None:
+        """Its cancellation came before it: kept, answered and over, in one transaction; nothing moves."""
+        point = self.engine.targets.point_of(signed.order) or self.site.measured_at.net_import
+        live = LiveOrder(
+            order=signed.order,
+            digest=signed.digest,
+            kid=verdict.kids[0],
+            state=S.CANCELLED,
+            flags=set(verdict.flags),
+            received_ms=rx_ms,
+            rx_mono=rx_mono,
+            doc=OrderDoc(persons=list(verdict.persons), point=point, text=verdict.text),
+        )
+        txn = Txn()
+        self._received(txn, signed, signed.raw, rx_ms)
+        txn.record("cmd", "cmd_ack", self._ack(signed, S.VALIDATED, verdict))
+        txn.record("cmd", "cmd_eff", self.engine.teller.effect(live))
+        self.journal.insert(live, signed.raw, txn)
+        await self.ledger.commit(txn, urgent=True)
+        self.journal.inserted(live)
+        self.trusted.raise_to(signed.order.issued_at)
+        log.warning("order_void", order=live.id, by=verdict.voided_by)
+
     def _impossible(self, order: Order, verdict: Verdict, point: str | None) -> Verdict | None:
         """What this site cannot do whoever orders it."""
         if point is None:
@@ -352,8 +379,11 @@ class Reception:
         order = signed.order
         targets = self._targets(order, verdict)
         refusal = None
+        void = None if targets else void_of(order, verdict.persons, self.journal.states)
         if not targets:
-            refusal = Verdict(Reason.UNKNOWN_ORDER, f"no live order {order.target}", verdict.kids)
+            self.journal.voids.forget(self.trusted.low_ms())
+            why = f"no live order {order.target}" if void is None else self.journal.voids.full(verdict.persons)
+            refusal = None if why is None else Verdict(Reason.UNKNOWN_ORDER, why, verdict.kids)
         elif order.action == "release" and self.engine.gates.saon_lock is not None:
             refusal = self._unlock_refusal(verdict)
         if refusal is not None:
@@ -367,14 +397,14 @@ class Reception:
             flags=set(verdict.flags),
             received_ms=rx_ms,
             rx_mono=rx_mono,
-            doc=OrderDoc(persons=list(verdict.persons)),
+            doc=OrderDoc(persons=list(verdict.persons), voids=None if void is None else void.target),
         )
         if order.mode != "drill":
             live.doc.targets = [t.id for t in targets]
-        names = ", ".join(t.id for t in targets)
+        names = ", ".join(t.id for t in targets) if void is None else void.target
         txn = Txn()
         self._received(txn, signed, signed.raw, rx_ms)
-        text = f"{order.action} of {names}"
+        text = f"{order.action} of {names}" if void is None else f"voids {names} when it comes"
         txn.record("cmd", "cmd_ack", self._ack(signed, S.VALIDATED, Verdict(None, text, verdict.kids)))
         self.journal.insert(live, signed.raw, txn)
         await self.ledger.commit(txn, urgent=True)
@@ -385,7 +415,7 @@ class Reception:
         log.info("order_accepted", order=order.id, action=order.action, of=names, ms=took)
         if order.mode == "drill":
             return
-        if self.engine.gates.saon_lock is not None and order.action == "release":
+        if targets and self.engine.gates.saon_lock is not None and order.action == "release":
             await self.engine.gates.set_saon_lock(None)
         for target in targets:
             await self._apply(order, target)
@@ -424,7 +454,8 @@ class Reception:
             target.doc.max_w_per_min = order.restore.max_w_per_min
             target.doc.not_before = order.not_before
             if target.state in {S.VALIDATED, S.SCHEDULED, S.ARMED}:
-                await self.journal.move(target, S.CANCELLED, f"released by {order.id} before it began")
+                effect = self.engine.teller.effect(target, S.CANCELLED)
+                await self.journal.move(target, S.CANCELLED, f"released by {order.id} before it began", record=effect)
             elif target.state not in {S.RESTORING, S.RESTORE_BLOCKED}:
                 effect = self.engine.teller.effect(target, S.RESTORING)
                 await self.journal.move(target, S.RESTORING, f"released by {order.id}", record=effect)
@@ -435,7 +466,8 @@ class Reception:
             await self.journal.save(target)
         elif order.action == "cancel":
             if target.state in {S.VALIDATED, S.SCHEDULED, S.ARMED}:
-                await self.journal.move(target, S.CANCELLED, f"cancelled by {order.id}")
+                effect = self.engine.teller.effect(target, S.CANCELLED)
+                await self.journal.move(target, S.CANCELLED, f"cancelled by {order.id}", record=effect)
             else:
                 target.doc.stop_shedding = True
                 await self.journal.save(target)

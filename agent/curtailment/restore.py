@@ -11,9 +11,11 @@ import structlog
 from agent.clock import Clock
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
-from agent.curtailment.journal import LIMIT, Held, Journal, LiveOrder
+from agent.curtailment.holder import Holder
+from agent.curtailment.journal import LIMIT, STANDING, Held, Journal
 from agent.curtailment.planner import Return, stage
 from agent.curtailment.shed import Shedder
+from agent.curtailment.standing import StandingLimits
 from agent.curtailment.voltage import VoltageGuard
 from agent.live import LiveState
 from config.site import Site
@@ -40,6 +42,7 @@ class Restorer:
     live: LiveState
     shedder: Shedder
     clock: Clock
+    limits: StandingLimits = field(init=False)
     voltage: VoltageGuard = field(init=False)
     _tries: dict[str, int] = field(default_factory=dict)
     _since: dict[str, int] = field(default_factory=dict)
@@ -50,9 +53,10 @@ class Restorer:
     """Machine → (W expected, monotonic time of its waking): awake, and not drawing yet as far as was read."""
 
     def __post_init__(self) -> None:
+        self.limits = StandingLimits(self.site, self.clock)
         self.voltage = VoltageGuard(self.site, self.fleet.graph, self.live)
 
-    def blocked(self, order: LiveOrder) -> str | None:
+    def blocked(self, order: Holder) -> str | None:
         """Why nothing may come back now; ``None`` when it may. Doubt never restores."""
         if self.gates.saon_lock is not None:
             return f"locked after САОН: {self.gates.saon_lock}"
@@ -66,7 +70,7 @@ class Restorer:
         unfit = self.voltage.unfit(order.doc.point)
         if unfit is not None:
             return unfit
-        least = order.order.restore.min_mhz
+        least = order.restore.min_mhz
         if least is not None:
             seen = self._frequency_mhz(order.doc.point)
             if seen is None or seen < least:
@@ -81,8 +85,9 @@ class Restorer:
                     return round(value.value * 1000)
         return None
 
-    def room_w(self, order: LiveOrder) -> int | None:
-        """Power that may come back under the other live limits and the release's ceiling; ``None`` without a bound.
+    def room_w(self, order: Holder) -> int | None:
+        """Power that may come back under the other live limits, the site's own and the release's ceiling; ``None``
+        without a bound. The site's ramp is not among them.
 
         Each limit is judged at its own point; where nothing was read there since the last stage, nothing comes back.
         """
@@ -94,8 +99,11 @@ class Restorer:
             and other.doc.released_by is None
             and other.doc.target_w is not None
         ]
+        standing = self.limits.level_w()
+        if standing is not None:
+            bounds.append((self.site.measured_at.net_import, standing))
         own = order.aim_w if order.doc.released_by is None else None
-        for extra in (order.doc.ceiling_w, order.order.restore.ceiling_w, own):
+        for extra in (order.doc.ceiling_w, order.restore.ceiling_w, own):
             if extra is not None:
                 bounds.append((order.doc.point, extra))
         rooms: list[int] = []
@@ -119,7 +127,7 @@ class Restorer:
                 del self._coming[machine]
         return sum(watts for watts, _ in self._coming.values())
 
-    def next_stage(self, order: LiveOrder) -> tuple[tuple[Held, ...], tuple[str, ...]]:
+    def next_stage(self, order: Holder) -> tuple[tuple[Held, ...], tuple[str, ...]]:
         """Items of the next stage, and switches that wait for a person."""
         positions = self.fleet.positions()
         self.held_up.pop(order.id, None)
@@ -130,6 +138,8 @@ class Restorer:
             if self._not_before.get(held.target, 0) > now:
                 continue
             cold = self._cold(held, positions)
+            if cold is None and order.id == STANDING and self._tagged(held.target.removeprefix(LIMIT), positions):
+                cold = "a tag hangs above it"
             if cold is not None:
                 self.held_up[order.id] = cold
                 continue
@@ -147,12 +157,34 @@ class Restorer:
                 ready.append(held)
         if order.doc.stage_total_w == 0:
             order.doc.stage_total_w = sum(h.expected_w for h in self.journal.held_by(order.id))
-        stage_w = order.doc.stage_total_w * order.order.restore.stage_permille // 1000
-        chosen = stage(
-            [Return(h.target, h.kind, h.expected_w) for h in ready], stage_w=stage_w, room_w=self.room_w(order)
-        )
+        stage_w = order.doc.stage_total_w * order.restore.stage_permille // 1000
+        chosen = self._within_ramp(order, [Return(h.target, h.kind, h.expected_w) for h in ready], stage_w)
         by_id = {h.target: h for h in ready}
         return tuple(by_id[c.id] for c in chosen), tuple(waiting)
+
+    def _within_ramp(self, order: Holder, ready: list[Return], stage_w: int) -> tuple[Return, ...]:
+        """A stage as far as the other limits have room and the site's ramp lets load rise now.
+
+        What is larger by itself than the ramp allows in a minute comes back alone, after a minute without a rise.
+        """
+        room, rise = self.room_w(order), self.limits.rise_w()
+        if rise is None:
+            return stage(ready, stage_w=stage_w, room_w=room)
+        power = self.live.judged(self.site.measured_at.net_import)
+        coming = self.coming_w()
+        if power.value_w is None or power.mono_ns <= order.wave_ns:
+            return ()
+        rise -= power.value_w + coming
+        chosen = stage(ready, stage_w=stage_w, room_w=rise if room is None else min(rise, room))
+        if chosen or coming or not self.limits.steady():
+            return chosen
+        larger = [item for item in ready if item.expected_w > self.limits.per_minute_w()]
+        return stage(larger, stage_w=0, room_w=room)[:1]
+
+    def _tagged(self, machine: str, positions: Mapping[str, bool]) -> bool:
+        """A tag hangs at a switch above it: nothing starts behind a tag without somebody's order."""
+        known = self.fleet.machines.get(machine)
+        return known is not None and any(known.group.load in self.fleet.dark(s, positions) for s in self.gates.tags)
 
     def _cold(self, held: Held, positions: Mapping[str, bool]) -> str | None:
         """Why the machines that would start with this must wait for their cooling; a switch that feeds the cooling of
@@ -175,7 +207,7 @@ class Restorer:
         known = self.fleet.machines.get(machine)
         return known is not None and self.gates.maintained(known.group.id) is not None
 
-    async def bring_back(self, order: LiveOrder, items: tuple[Held, ...]) -> None:
+    async def bring_back(self, order: Holder, items: tuple[Held, ...]) -> None:
         """One stage: switches close one after the other, machines wake staggered."""
         for item in items:
             if item.kind == "switch":
@@ -187,7 +219,7 @@ class Restorer:
                 back = self._wake if item.kind == "machine" else self._unlimit
                 group.create_task(back(order, item, number * gap))
 
-    async def _close(self, order: LiveOrder, item: Held) -> None:
+    async def _close(self, order: Holder, item: Held) -> None:
         port = self.fleet.switches[item.target]
         self.live.put_switch(item.target, await port.read())
         state = self.live.switches[item.target]
@@ -223,7 +255,7 @@ class Restorer:
         else:
             await self._failed(order, item, f"did not close, position {after.position}")
 
-    async def _wake(self, order: LiveOrder, item: Held, delay_s: float) -> None:
+    async def _wake(self, order: Holder, item: Held, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         known = self.fleet.machines.get(item.target)
         if known is None or known.sleeper is None:
@@ -244,7 +276,7 @@ class Restorer:
         if not awake:
             await self._failed(order, item, f"wake {outcome.status}: {outcome.detail}")
 
-    async def _unlimit(self, order: LiveOrder, item: Held, delay_s: float) -> None:
+    async def _unlimit(self, order: Holder, item: Held, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
         machine = item.target.removeprefix(LIMIT)
         known = self.fleet.machines.get(machine)
@@ -275,7 +307,7 @@ class Restorer:
         except DriverError:
             return False
 
-    async def _failed(self, order: LiveOrder, item: Held, why: str) -> None:
+    async def _failed(self, order: Holder, item: Held, why: str) -> None:
         now = self.clock.mono_ns()
         first = self._since.setdefault(item.target, now)
         self._tries[item.target] = self._tries.get(item.target, 0) + 1
@@ -287,7 +319,7 @@ class Restorer:
     def _again(self, target: str) -> None:
         self._not_before[target] = self.clock.mono_ns() + int(RETRY_S * 1e9)
 
-    async def _abandon(self, order: LiveOrder, item: Held, why: str) -> None:
+    async def _abandon(self, order: Holder, item: Held, why: str) -> None:
         """What will not come back is reported, not hidden."""
         log.error("return_abandoned", target=item.target, order=order.id, reason=why)
         order.doc.abandoned.append(item.target)

@@ -11,6 +11,7 @@ import structlog
 
 from agent.clock import Clock
 from agent.curtailment.fleet import Fleet
+from agent.curtailment.holder import Holder
 from agent.curtailment.journal import Journal, LiveOrder, limit_of
 from agent.curtailment.wear import urgent
 from agent.errors import LedgerError
@@ -18,11 +19,9 @@ from agent.live import LiveState
 from drivers.asic.fanout import Command, FanOut
 from drivers.capabilities import Position, Switch, SwitchState, WriteOutcome, WriteStatus
 from drivers.errors import DriverError
-from wire.states import OrderState
 
 log = structlog.get_logger()
 
-SHEDDING = frozenset({OrderState.EXECUTING, OrderState.VERIFYING, OrderState.HOLDING, OrderState.FAILED})
 READBACK_S = 1.0
 READBACK_STEP_S = 0.04
 
@@ -41,11 +40,11 @@ class Shedder:
     def __post_init__(self) -> None:
         self._fan_out = FanOut(concurrency=self.concurrency, per_subnet=max(1, self.concurrency // 2))
 
-    def since_ms(self, order: LiveOrder) -> int:
+    def since_ms(self, order: Holder) -> int:
         """Milliseconds since the order entered the agent."""
         return (self.clock.mono_ns() - order.rx_mono) // 1_000_000
 
-    def _first_output(self, order: LiveOrder) -> None:
+    def _first_output(self, order: Holder) -> None:
         if order.doc.first_output_ms is None:
             order.doc.first_output_ms = self.since_ms(order)
 
@@ -53,7 +52,7 @@ class Shedder:
         took = (self.clock.mono_ns() - began_ns) // 1_000_000
         order.doc.readback_ms = max(order.doc.readback_ms or 0, took)
 
-    async def sleep_all(self, order: LiveOrder, expected: Mapping[str, int]) -> None:
+    async def sleep_all(self, order: Holder, expected: Mapping[str, int]) -> None:
         """Put machines to sleep side by side; slow ones do not hold up the others.
 
         Args:
@@ -64,14 +63,9 @@ class Shedder:
             Command(machine, partial(self._sleep, order, machine, gain_w), self.fleet.machines[machine].group.id)
             for machine, gain_w in expected.items()
         ]
-        await self._fan_out.run(commands, stop=lambda: not self._may_shed(order))
+        await self._fan_out.run(commands, stop=lambda: not order.sheds_now)
 
-    @staticmethod
-    def _may_shed(order: LiveOrder) -> bool:
-        """False once it is released, superseded or cancelled: nothing further goes down under it."""
-        return order.state in SHEDDING and not order.doc.stop_shedding
-
-    async def _sleep(self, order: LiveOrder, machine: str, expected_w: int) -> WriteOutcome:
+    async def _sleep(self, order: Holder, machine: str, expected_w: int) -> WriteOutcome:
         """Put one machine to sleep: prior state, durable intent, write, outcome."""
         known = self.fleet.machines[machine]
         if known.sleeper is None:
@@ -85,7 +79,7 @@ class Shedder:
             except DriverError as error:
                 log.warning("sleep_skipped", machine=machine, order=order.id, error=str(error))
                 return self._not_told(str(error))
-        if not self._may_shed(order):
+        if not order.sheds_now:
             return self._not_told("the order ended while this machine was asked")
         try:
             n = await self.journal.intend(order, "sleep", machine, expected_w, prior, urgent=False)
@@ -105,7 +99,7 @@ class Shedder:
             log.warning("sleep_not_acknowledged", machine=machine, status=outcome.status, detail=outcome.detail)
         return outcome
 
-    async def limit_all(self, order: LiveOrder, limits: Mapping[str, int], draws: Mapping[str, int]) -> None:
+    async def limit_all(self, order: Holder, limits: Mapping[str, int], draws: Mapping[str, int]) -> None:
         """Limit the power of machines side by side.
 
         Args:
@@ -121,9 +115,9 @@ class Shedder:
             )
             for machine, limit_w in limits.items()
         ]
-        await self._fan_out.run(commands, stop=lambda: not self._may_shed(order))
+        await self._fan_out.run(commands, stop=lambda: not order.sheds_now)
 
-    async def _limit(self, order: LiveOrder, machine: str, limit_w: int, expected_w: int) -> WriteOutcome:
+    async def _limit(self, order: Holder, machine: str, limit_w: int, expected_w: int) -> WriteOutcome:
         """Limit one machine: what it accepts and had before, durable intent, write, outcome."""
         limiter, target = self.fleet.machines[machine].limiter, limit_of(machine)
         if limiter is None:
@@ -139,7 +133,7 @@ class Shedder:
         if bounds.highest_w is not None:
             limit_w = min(limit_w, bounds.highest_w)
         limit_w = max(limit_w, bounds.lowest_w or 0)
-        if not self._may_shed(order):
+        if not order.sheds_now:
             return self._not_told("the order ended while this machine was asked")
         if bounds.now_w is not None and bounds.now_w <= limit_w:
             return self._not_told(f"{machine} stands at {bounds.now_w} W already")
@@ -216,7 +210,7 @@ class Shedder:
             # The intent is durable; on the next start the device is asked what became of it.
             log.error("outcome_not_recorded", order=order, step=n, error=str(error))
 
-    def launch(self, order: LiveOrder, work: list[Callable[[], asyncio.Task[None]]]) -> None:
+    def launch(self, order: Holder, work: list[Callable[[], asyncio.Task[None]]]) -> None:
         """Start steps as tasks owned by the order."""
         for start in work:
             task = start()

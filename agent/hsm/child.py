@@ -184,16 +184,27 @@ def _pair(library: Any, session: Any, request: dict[str, Any], where: str) -> di
 
 
 def _generate(library: Any, session: Any, label: str) -> None:
-    """A key pair that lives and dies in the token."""
+    """A key pair that lives and dies in the token.
+
+    tpm2-pkcs11 makes only keys that may do everything, and answers a request for less with a general error.
+    """
     names, flags = library.Attribute, library.MechanismFlag
     curve = session.create_domain_parameters(library.KeyType.EC, {names.EC_PARAMS: P256}, local=True)
-    curve.generate_keypair(
-        id=os.urandom(16),
-        label=label,
-        store=True,
-        capabilities=flags.SIGN | flags.VERIFY,
-        private_template={names.SENSITIVE: True, names.EXTRACTABLE: False},
-    )
+    key_id, signs = os.urandom(16), flags.SIGN | flags.VERIFY
+    for uses, last in ((signs, False), (signs | flags.ENCRYPT | flags.DECRYPT, True)):
+        try:
+            curve.generate_keypair(
+                id=key_id,
+                label=label,
+                store=True,
+                capabilities=uses,
+                private_template={names.SENSITIVE: True, names.EXTRACTABLE: False},
+            )
+        except (library.GeneralError, library.TemplateInconsistent):
+            if last or _private(library, session, label, None):
+                raise
+        else:
+            return
 
 
 if __name__ == "__main__":

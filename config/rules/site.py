@@ -45,14 +45,6 @@ def reservation(facts: Facts) -> Iterator[Problem]:
             "a reservation that holds all that may never be cut",
             "correct the reservation or the loads: a stop could not be reached",
         )
-    permitted = head.standing.permitted_kw
-    if permitted is not None and permitted < head.contracted_kw:
-        yield facts.error(
-            ("site", "standing", "permitted_kw"),
-            f"{permitted:g}",
-            f"at least contracted_kw {head.contracted_kw:g}",
-            "correct the technical conditions or the contract",
-        )
 
 
 def reachable(facts: Facts) -> Iterator[Problem]:

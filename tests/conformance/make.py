@@ -18,6 +18,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "tests" / "support")
 
 from bundle_kit import EPOCH, SLOT, START, Site, framed, gap, good_site, joined, ordered, signed_line  # noqa: E402 - path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402 - path set above
+from order_kit import make_order, with_order  # noqa: E402 - path set above
 from verdict_kit import VerdictLog, finding  # noqa: E402 - path set above
 from vouch_kit import balance, enrol, papers, spot  # noqa: E402 - path set above
 
@@ -126,6 +127,23 @@ def vouched() -> Case:
     return case(site)
 
 
+def scheduled() -> Case:
+    """A schedule that was not kept in its second hour, with the report that says so."""
+    site, rx = fresh(), START + 700
+    now, hour = rx * 1000, (START + 18_000) // 3600 % 24
+    limits = [40_000 if at == hour else 20_000 for at in range(24)]
+    order = make_order(
+        action="schedule",
+        limit_w=None,
+        hours=limits,
+        limit_basis="instant_1min",
+        issued_at=now - 500,
+        execute_by=now + 60_000,
+        expires_at=now + 7_200_000,
+    )
+    return case(with_order(site, order=order, rx=rx, end=START + SLOT * SLOTS - 100))
+
+
 def plausible() -> Case:
     """A bundle with the collector's verdicts: one run before the period, and two over it, the second with a finding."""
     site = fresh()
@@ -147,7 +165,19 @@ def seeded_after(site: Site) -> SigningKey:
 
 CASES: dict[str, Callable[[], Case]] = {
     made.__name__: made
-    for made in (whole, bridged, wrong_energy, edited, forked, unwitnessed, installed_again, deep, vouched, plausible)
+    for made in (
+        whole,
+        bridged,
+        wrong_energy,
+        edited,
+        forked,
+        unwitnessed,
+        installed_again,
+        deep,
+        vouched,
+        plausible,
+        scheduled,
+    )
 }
 
 

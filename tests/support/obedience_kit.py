@@ -120,5 +120,6 @@ def by_verifier(
         contracted_w=known.contracted_w,
         grace_s=max(duty.after_s, known.technological_s) if known.order.action == "stop" else duty.after_s,
         slot_s=known.slot_s,
+        floor_w=known.floor_w,
     )
     return found | {"slots_n": len(slots)}

@@ -42,19 +42,24 @@ class SoftToken:
     """One token, made by :func:`soft_token`."""
 
     folder: Path
+    module: str
 
     @property
     def pin_file(self) -> Path:
         return self.folder / "pin"
 
     def token(self, **changes: Any) -> Token:
-        settings = {"module": MODULE or "", "label": LABEL, "key": KEY, "pin_file": self.pin_file}
+        settings = {"module": self.module, "label": LABEL, "key": KEY, "pin_file": self.pin_file}
         return Token(**settings | changes)
 
     def settings(self, key: str = KEY) -> dict[str, Any]:
         """What the site file says."""
-        place = {"module": MODULE, "token": LABEL, "key": key, "pin_file": str(self.pin_file)}
+        place = {"module": self.module, "token": LABEL, "key": key, "pin_file": str(self.pin_file)}
         return {"log": {"pkcs11": place}}
+
+    def write_pin(self) -> None:
+        self.pin_file.touch(mode=0o600)
+        self.pin_file.write_text(PIN + "\n")
 
     def pull(self) -> None:
         """The token leaves its slot."""
@@ -67,7 +72,7 @@ class SoftToken:
 
     def generate(self, label: str, *, curve: str = "06082a8648ce3d030107", extractable: bool = False) -> None:
         """A key pair made by somebody else."""
-        args = [MODULE or "", PIN, label, curve, "yes" if extractable else "no"]
+        args = [self.module, PIN, label, curve, "yes" if extractable else "no"]
         subprocess.run([sys.executable, "-c", _MAKE, *args], check=True, timeout=30)
 
 
@@ -83,7 +88,6 @@ def soft_token(folder: Path, monkeypatch: pytest.MonkeyPatch) -> SoftToken:
     monkeypatch.setenv("SOFTHSM2_CONF", str(config))
     args = ["softhsm2-util", "--init-token", "--free", "--label", LABEL, "--pin", PIN, "--so-pin", "12345678"]
     subprocess.run(args, check=True, capture_output=True, timeout=30)
-    made = SoftToken(folder)
-    made.pin_file.touch(mode=0o600)
-    made.pin_file.write_text(PIN + "\n")
+    made = SoftToken(folder, MODULE)
+    made.write_pin()
     return made

@@ -38,6 +38,7 @@ from config.graph import Graph
 from config.site import Site
 from drivers.capabilities import (
     MinerStatus,
+    Pool,
     Position,
     PowerRange,
     Reading,
@@ -263,6 +264,7 @@ class PlayedMachine:
     mute: bool = False
     draw_w: int = MACHINE_W
     limit_w: int = 10**6
+    pools: tuple[Pool, ...] = ()
     lowest_w: int = 1500
     """The lowest limit that its firmware takes."""
 
@@ -380,7 +382,11 @@ class Plant:
         for machine in self.machines.values():
             if machine.answers:
                 status = MinerStatus(
-                    "played", sleeping=machine.asleep, power_w=float(machine.power_w), power_source="measured"
+                    "played",
+                    sleeping=machine.asleep,
+                    power_w=float(machine.power_w),
+                    power_source="measured",
+                    pools=machine.pools,
                 )
                 live.put_miner(machine.id, status, Quality.GOOD, None)
             else:
@@ -514,7 +520,7 @@ class Core:
             self.engine.waves.cooling,
             self.live,
             clock,
-            lambda: Terms(220_000, 0),
+            lambda: Terms(220_000, 0, EMERGENCY_W),
         )
         self.account.load()
         self.engine.observe = self.account.observe
@@ -621,7 +627,7 @@ class Core:
         self.wake.set()
         deadline = time.monotonic() + PATIENCE_S
         await asyncio.wait_for(self.wake.idle.wait(), PATIENCE_S)
-        while any(o.tasks for o in self.journal.live.values()):
+        while self.engine.standing.tasks or any(o.tasks for o in self.journal.live.values()):
             if time.monotonic() > deadline:
                 raise AssertionError("writes do not end")
             await asyncio.sleep(0.001)

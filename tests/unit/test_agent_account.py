@@ -15,7 +15,7 @@ from obedience_kit import by_verifier
 from agent.curtailment import account as account_module
 from agent.curtailment.journal import LiveOrder
 from agent.errors import LedgerError
-from tests.unit.agent_kit import BASE_W, MACHINE_W, SLEEP_W, Core, running_core
+from tests.unit.agent_kit import BASE_W, EMERGENCY_W, MACHINE_W, SLEEP_W, Core, running_core
 from wire.obedience import Facts, slots_of
 from wire.orders import Escalation, Order, Restore, parse_order
 from wire.records import MAX_PAYLOAD
@@ -313,7 +313,7 @@ async def test_the_order_is_taken_from_its_own_bytes(core: Core, tmp_path: Path)
     assert core.account._open[order.id].order == parse_order(bytes(raw[0][0])).order
 
 
-async def test_a_schedule_has_its_curve_and_no_verdict(core: Core) -> None:
+async def test_a_schedule_is_judged_by_the_limit_of_its_hour(core: Core) -> None:
     assert core.keys is not None
     rights = (*core.keys.issuers[0].rights, "schedule")
     issuers = tuple(i.model_copy(update={"rights": rights}) for i in core.keys.issuers)
@@ -325,4 +325,8 @@ async def test_a_schedule_has_its_curve_and_no_verdict(core: Core) -> None:
     await core.until(lambda: not core.journal.live)
     await live_on(core, 1)
     report = await report_of(core, order.id)
-    assert (report["target_w"], report["verdict"], report["hold_permille"]) == (None, "unknown", None)
+    assert (report["target_w"], report["verdict"], report["hold_permille"]) == (None, "obeyed", 1000)
+    assert report["floor_w"] == EMERGENCY_W
+    ((_, limit_w, windows, known, met),) = report["hours"]
+    assert limit_w == 45_000
+    assert windows == known == met > 0

@@ -151,12 +151,6 @@ async def test_load_that_jumps_up_in_the_middle_of_a_return_stops_it_at_the_othe
 # messages ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_cancellation_before_its_order_is_refused_and_answered(core: Core) -> None:
-    order = core.order("limit", limit_w=50_000)
-    answer = await core.send(core.order("cancel", target=order.id))
-    assert (answer["state"], answer["code"]) == ("rejected", "unknown_order")
-
-
 async def test_a_second_release_changes_nothing_and_is_answered(core: Core) -> None:
     order = await core.give("limit", limit_w=50_000)
     await core.until_state(order, S.HOLDING)

@@ -25,7 +25,7 @@ from tests.unit.agent_kit import (
 )
 from wire.dsse import ORDER_TYPE, Envelope
 from wire.keys import SigningKey
-from wire.orders import Order, parse_order
+from wire.orders import Hold, Order, parse_order
 from wire.registry import KeysDocument, Revocation
 from wire.states import Flag, OrderState, Reason, ended
 
@@ -348,8 +348,10 @@ async def test_a_point_nobody_measures_is_refused(core: Core) -> None:
     assert (answer["state"], answer["code"]) == ("rejected", "no_meter")
 
 
-async def test_a_release_of_an_unknown_order_is_refused(core: Core) -> None:
-    answer = await core.send(core.order("release", target=TARGET))
+@pytest.mark.parametrize(("action", "target"), [("release", "all"), ("extend", TARGET)])
+async def test_what_follows_no_order_is_refused(core: Core, action: str, target: str) -> None:
+    hold = {"hold": Hold(until_released=True)} if action == "extend" else {}
+    answer = await core.send(core.order(action, target=target, **hold))
     assert (answer["state"], answer["code"]) == ("rejected", "unknown_order")
 
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from agent.curtailment.journal import STANDING
 from tests.unit.agent_kit import Core, running_core, sealed, small_site
 from wire.orders import Escalation, Order, Restore
 from wire.states import OrderState, ended
@@ -49,6 +50,9 @@ class Orders(RuleBasedStateMachine):
         """At the moment of a write: is there somebody who may want it?"""
         live = [o for o in self.core.journal.live.values() if o.order.sheds]
         back = kind in {"close", "wake", "unlimit"}
+        if self.intended_by(kind, target) == STANDING:
+            self.by_standing_limit(kind, target, back)
+            return
         if back and not any(o.doc.released_by or o.doc.returning for o in live):
             self.wrongs.append(f"{kind} {target} without a release")
         if back and self.core.plant.meter_silent and self.blind:
@@ -57,6 +61,26 @@ class Orders(RuleBasedStateMachine):
             self.wrongs.append(f"{kind} {target} without a live order")
         if kind in {"close", "open"} and target in self.core.gates.tags:
             self.wrongs.append(f"{kind} {target} under a tag")
+
+    def intended_by(self, kind: str, target: str) -> str:
+        with contextlib.closing(sqlite3.connect(self.core.path)) as db:
+            rows = db.execute(
+                "SELECT order_id FROM step WHERE kind=? AND target=? AND outcome_ms IS NULL", (kind, target)
+            ).fetchall()
+        return STANDING if (STANDING,) in rows else str(rows[0][0]) if rows else ""
+
+    def by_standing_limit(self, kind: str, target: str, back: bool) -> None:
+        """The site's own limits move machines alone, and only where they are enforced or their work is undone."""
+        core = self.core
+        if kind in {"open", "close"}:
+            self.wrongs.append(f"{kind} {target} by a standing limit")
+        if not back and not core.site.site.standing.enforce:
+            self.wrongs.append(f"{kind} {target} by a limit that is not enforced")
+        if back and (not core.clock.synchronised() or core.gates.saon_lock or (core.plant.meter_silent and self.blind)):
+            self.wrongs.append(f"{kind} {target} by a standing limit in doubt")
+        held = core.journal.held.get(target)
+        if back and held is not None and held.order_id != STANDING:
+            self.wrongs.append(f"{kind} {target} by a standing limit: {held.order_id} put it down")
 
     def give(self, order: Order) -> None:
         self.sent.append(order)
@@ -91,6 +115,26 @@ class Orders(RuleBasedStateMachine):
         target = self.sent[which % len(self.sent)]
         if target.sheds:
             self.give(self.core.order(action, target=target.id))
+
+    @rule(wait_s=st.sampled_from([0, 30]), restarts=st.booleans(), again=st.booleans())
+    def cancel_first(self, wait_s: int, restarts: bool, again: bool) -> None:
+        """A cancellation overtakes its order: the order never acts, however long and whatever lies between."""
+        order = self.core.order("limit", limit_w=40_000)
+        cancel = self.core.order("cancel", target=order.id)
+        answer = self.run(self.core.send(cancel, self.core.people.second))
+        if answer["state"] != "validated":
+            assert answer["code"] == "unknown_order", answer  # too many wait already
+            return
+        if wait_s:
+            self.wait(wait_s, 1)
+        if restarts:
+            self.restart()
+        for _ in range(1 + again):
+            self.run(self.core.reception.take(sealed(order, self.core.people.dispatcher), False))
+            assert order.id not in self.core.journal.live
+        rows = self.run(self.core.ledger.read("SELECT state FROM orders WHERE id=?", order.id))
+        # An order that followed under a later number may have made it old before it came.
+        assert rows in ([("cancelled",)], [])
 
     @precondition(lambda self: self.sent)
     @rule(which=st.integers(0, 100))
@@ -154,6 +198,9 @@ class Orders(RuleBasedStateMachine):
             machine.deaf = machine.refuses = machine.mute = False
         for _ in range(60):
             self.run(self.core.step(5))
+        permitted_kw, standing = self.core.site.site.standing.permitted_kw, self.core.engine.standing
+        if self.core.site.site.standing.enforce and permitted_kw is not None and standing.state != "short":
+            assert plant.net_w <= permitted_kw * 1000, f"{standing.state}: {plant.net_w} W over {permitted_kw} kW"
         for order in self.core.journal.live.values():
             if order.state is S.HOLDING and "degraded" not in order.flags and order.order.action != "open_feeders":
                 assert order.limit_w is not None
@@ -165,6 +212,23 @@ class Orders(RuleBasedStateMachine):
             self.run(self.core.gates.untag(name, "Dana"))
         else:
             self.run(self.core.gates.tag(name, "Dana", "permit"))
+
+    @rule(
+        permitted_kw=st.sampled_from([None, 46.0, 54.0]),
+        ramp=st.sampled_from([None, None, 8.0]),
+        enforce=st.booleans(),
+        synchronised=st.sampled_from([True, True, False]),
+    )
+    def standing_limits(
+        self, permitted_kw: float | None, ramp: float | None, enforce: bool, synchronised: bool
+    ) -> None:
+        """The site file says otherwise from the next start on."""
+        site = self.core.site
+        own = {"permitted_kw": permitted_kw, "ramp_kw_per_min": ramp, "enforce": enforce}
+        head = site.site.model_copy(update={"standing": site.site.standing.model_copy(update=own)})
+        self.core.site = site.model_copy(update={"site": head})
+        self.core.clock.sync = synchronised
+        self.restart()
 
     @rule()
     def restart(self) -> None:
@@ -217,7 +281,9 @@ class Orders(RuleBasedStateMachine):
     def what_is_held_belongs_to_a_live_order(self) -> None:
         rows = self.run(self.core.ledger.read("SELECT target, order_id FROM held"))
         for target, order in rows:
-            assert order in self.core.journal.live, f"{target} is held by an order that has ended: nobody returns it"
+            assert order == STANDING or order in self.core.journal.live, (
+                f"{target} is held by an order that has ended: nobody returns it"
+            )
 
     def teardown(self) -> None:
         try:

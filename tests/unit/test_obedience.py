@@ -302,6 +302,83 @@ def test_slots_are_import_minus_export_as_the_meter_is_wired() -> None:
     assert [slot.net_wh for slot in slots_of(rows)] == [70, 100, None, None, -70]
 
 
+# schedules -----------------------------------------------------------------------------------------------------------
+
+
+def scheduled(limits: Sequence[int], *, floor_w: int = 0, **changes: Any) -> Facts:
+    """A schedule whose first hours, from that of T0 on, have these limits; 90 kW in all others."""
+    hours = [90_000] * 24
+    for after, watt in enumerate(limits):
+        hours[(19 + after) % 24] = watt
+    return facts(order("schedule", hours=hours, **changes), target_w=None, floor_w=floor_w)
+
+
+def day_of(*watts: int | None) -> list[dict[str, Any]]:
+    """100 kW before, then one power an hour."""
+    points = steady(-900, 0, 100_000)
+    for hour, watt in enumerate(watts):
+        points += steady(hour * HOUR, (hour + 1) * HOUR, watt)
+    return [part(points, [(0, "executing"), (30, "holding"), (len(watts) * HOUR, "restoring")])]
+
+
+@pytest.mark.parametrize(
+    ("watts", "verdict", "met"),
+    [
+        ((40_000, 60_000, 30_000), "obeyed", [59, 60, 59]),
+        ((40_000, 60_000, 60_000), "short", [59, 60, 0]),  # the third hour keeps the limit of the second
+        ((40_000, None, 30_000), "unknown", [59, 0, 59]),
+        ((50_000, None, 30_000), "short", [0, 0, 59]),
+        ((30_000, 30_000, 30_000), "obeyed", [59, 60, 59]),
+    ],
+)
+def test_every_hour_of_a_schedule_is_judged_by_its_own_limit(
+    watts: tuple[int | None, ...], verdict: str, met: list[int]
+) -> None:
+    found = told(scheduled([40_000, 60_000, 30_000]), day_of(*watts))
+    known = [0 if watt is None else count for watt, count in zip(watts, (59, 60, 59), strict=True)]
+    assert found["verdict"] == verdict
+    assert found["hours"] == [
+        [T0_S + hour * HOUR, limit, count, known[hour], met[hour]]
+        for hour, (limit, count) in enumerate(((40_000, 59), (60_000, 60), (30_000, 59)))
+    ]
+    assert (found["floor_w"], found["target_w"], found["t100_ms"]) == (0, None, None)
+
+
+def test_a_bad_hour_is_not_hidden_by_many_good_ones() -> None:
+    found = told(scheduled([40_000] * 22), day_of(*([40_000] * 21), 60_000))
+    assert found["verdict"] == "short"
+    assert found["hold_permille"] == (22 * 60 - 1 - 60) * 1000 // (22 * 60 - 1)
+
+
+def test_the_figures_of_a_schedule_are_sums_over_its_hours() -> None:
+    found = told(scheduled([40_000, 60_000]), day_of(40_000, 70_000))
+    asked, gave = 59 * 60_000 + 60 * 40_000, 59 * 60_000 + 60 * 30_000
+    assert found["delivered_permille"] == gave * 1000 // asked
+    assert (found["shortfall_wh"], found["overshoot_w"]) == (10_000, 0)
+    assert told(scheduled([40_000, 60_000]), day_of(25_000, 70_000))["overshoot_w"] == 15_000
+
+
+def test_a_stricter_hour_has_its_grace_by_power_and_none_by_energy() -> None:
+    slow = scheduled([90_000, 30_000], ramp_w_per_min=20_000)
+    found = told(slow, day_of(90_000, 30_000))
+    # One minute to begin with, and the 60 kW of the second hour at 20 kW a minute: three more.
+    assert [row[2] for row in found["hours"]] == [59, 56]
+    whole = scheduled([90_000, 30_000], limit_basis="hour_energy", escalation={"to": "none", "after_s": 1})
+    assert [row[2] for row in told(whole, day_of(90_000, 30_000, 90_000))["hours"]] == [1, 1]
+
+
+def test_the_reservation_is_the_floor_of_every_hour() -> None:
+    found = told(scheduled([20_000, 60_000], floor_w=36_000), day_of(36_000, 60_000))
+    assert (found["verdict"], found["excuses"], found["hours"][0][1]) == ("obeyed", ["reservation"], 36_000)
+    assert told(scheduled([60_000, 60_000], floor_w=36_000), day_of(36_000, 60_000))["excuses"] == []
+
+
+def test_a_report_from_before_hours_were_judged_stays_what_it_was() -> None:
+    old = facts(scheduled([40_000]).order, target_w=None)
+    found = told(old, day_of(90_000))
+    assert (found["verdict"], found["hold_permille"], "hours" in found) == ("unknown", None, False)
+
+
 # agent and verifier --------------------------------------------------------------------------------------------------
 
 WATTS = st.one_of(st.none(), st.integers(-20_000, 130_000), st.sampled_from([40_000, 40_800, 40_801, 46_000, 70_000]))
@@ -335,12 +412,13 @@ def traces(draw: st.DrawFn) -> list[dict[str, Any]]:
 @st.composite
 def orders(draw: st.DrawFn) -> Facts:
     watt = st.integers(0, 120_000)
-    action = draw(st.sampled_from(["limit", "reduce", "stop", "open_feeders"]))
+    action = draw(st.sampled_from(["limit", "reduce", "stop", "open_feeders", "schedule"]))
     amounts: dict[str, Any] = {
         "limit": draw(st.sampled_from([{"limit_w": 40_000}, {"permille": 150}])),
         "reduce": draw(st.sampled_from([{"reduce_w": 60_000}, {"permille": 700}])),
         "stop": {},
         "open_feeders": {"feeders": ["KM1", "KM2"]},
+        "schedule": {"hours": draw(st.lists(st.sampled_from([30_000, 40_000, 90_000]), min_size=24, max_size=24))},
     }[action]
     made = order(
         action,
@@ -355,10 +433,11 @@ def orders(draw: st.DrawFn) -> Facts:
     return facts(
         made,
         before_w=draw(st.one_of(st.none(), watt)),
-        target_w=None if action == "open_feeders" else draw(st.one_of(st.none(), watt)),
+        target_w=None if action in {"open_feeders", "schedule"} else draw(st.one_of(st.none(), watt)),
+        floor_w=draw(st.sampled_from([None, 0, 35_000])) if action == "schedule" else None,
         slot_s=draw(st.sampled_from([60, 300, 900])),
         technological_s=draw(st.sampled_from([0, 600])),
-        received_ms=T0 + draw(st.integers(0, 999)),
+        received_ms=T0 + draw(st.sampled_from([0, 0, 50 * 60_000])) + draw(st.integers(0, 999)),
     )
 
 

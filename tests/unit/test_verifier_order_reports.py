@@ -2,88 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle_kit import EPOCH, SITE, SLOT, SLOTS, START, Site, codes, doubts, f32, fresh, good_site, interval, judged
+from bundle_kit import SLOT, SLOTS, Site, codes, doubts, f32, fresh, good_site, interval, judged
+from order_kit import ID, RX, WATT, make_order, with_order
 
-from wire import canonical
-from wire.dsse import ORDER_TYPE, seal
-from wire.keys import b64
-from wire.obedience import Facts, report, slots_of
-from wire.orders import Order
-
-ID = "01912345-0000-7000-8000-0000000000bb"
-RX = START + 2 * SLOT - 100
-WATT = 36_000
-"""About what the meter of the kit counts: 9.75 kWh in a slot."""
-
-
-def make_order(**changes: Any) -> Order:
-    fields: dict[str, Any] = {
-        "v": 1,
-        "id": ID,
-        "site": SITE,
-        "epoch": EPOCH,
-        "seq": 2,
-        "action": "limit",
-        "limit_w": 40_000,
-        "limit_basis": "slot",
-        "issued_at": RX * 1000 - 500,
-        "execute_by": RX * 1000 + 60_000,
-        "expires_at": RX * 1000 + 7_200_000,
-        "hold": {"until_released": True},
-        "basis": {"code": "test"},
-    }
-    return Order.model_validate_json(canonical.encode(fields | changes))
-
-
-def with_order(site: Site, *, order: Order | None = None, end: int = RX + 4 * SLOT) -> Site:
-    """An order on M1 that held from RX to ``end``, with its trace and its report."""
-    made = order or make_order()
-    raw = seal(ORDER_TYPE, made.encode(), site.dispatcher).encode()
-    digest = hashlib.sha256(made.encode()).hexdigest()
-    site.add("cmd", "cmd_rx", RX, {"id": ID, "digest": digest, "raw": b64(raw), "rx": RX * 1000})
-    ack = {"id": ID, "state": "validated", "code": None, "text": "", "order_mode": "live", "agent_mode": "armed"}
-    ack |= {"kids": [site.dispatcher.kid], "seq": 2, "before_w": 50_000, "target_w": 40_000}
-    site.add("cmd", "cmd_ack", RX, ack)
-    states = [[0, "validated"], [0, "executing"], [2000, "holding"]]
-    parts = []
-    for number, begin in enumerate(range(RX, end, 600)):
-        count = min(120, (end - begin) // 5)
-        fields = {
-            "id": ID,
-            "point": "M1",
-            "part": number,
-            "t0": begin * 1000,
-            "dt": [0] + [5000] * (count - 1),
-            "w": [WATT] * count,
-            "q": [],
-            "pos": [],
-            "states": states if number == 0 else [],
-            "why": [],
-        }
-        if begin + 600 >= end:
-            fields["states"] = [[(end - begin) * 1000, "restoring"], [(end - begin) * 1000, "done"]]
-        parts.append(fields)
-        site.add("cmd", "cmd_trace", begin + 5 * count, fields)
-    known = Facts(
-        order=made,
-        received_ms=RX * 1000,
-        point="M1",
-        contracted_w=100_000_000,
-        before_w=50_000,
-        target_w=40_000,
-        slot_s=SLOT,
-        technological_s=0,
-    )
-    records = [(doc["ty"], doc) for doc in site.streams["mp:M1"] if doc["at"] <= end * 1000]
-    said = report(known, parts, slots_of(records), (), len(records))
-    site.add("cmd", "cmd_report", end + 1, dict(said))
-    return site
+from wire.obedience import Facts, report
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +153,45 @@ def test_another_contract_in_the_register_is_a_doubt(site: Site, tmp_path: Path)
     found = judged(tmp_path, site)
     assert (found.exit, codes(found)) == (1, set())
     assert any("this register says 90000000 W" in doubt for doubt in found.doubts), doubts(found)
+
+
+def scheduled(template: Site) -> Site:
+    return with_order(fresh(template), order=make_order(action="schedule", limit_w=None, hours=[40_000] * 24))
+
+
+def test_a_schedule_is_recomputed_hour_by_hour(template: Site, tmp_path: Path) -> None:
+    site = scheduled(template)
+    assert (told(site)["verdict"], told(site)["target_w"]) == ("obeyed", None)
+    assert told(site)["hours"]
+    found = judged(tmp_path, site)
+    assert (found.exit, found.reports, codes(found)) == (0, 1, set()), found.to_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hours", []),
+        ("hours", [[RX, 90_000, 1, 1, 1]]),
+        ("floor_w", 90_000),
+        ("floor_w", -1),
+        ("floor_w", "0"),
+        ("floor_w", None),
+        ("verdict", "short"),
+    ],
+)
+def test_attack_41_a_schedule_cannot_raise_its_own_limits(
+    template: Site, tmp_path: Path, name: str, value: object
+) -> None:
+    site = scheduled(template)
+    told(site)[name] = value
+    assert errors(tmp_path, site)
+
+
+def test_another_reservation_in_the_register_is_a_doubt(template: Site, tmp_path: Path) -> None:
+    """A floor that follows through all figures is consistent; that the register knows no such reservation is told."""
+    site = scheduled(template)
+    told(site).update(floor_w=39_000)
+    site.register["sites"][0]["emergency_w"] = 36_000
+    found = judged(tmp_path, site)
+    assert (found.exit, codes(found)) == (1, set())
+    assert any("made above 39000 W" in doubt for doubt in found.doubts), doubts(found)
