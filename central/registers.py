@@ -88,8 +88,7 @@ class RegisterBook:
             raise OlderRegister(
                 f"register version {document.version}, in force is {self.document.version}: only a higher one is taken"
             )
-        row = {"version": document.version, "envelope": raw, "received_at": now_ms}
-        await self._database.write(lambda c: c.execute(sa.insert(registers), [row]))
+        await self._database.write(partial(_keep, version=document.version, raw=raw, now_ms=now_ms))
         self._set(document, raw)
         return True
 
@@ -122,6 +121,22 @@ class RegisterBook:
             place = await self._database.write(piece)
         # Only now: a pass that the database broke off is made again.
         self._judged[site] = kids & _kids(self.record_keys(site))
+
+
+def _keep(connection: Connection, version: int, raw: bytes, now_ms: int) -> None:
+    """Store a register; one that is stored already, since the database died over its commit, is let be.
+
+    Raises:
+        OlderRegister: a newer one is stored, or another of this version.
+    """
+    newest = connection.execute(sa.select(registers).order_by(registers.c.version.desc()).limit(1)).first()
+    if newest is None or newest.version < version:
+        row = {"version": version, "envelope": raw, "received_at": now_ms}
+        connection.execute(sa.insert(registers), [row])
+    elif (newest.version, bytes(newest.envelope)) != (version, raw):
+        raise OlderRegister(
+            f"register version {version}, stored is {newest.version} with other bytes: only a higher one is taken"
+        )
 
 
 def _kids(keys: RecordKeys) -> set[str]:

@@ -62,7 +62,9 @@ def install(app: FastAPI) -> None:
         log.error("store_failed", error=reason(error))
         if not unavailable(error):
             return answer(500, "store", "The database refused it", "nothing was stored; central's log says why")
-        return answer(503, "store", "The database is not reachable", "nothing was stored: ask again when it is back")
+        return answer(
+            503, "store", "The database is not reachable", "ask again when it is back: what is signed is taken once"
+        )
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:

@@ -100,15 +100,15 @@ def migrate(engine: Engine) -> None:
 
 
 def try_connection(url: str) -> None:
-    """Connect and change nothing.
+    """Connect to a server and change nothing; a file of SQLite is left alone, which connecting would make.
 
     Raises:
         CentralError: the database cannot be reached or is not usable.
     """
     engine = make_engine(url)
     try:
-        with engine.connect() as connection:
-            if is_postgres(connection):
+        if engine.dialect.name == "postgresql":
+            with engine.connect() as connection:
                 postgres.require(connection)
     except sa.exc.SQLAlchemyError as error:
         raise refused(engine, error) from None
