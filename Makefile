@@ -29,7 +29,7 @@ test-long: ## the tests marked long: outages, power cuts, soak
 
 bench: ## what README quotes, against peers and the floor (ARGS="--quick")
 	@deploy/setup.sh test
-	@for name in fieldbus asic orders evidence detection; do \
+	@for name in fieldbus asic orders evidence store detection; do \
 		test -f benchmarks/$$name.py || { echo "benchmark $$name: not in this checkout, left out" >&2; continue; }; \
 		$(PY) -m benchmarks.$$name --json $(ARGS) || exit 1; \
 	done

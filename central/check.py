@@ -12,6 +12,7 @@ from central.broker.child import find_mosquitto
 from central.errors import CentralError
 from central.paths import Paths
 from central.registers import registrar_keys
+from central.store.database import try_connection
 from central.witnesses import broker_clients
 from config.central import Central, ChildBroker
 from wire.errors import BadKey, WireError
@@ -27,6 +28,7 @@ def problems(settings: Central, base: Path, now: datetime) -> list[str]:
     for attempt in (
         lambda: registrar_keys(settings.registrar_keys),
         lambda: render((s.id for s in settings.sites), broker_clients(settings.witnesses)),
+        lambda: None if settings.database_url is None else try_connection(settings.database_url),
     ):
         try:
             attempt()

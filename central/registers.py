@@ -88,8 +88,7 @@ class RegisterBook:
             raise OlderRegister(
                 f"register version {document.version}, in force is {self.document.version}: only a higher one is taken"
             )
-        row = {"version": document.version, "envelope": raw, "received_at": now_ms}
-        await self._database.write(lambda c: c.execute(sa.insert(registers), [row]))
+        await self._database.write(partial(_keep, version=document.version, raw=raw, now_ms=now_ms))
         self._set(document, raw)
         return True
 
@@ -97,7 +96,7 @@ class RegisterBook:
         self.document, self.envelope = document, raw
         self._record_keys = {}
         for site, kids in self._judged.items():
-            kids &= {kid for of_epoch in self.record_keys(site).values() for kid in of_epoch}
+            kids.intersection_update(_kids(self.record_keys(site)))
 
     async def reverify(self, sites: Sequence[str]) -> int:
         """Judge stored records that came before their key was known, whether their epoch was known or not."""
@@ -114,12 +113,34 @@ class RegisterBook:
 
     async def _rejudge(self, site: str) -> None:
         keys = self.record_keys(site)
-        kids = {kid for of_epoch in keys.values() for kid in of_epoch}
-        new, self._judged[site] = kids - self._judged.get(site, set()), kids
+        kids = _kids(keys)
+        new = kids - self._judged.get(site, set())
         place: StreamPlace | None = ("", "", -1) if new else None
         while place is not None:
             piece = partial(rejudge, site=site, keys=keys, kids=new, after=place)
             place = await self._database.write(piece)
+        # Only now: a pass that the database broke off is made again.
+        self._judged[site] = kids & _kids(self.record_keys(site))
+
+
+def _keep(connection: Connection, version: int, raw: bytes, now_ms: int) -> None:
+    """Store a register; one that is stored already, since the database died over its commit, is let be.
+
+    Raises:
+        OlderRegister: a newer one is stored, or another of this version.
+    """
+    newest = connection.execute(sa.select(registers).order_by(registers.c.version.desc()).limit(1)).first()
+    if newest is None or newest.version < version:
+        row = {"version": version, "envelope": raw, "received_at": now_ms}
+        connection.execute(sa.insert(registers), [row])
+    elif (newest.version, bytes(newest.envelope)) != (version, raw):
+        raise OlderRegister(
+            f"register version {version}, stored is {newest.version} with other bytes: only a higher one is taken"
+        )
+
+
+def _kids(keys: RecordKeys) -> set[str]:
+    return {kid for of_epoch in keys.values() for kid in of_epoch}
 
 
 def stored_site(connection: Connection, site_id: str, registrar: dict[str, VerifyKey]) -> RegisteredSite:

@@ -47,9 +47,7 @@ class Relay:
 
     async def start(self) -> None:
         """Take up again what an earlier run left unanswered."""
-        now = self._now_ms()
-        for order in await self._database.read(lambda c: orders.unanswered(c, now)):
-            self._open[order.id] = (order, 0)
+        await self._take_up()
         self._owner = asyncio.create_task(self._run(), name="order-relay")
 
     async def stop(self) -> None:
@@ -63,6 +61,8 @@ class Relay:
     async def post(self, signed: SignedOrder) -> bool:
         """Store an order and send it; false where it was posted before, byte for byte.
 
+        Whether the database kept an order is not known where it died over the commit. Posted again, it is sent then.
+
         Raises:
             Reused: the id is taken by other bytes.
         """
@@ -71,6 +71,8 @@ class Relay:
         if there is not None:
             if there.raw != signed.raw:
                 raise Reused(f"order {signed.order.id} was posted before with other bytes")
+            if there.id not in self._open:
+                await self._take_up()
             return False
         order = signed.order
         stored = StoredOrder(
@@ -80,6 +82,11 @@ class Relay:
         self._open[order.id] = (stored, 0)
         self._send(order.id)
         return True
+
+    async def _take_up(self) -> None:
+        now = self._now_ms()
+        for order in await self._database.read(lambda c: orders.unanswered(c, now)):
+            self._open.setdefault(order.id, (order, 0))
 
     def answered(self, answers: Iterable[Incoming]) -> None:
         """Signed answers came: what is decided is not sent again."""

@@ -24,7 +24,7 @@ from central.paths import Paths
 from central.registers import RegisterBook, registrar_keys
 from central.relay import Relay
 from central.renewal import Renewals
-from central.store.database import Database
+from central.store.database import Database, reason, unavailable
 from central.telemetry.duck import DuckStore
 from central.vee.copies import Copies
 from central.vee.daily import DailyJudge
@@ -39,6 +39,8 @@ from wire.messages import Cosign
 from wire.names import topic
 
 log = structlog.get_logger(__name__)
+
+REVERIFY_AGAIN_S = 5.0
 
 
 def wall_ms() -> int:
@@ -256,7 +258,15 @@ class CentralService:
         return new
 
     async def _reverify(self) -> None:
-        count = await self.registers.reverify(list(self.sites))
+        while True:
+            try:
+                count = await self.registers.reverify(list(self.sites))
+                break
+            except Exception as error:
+                if not unavailable(error):
+                    raise
+                log.error("records_not_judged", error=reason(error), retry_s=REVERIFY_AGAIN_S)
+                await asyncio.sleep(REVERIFY_AGAIN_S)
         if count:
             log.info("records_judged", count=count)
 

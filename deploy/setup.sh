@@ -117,6 +117,21 @@ demo_programs() {
         "package source): run 'sudo apt-get install mosquitto' and then 'sudo systemctl disable --now mosquitto'"
 }
 
+# Debian keeps the server's programs off PATH.
+have_postgres() { have initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; }
+
+need_postgres() {
+    have_postgres && return 0
+    can_install || return 1
+    say "installing postgresql (the programs alone; no service is started)"
+    without_services apt_install postgresql || return 1
+    # The tests make a server of their own in a temporary folder; the package's own is not for them.
+    if have systemctl && [ -d /run/systemd/system ]; then
+        as_root systemctl disable --now postgresql.service >/dev/null 2>&1 || true
+    fi
+    have_postgres
+}
+
 # A TPM in software: the chip, its resource manager on a bus of its own, the PKCS#11 library and its tool.
 SOFT_TPM="swtpm swtpm-tools tpm2-abrmd libtss2-tcti-tabrmd0 libtpm2-pkcs11-1 libtpm2-pkcs11-tools dbus"
 
@@ -141,6 +156,7 @@ test_programs() {
     need snmpget snmp || missing="$missing snmp"
     need softhsm2-util softhsm2 || missing="$missing softhsm2"
     need_soft_tpm || missing="$missing $SOFT_TPM"
+    need_postgres || missing="$missing postgresql"
     if ! chromium_name >/dev/null; then
         if ! { can_install && say "installing chromium fonts-dejavu-core" \
             && apt_install chromium fonts-dejavu-core && chromium_name >/dev/null; }; then

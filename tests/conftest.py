@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 from hypothesis import settings
+from postgres_kit import PostgresServer, required_programs
 
 LONGEST_NAME = 40
 REPOSITORY = Path(__file__).parents[1]
@@ -37,6 +38,26 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("left out: ../shared/data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL server for all tests of this process; left out, by name, where there is none."""
+    server = PostgresServer(required_programs())
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of central on either database, migrated."""
+    if request.param == "postgresql":
+        return str(request.getfixturevalue("postgres").emptied())
+    from central.store.database import Database
+
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    Database.open(url).close()
+    return url
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -19,14 +19,16 @@ def make_app(service: CentralService, version: str = "0") -> FastAPI:
 
     @app.get("/healthz")
     async def health() -> JSONResponse:
-        """200 while the stores are open and the broker is connected, else 503 with what is missing."""
+        """200 while the stores take what comes and the broker is connected, else 503 with what is missing."""
+        well = service.link.up and service.collector.store_up
         body = {
-            "ok": service.link.up,
+            "ok": well,
             "broker": service.link.up,
+            "store": service.collector.store_up,
             "sites": len(service.sites),
             "register": service.registers.document.version if service.registers.document else None,
         }
-        return JSONResponse(body, 200 if service.link.up else 503)
+        return JSONResponse(body, 200 if well else 503)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+
+from central.store.database import reason, unavailable
+
+log = structlog.get_logger(__name__)
 
 
 class Problem(Exception):
@@ -48,6 +55,16 @@ def install(app: FastAPI) -> None:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return answer(422, "parameter", "A parameter is wrong", f"{where}: {first['msg']}; see /openapi.json")
+
+    @app.exception_handler(DBAPIError)
+    @app.exception_handler(PoolTimeout)
+    async def of_store(_request: Request, error: Exception) -> JSONResponse:
+        log.error("store_failed", error=reason(error))
+        if not unavailable(error):
+            return answer(500, "store", "The database refused it", "nothing was stored; central's log says why")
+        return answer(
+            503, "store", "The database is not reachable", "ask again when it is back: what is signed is taken once"
+        )
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:

@@ -18,10 +18,11 @@ import structlog
 from central.collector.link import Arrived, MqttLink
 from central.collector.sorting import Sorted, Sorter
 from central.collector.storing import Outcome, Storer
+from central.collector.watch import StoreWatch
 from central.live import LiveState
 from central.metrics import Metrics
 from central.store import evidence
-from central.store.database import Database
+from central.store.database import Database, reason, unavailable
 from central.telemetry.protocol import TelemetryStore
 from central.witness import Witness, largest_note, missing_leaves
 from wire.messages import CertGrant, CertRequest, CheckpointMessage, Commit, Heads, State, Want
@@ -76,6 +77,12 @@ class Collector:
         self._wanted: OrderedDict[tuple[str, str, str, int], int] = OrderedDict()
         self._asking: set[asyncio.Task[None]] = set()
         self._greeted: dict[str, tuple[str, str]] = {}
+        self._watch = StoreWatch()
+
+    @property
+    def store_up(self) -> bool:
+        """False while the database or the disk takes nothing."""
+        return self._watch.up
 
     def start(self) -> None:
         """Begin to consume; ended by :meth:`stop`."""
@@ -130,13 +137,27 @@ class Collector:
 
     async def _greet(self, site: str, epoch: str) -> None:
         """Tell a site that has just started what is held of its log: it may have been put back to an older day."""
-        said = await self._database.read(lambda c: self._witness.greet(c, site, epoch))
+        while True:
+            try:
+                said = await self._database.read(lambda c: self._witness.greet(c, site, epoch))
+                break
+            except (sa.exc.SQLAlchemyError, OSError) as error:
+                if not unavailable(error):
+                    raise
+            await asyncio.sleep(RETRY_S)
         self._publish(site, "cosign", said.encode())
 
     def _later(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
+        task = asyncio.create_task(self._watched(work, name), name=name)
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
+
+    @staticmethod
+    async def _watched(work: Coroutine[Any, Any, None], name: str) -> None:
+        try:
+            await work
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            log.error("store_not_read", work=name, error=reason(error))
 
     async def _consume(self) -> None:
         while True:
@@ -173,25 +194,37 @@ class Collector:
             try:
                 await self._compare(heads)
             except (sa.exc.SQLAlchemyError, OSError) as error:
-                log.error("heads_compare_failed", site=heads.site, error=str(error)[:200])
+                log.error("heads_compare_failed", site=heads.site, error=reason(error))
 
     async def _store(self, group: Sequence[Sorted]) -> list[Outcome]:
         """Store a group; where it fails as a whole, message by message, so that one bad one harms no other."""
         try:
-            return [await self._storer.store(group, self._now_ms())]
+            return [await self._stored(group)]
         except Exception as error:  # whatever it is, no message may be lost or block the rest
             log.error("group_failed", size=len(group), error=f"{type(error).__name__}: {error}"[:300])
         return [await self._store_one(item) for item in group]
 
+    async def _stored(self, group: Sequence[Sorted]) -> Outcome:
+        """Store, and wait where it is the disk or the database that fails: unacknowledged, until it is well again.
+
+        Raises:
+            Exception: one of the messages cannot be stored.
+        """
+        while True:
+            try:
+                with self._watch.trying(len(group)):
+                    return await self._storer.store(group, self._now_ms())
+            except Exception as error:
+                if not unavailable(error):
+                    raise
+                self._metrics.store_errors.inc()
+                self._watch.failed(error, len(group), RETRY_S)
+            await asyncio.sleep(RETRY_S)
+
     async def _store_one(self, item: Sorted) -> Outcome:
         while True:
             try:
-                return await self._storer.store([item], self._now_ms())
-            except (sa.exc.OperationalError, sa.exc.InterfaceError, OSError) as error:
-                # The disk or the database, not the message: wait, unacknowledged, until it is well again.
-                log.error("store_unavailable", error=str(error)[:300])
-                self._metrics.store_errors.inc()
-                await asyncio.sleep(RETRY_S)
+                return await self._stored([item])
             except Exception as error:  # the message itself: kept aside, counted, never retried
                 log.error("message_refused_by_store", site=item.site, topic=item.name, error=str(error)[:300])
                 item.evidence, item.batch, item.inventory, item.checkpoint = [], None, None, None

@@ -2,5 +2,5 @@
 
 Lives here: tables, migrations, and functions that run inside one transaction the caller owns.
 May not live here: telemetry (:mod:`central.telemetry`), threads, the network. SQL that only one database understands
-stands in :mod:`central.store.database` alone.
+stands in :mod:`central.store.database` and :mod:`central.store.postgres` alone.
 """

@@ -90,15 +90,15 @@ def insert(connection: Connection, signed: SignedOrder, now_ms: int) -> StoredOr
 
 
 def unanswered(connection: Connection, now_ms: int) -> list[StoredOrder]:
-    """Orders that still may be executed and have no decision yet."""
-    decided = sa.select(order_answers.c.order_id).where(order_answers.c.ty.in_(("cmd_ack", "cmd_eff")))
-    query = sa.select(orders).where(orders.c.execute_by > now_ms, orders.c.id.not_in(decided.where(_named())))
+    """Orders that still may be executed and of which their own site has said no decision, under a key that holds."""
+    decided = sa.exists().where(
+        order_answers.c.order_id == orders.c.id,
+        order_answers.c.site == orders.c.site,
+        order_answers.c.ty.in_(("cmd_ack", "cmd_eff")),
+        order_answers.c.verified.is_not(False),
+    )
+    query = sa.select(orders).where(orders.c.execute_by > now_ms, ~decided).order_by(orders.c.posted_at, orders.c.id)
     return [_order(row) for row in connection.execute(query)]
-
-
-def _named() -> sa.ColumnElement[bool]:
-    # NOT IN over a set that holds a null is never true.
-    return order_answers.c.order_id.is_not(None)
 
 
 def answers(connection: Connection, order: StoredOrder) -> list[Answer]:

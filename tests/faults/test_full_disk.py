@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from postgres_kit import PostgresServer
 from site_kit import SITE, SiteKit, until
 from small_disk import SmallDisk
 
@@ -29,15 +30,23 @@ def disk_of_agent(tmp_path: Path) -> Iterator[SmallDisk]:
     disk.close()
 
 
-@pytest.fixture
-def disk_of_central(tmp_path: Path) -> Iterator[SmallDisk]:
-    disk = SmallDisk(tmp_path / "central" / "data", 24)
-    yield disk
+@pytest.fixture(params=["sqlite", "postgresql"])
+def disk_of_central(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[SmallDisk, str | None]]:
+    """Central's own disk, or that of its PostgreSQL server's tables with the URL."""
+    if request.param == "sqlite":
+        disk, url = SmallDisk(tmp_path / "central" / "data", 24), None
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        disk = SmallDisk(server.folder / "small", 24)
+        url = server.create(disk=disk.path)
+    yield disk, url
+    if url is not None:
+        server.drop(url)
     disk.close()
 
 
-async def start(root: Path) -> SiteKit:
-    kit = await asyncio.to_thread(SiteKit, root)
+async def start(root: Path, database_url: str | None = None) -> SiteKit:
+    kit = await asyncio.to_thread(SiteKit, root, database_url=database_url)
     try:
         await kit.start()
     except BaseException:
@@ -57,12 +66,13 @@ async def kit(tmp_path: Path, disk_of_agent: SmallDisk) -> AsyncIterator[SiteKit
 
 
 @pytest.fixture
-async def other(tmp_path: Path, disk_of_central: SmallDisk) -> AsyncIterator[SiteKit]:
-    made = await start(tmp_path)
+async def other(tmp_path: Path, disk_of_central: tuple[SmallDisk, str | None]) -> AsyncIterator[SiteKit]:
+    disk, url = disk_of_central
+    made = await start(tmp_path, url)
     try:
         yield made
     finally:
-        disk_of_central.free()
+        disk.free()
         await made.stop()
 
 
@@ -188,20 +198,22 @@ async def test_an_agent_that_starts_on_a_full_disk_uses_its_ballast_and_holds_wh
 
 @pytest.mark.long
 async def test_on_centrals_full_disk_nothing_is_confirmed_and_nothing_is_lost(
-    other: SiteKit, disk_of_central: SmallDisk
+    other: SiteKit, disk_of_central: tuple[SmallDisk, str | None]
 ) -> None:
     app, central = other.app, other.central
+    disk, _ = disk_of_central
     assert app is not None
     assert central is not None
     await delivered(other, 20)
     confirmed = app.uplink.delivery.counters.evidence_confirmed
-    disk_of_central.fill()
+    disk.fill()
     await until(
         lambda: (central.metrics.registry.get_sample_value("tizgin_store_errors_total") or 0) > 0,
         30,
         "central cannot store",
     )
-    disk_of_central.fill()
+    disk.fill()
+    assert not central.collector.store_up
     held = app.uplink.delivery.counters
     await asyncio.sleep(5)
     assert await app.ledger.undelivered(0, 1) or await app.bulk.open_batches(0, 1), "central confirms what it has"
@@ -209,7 +221,7 @@ async def test_on_centrals_full_disk_nothing_is_confirmed_and_nothing_is_lost(
     order, raw = other.order("limit", limit_w=round((other.net_w() or 0) * 0.6))
     await other.give(raw)
     await other.wait_state(order, "holding", within_s=40)
-    disk_of_central.free()
+    disk.free()
     _, release = other.order("release", target=order)
     await other.give(release)
     await other.wait_state(order, "done", within_s=40)

@@ -9,17 +9,61 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from postgres_kit import PostgresServer
 from site_kit import SITE, SiteKit, until
 
 from central.collector import collector
 from central.witness import missing_leaves
 
 
+class SqliteBackup:
+    """The whole data folder, copied while central is stopped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = None
+        self._folder = folder
+
+    def keep(self, data: Path) -> None:
+        shutil.copytree(data, self._folder)
+
+    def put_back(self, data: Path) -> None:
+        shutil.rmtree(data)
+        shutil.copytree(self._folder, data)
+
+
+class PostgresBackup(SqliteBackup):
+    """The same, with the database by pg_dump and pg_restore."""
+
+    def __init__(self, folder: Path, server: PostgresServer) -> None:
+        super().__init__(folder)
+        self.url = server.create()
+        self._server, self._name = server, self.url.rpartition("/")[2]
+        self._dump = server.folder / "dump"
+
+    def keep(self, data: Path) -> None:
+        super().keep(data)
+        self._dump.write_bytes(self._server.run("pg_dump", "--format=custom", database=self._name))
+
+    def put_back(self, data: Path) -> None:
+        super().put_back(data)
+        self._server.drop(self.url)
+        self._server.create(self._name)
+        self._server.run("pg_restore", "--exit-on-error", str(self._dump), database=self._name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backup(request: pytest.FixtureRequest, tmp_path: Path) -> SqliteBackup:
+    folder = tmp_path / "backup"
+    if request.param == "sqlite":
+        return SqliteBackup(folder)
+    return PostgresBackup(folder, request.getfixturevalue("postgres"))
+
+
 @pytest.fixture
-async def kit(tmp_path: Path) -> AsyncIterator[SiteKit]:
+async def kit(tmp_path: Path, backup: SqliteBackup) -> AsyncIterator[SiteKit]:
     # The newest records come by themselves; here nobody has to wait for them.
     with mock.patch.object(collector, "WANT_GRACE_S", 0.5):
-        made = SiteKit(tmp_path / "site", luxos=1, stock=1)
+        made = SiteKit(tmp_path / "site", luxos=1, stock=1, database_url=backup.url)
         await made.start()
         try:
             yield made
@@ -46,12 +90,12 @@ async def stop_central(kit: SiteKit) -> Path:
 
 
 @pytest.mark.long
-async def test_a_central_put_back_to_an_older_day_asks_for_what_it_lost(kit: SiteKit, tmp_path: Path) -> None:
+async def test_a_central_put_back_to_an_older_day_asks_for_what_it_lost(kit: SiteKit, backup: SqliteBackup) -> None:
     app = kit.app
     assert app is not None
     await drained(kit)
     data = await stop_central(kit)
-    shutil.copytree(data, tmp_path / "backup")
+    backup.keep(data)
     await kit.start_central()
     old = len(await kit.central_lines())
 
@@ -71,8 +115,7 @@ async def test_a_central_put_back_to_an_older_day_asks_for_what_it_lost(kit: Sit
     unconfirmed = "SELECT count(*) FROM record WHERE committed = 0 AND idx <= ?"
 
     data = await stop_central(kit)
-    shutil.rmtree(data)
-    shutil.copytree(tmp_path / "backup", data)
+    backup.put_back(data)
     await until(lambda: not app.uplink.control.connected.is_set(), 20, "the agent to see it")
     assert len(await kit.central_lines()) == old, "the day before"
     await kit.start_central()

@@ -86,8 +86,8 @@ def ledger() -> Ledger:
     return made
 
 
-def fill(path: Path) -> None:
-    database = Database.open(f"sqlite:///{path}")
+def fill(url: str) -> None:
+    database = Database.open(url)
     items = []
     for line in (line for lines_ in ledger().lines.values() for line in lines_):
         record, doc = parse_line(line)
@@ -102,9 +102,9 @@ def fill(path: Path) -> None:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    fill(tmp_path / "central.db")
-    opened = Database.open(f"sqlite:///{tmp_path / 'central.db'}")
+def database(database_url: str) -> Iterator[Database]:
+    fill(database_url)
+    opened = Database.open(database_url)
     yield opened
     opened.close()
 
@@ -397,7 +397,7 @@ def test_the_command_line_judges_enters_readings_and_compares(
 
     (tmp_path / "data" / "pki").mkdir(parents=True)
     (tmp_path / "data" / "pki" / "k_col.pem").write_bytes(COLLECTOR.to_pem())
-    fill(tmp_path / "data" / "central.db")
+    fill(f"sqlite:///{tmp_path / 'data' / 'central.db'}")
     day = f"{DAY0}/{DAY0 + 86_400}"
     judge = ("vee", "--site", SITE, "--period", day, "--json")
     done = central(*judge)

@@ -5,149 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 
 import pytest
 
-from drivers.capabilities import Position, Sample, Switch, WriteStatus
+from drivers.capabilities import Sample, WriteStatus
 from drivers.modbus import (
     ForbiddenFunction,
-    InputRef,
     Klass,
     MeterDevice,
     ModbusLink,
     RelayDevice,
-    RelaySwitch,
 )
-from drivers.modbus.pdu import write_coil_request
-from drivers.profiles import load_profile
-from drivers.profiles.codec import encode
-from drivers.profiles.model import MeterProfile, RelayProfile
+from drivers.profiles.model import MeterProfile
+from tests.integration.modbus_server import POINTS, Server, meter_profile, relay_profile, running, serving, until
 from wire.quality import Quality
-
-POINTS = ("power_w", "voltage_l1_n_v", "energy_import_wh")
-
-
-def meter_profile() -> MeterProfile:
-    profile = load_profile("eastron-sdm630")
-    assert isinstance(profile, MeterProfile)
-    return profile
-
-
-def relay_profile(name: str = "waveshare-modbus-relay") -> RelayProfile:
-    profile = load_profile(name)
-    assert isinstance(profile, RelayProfile)
-    return profile
-
-
-@dataclass
-class Server:
-    """Registers and coils of many units behind one TCP port; behaves as badly as it is told to."""
-
-    dead: set[int] = field(default_factory=set)
-    words: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(function, address) → word, the same for each unit."""
-    coils: dict[int, bool] = field(default_factory=dict)
-    inputs: dict[int, bool] = field(default_factory=dict)
-    refuse: set[tuple[int, int]] = field(default_factory=set)
-    """(function, address) answered with exception 2."""
-    swallow_functions: set[int] = field(default_factory=set)
-    delay_s: float = 0.0
-    late: dict[int, float] = field(default_factory=dict)
-    """Unit → seconds by which its answers come late."""
-    log: list[tuple[float, int, bytes]] = field(default_factory=list)
-    port: int = 0
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    writers: set[asyncio.StreamWriter] = field(default_factory=set)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.add(writer)
-        try:
-            while True:
-                head = await reader.readexactly(7)
-                pdu = await reader.readexactly(int.from_bytes(head[4:6], "big") - 1)
-                unit = head[6]
-                self.log.append((time.monotonic(), unit, pdu))
-                if unit in self.dead or pdu[0] in self.swallow_functions:
-                    continue
-                if self.delay_s:
-                    await asyncio.sleep(self.delay_s)
-                body = self.answer(pdu)
-                frame = head[:4] + (len(body) + 1).to_bytes(2, "big") + head[6:7] + body
-                if unit in self.late:
-                    task = asyncio.create_task(self._later(writer, frame, self.late[unit]))
-                    self.tasks.add(task)
-                else:
-                    writer.write(frame)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            self.writers.discard(writer)
-            writer.close()
-
-    async def _later(self, writer: asyncio.StreamWriter, frame: bytes, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
-        writer.write(frame)
-
-    def answer(self, pdu: bytes) -> bytes:
-        function, addr, count = pdu[0], int.from_bytes(pdu[1:3], "big"), int.from_bytes(pdu[3:5], "big")
-        if (function, addr) in self.refuse:
-            return bytes((function | 0x80, 2))
-        if function in {3, 4}:
-            data = b"".join(self.words.get((function, addr + i), 0).to_bytes(2, "big") for i in range(count))
-            return bytes((function, len(data))) + data
-        if function in {1, 2}:
-            bank = self.coils if function == 1 else self.inputs
-            data = bytearray((count + 7) // 8)
-            for i in range(count):
-                data[i // 8] |= bank.get(addr + i, False) << i % 8
-            return bytes((function, len(data))) + bytes(data)
-        if function == 5:
-            self.coils[addr] = count == 0xFF00
-            return pdu
-        return bytes((function | 0x80, 1))
-
-    def hold(self, profile: MeterProfile, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            point = profile.point(name)
-            for i, word in enumerate(encode(point, value)):
-                self.words[(4 if point.table == "input" else 3, point.addr + i)] = word
-
-    def drop_connections(self) -> None:
-        for writer in list(self.writers):
-            writer.transport.abort()
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    served = Server()
-    listener = await asyncio.start_server(served.serve, "127.0.0.1", 0)
-    served.port = listener.sockets[0].getsockname()[1]
-    served.hold(meter_profile(), {"power_w": 4932.0, "voltage_l1_n_v": 240.5, "energy_import_wh": 1_000_000.0})
-    yield served
-    for task in served.tasks:
-        task.cancel()
-    listener.close()
-    served.drop_connections()
-
-
-@contextlib.asynccontextmanager
-async def running(port: int, **settings: object) -> AsyncIterator[ModbusLink]:
-    link = ModbusLink(f"modbus://127.0.0.1:{port}", name="test", **{"timeout_s": 0.2, **settings})  # type: ignore[arg-type]  # keywords differ per test
-    task = asyncio.create_task(link.run())
-    try:
-        yield link
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def until(condition: Callable[[], bool], within_s: float = 5.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - the conditions watch a server and counters that set no event
-            await asyncio.sleep(0.005)
+    async with serving() as served:
+        yield served
 
 
 async def test_a_read_gives_values_bits_and_the_exact_frames(server: Server) -> None:
@@ -355,125 +233,6 @@ async def test_a_write_given_up_by_its_caller_does_not_leave_later(server: Serve
     await link.read(MeterDevice("m1", 1, meter_profile()), ["power_w"])
     worker.cancel()
     assert all(pdu[0] != 5 for _, _, pdu in server.log)
-
-
-@pytest.mark.parametrize(
-    ("actuator", "opens", "closes"),
-    [
-        ("contactor_no", bytes.fromhex("0500000000"), bytes.fromhex("050000ff00")),
-        ("contactor_nc", bytes.fromhex("050000ff00"), bytes.fromhex("0500000000")),
-        ("undervoltage_release", bytes.fromhex("0500000000"), bytes.fromhex("050000ff00")),
-        ("shunt_trip", bytes.fromhex("0502000005"), None),
-        ("latching", bytes.fromhex("0502000005"), bytes.fromhex("0502010005")),
-        ("motor_operator", bytes.fromhex("0502000005"), bytes.fromhex("0502010005")),
-    ],
-)
-async def test_each_actuator_has_its_own_level_or_device_timed_pulse(
-    server: Server, actuator: str, opens: bytes, closes: bytes | None
-) -> None:
-    async with running(server.port) as link:
-        relay = RelayDevice("r1", 3, relay_profile(), link)
-        two_coils = actuator in {"latching", "motor_operator"}
-        switch = RelaySwitch(
-            relay,
-            "relay_1",
-            actuator,  # type: ignore[arg-type]  # from the table above
-            InputRef(relay, "di_1"),
-            InputRef(relay, "di_2"),
-            close_output="relay_2" if two_coils else None,
-            pulse_ms=500,
-        )
-        assert isinstance(switch, Switch)
-        assert (await switch.open()).status is WriteStatus.ACKNOWLEDGED
-        assert [pdu for _, _, pdu in server.log if pdu[0] == 5] == [opens]
-        server.log.clear()
-        closed = await switch.close()
-        writes = [pdu for _, _, pdu in server.log if pdu[0] == 5]
-        assert writes == ([] if closes is None else [closes])
-        assert closed.status is (WriteStatus.REFUSED if closes is None else WriteStatus.ACKNOWLEDGED)
-
-
-@pytest.mark.parametrize("profile", ["wirenboard-wb-mr", "icpdas-et7000", "moxa-iologik-e1211"])
-@pytest.mark.parametrize("actuator", ["shunt_trip", "latching", "motor_operator"])
-def test_a_board_that_cannot_time_a_pulse_is_refused_for_pulsed_actuators(profile: str, actuator: str) -> None:
-    link = ModbusLink("modbus://127.0.0.1:502", name="x")
-    relay = RelayDevice("r1", 1, relay_profile(profile), link)
-    with pytest.raises(ValueError, match="cannot time a pulse"):
-        RelaySwitch(relay, "relay_1", actuator, None, None, pulse_ms=500)  # type: ignore[arg-type]  # from the table above
-
-
-@pytest.mark.parametrize(
-    ("open_contact", "closed_contact", "position"),
-    [
-        (True, False, Position.OPEN),
-        (False, True, Position.CLOSED),
-        (False, False, Position.MOVING),
-        (True, True, Position.FAULTY),
-    ],
-)
-async def test_position_is_two_bits(
-    server: Server, open_contact: bool, closed_contact: bool, position: Position
-) -> None:
-    server.inputs = {0: open_contact, 1: not closed_contact, 2: True}
-    async with running(server.port) as link:
-        relay = RelayDevice("r1", 3, relay_profile(), link)
-        switch = RelaySwitch(
-            relay,
-            "relay_1",
-            "contactor_no",
-            InputRef(relay, "di_1"),
-            InputRef(relay, "di_2", inverted=True),
-            readiness={"remote": InputRef(relay, "di_3")},
-        )
-        state = await switch.read()
-    assert state.position is position
-    assert state.remote is True
-    assert state.lockout is None
-    assert state.coil is False
-
-
-async def test_a_board_that_does_not_answer_is_unknown_not_open(server: Server) -> None:
-    server.dead.add(3)
-    async with running(server.port) as link:
-        relay = RelayDevice("r1", 3, relay_profile(), link)
-        switch = RelaySwitch(relay, "relay_1", "contactor_no", InputRef(relay, "di_1"), InputRef(relay, "di_2"))
-        state = await switch.read()
-    assert state.position is Position.UNKNOWN
-    assert state.coil is None
-    assert state.detail
-
-
-async def test_a_coil_that_someone_else_moved_is_reported_and_our_own_write_is_not(server: Server) -> None:
-    seen: list[tuple[str, bool, bool]] = []
-    images = 0
-
-    def count(image: object) -> None:
-        nonlocal images
-        images += 1
-
-    async with running(server.port) as link:
-        relay = RelayDevice("r1", 3, relay_profile(), link)
-        relay.watch(0.02, lambda output, was, now: seen.append((output, was, now)), count)
-        await until(lambda: images >= 2)
-        await relay.write("relay_1", True)
-        after = images
-        await until(lambda: images >= after + 3)
-        assert seen == []
-        server.coils[1] = True
-        await until(lambda: bool(seen))
-        after = images
-        await until(lambda: images >= after + 3)
-    assert seen == [("relay_2", False, True)]
-
-
-async def test_an_acknowledged_write_whose_coil_reads_otherwise_is_unknown(server: Server) -> None:
-    answer = server.answer
-    server.answer = lambda pdu: pdu if pdu[0] == 5 else answer(pdu)  # type: ignore[method-assign]  # a board that lies
-    async with running(server.port) as link:
-        outcome = await RelayDevice("r1", 3, relay_profile(), link).write("relay_1", True)
-    assert outcome.status is WriteStatus.UNKNOWN
-    assert "coil reads off" in outcome.detail
-    assert write_coil_request(0, 0xFF00) in [pdu for _, _, pdu in server.log]
 
 
 async def test_rtu_frames_have_no_number_so_a_late_answer_must_not_meet_the_next_question() -> None:

@@ -4,63 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import ssl
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from config.devices import Link
 from drivers.capabilities import Sample
-from drivers.modbus import LinkEvent, MeterDevice, ModbusLink, TlsFiles
+from drivers.modbus import LinkEvent, ModbusLink
 from drivers.modbus.pdu import read_request, write_coil_request
 from drivers.modbus.scheduler import Answer
-from drivers.profiles import load_profile
-from drivers.profiles.model import MeterProfile
+from tests.integration.modbus_sides import POINTS, Device, Slow, meter, running, served, until
 from wire.quality import Quality
-
-ROOT = Path(__file__).parents[2]
-PROFILE = ROOT / "benchmarks" / "fieldbus_sides" / "benchmark_32_floats.yaml"
-POINTS = ("power_w", "frequency_hz")
-
-
-class Device:
-    """Many units as a process of their own, so that its speed is not ours."""
-
-    def __init__(self, ports: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.fieldbus_sides.device", str(ports)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        self.ports: list[int] = json.loads(self._process.stdout.readline())["ports"]
-
-    def tell(self, order: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(order + "\n")
-        self._process.stdin.flush()
-        told: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return told
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
 
 
 @pytest.fixture
@@ -68,31 +25,6 @@ def device() -> Iterator[Device]:
     made = Device(1)
     yield made
     made.close()
-
-
-def meter(unit: int) -> MeterDevice:
-    profile = load_profile(PROFILE)
-    assert isinstance(profile, MeterProfile)
-    return MeterDevice(f"m{unit}", unit, profile)
-
-
-@contextlib.asynccontextmanager
-async def running(*links: ModbusLink) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(link.run()) for link in links]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-
-async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - the conditions watch counters that set no event
-            await asyncio.sleep(0.01)
 
 
 # -- silent units ------------------------------------------------------------------------------------------------------
@@ -242,41 +174,6 @@ async def test_requests_of_a_subscription_change_but_never_to_what_must_not_be_s
 # -- several connections -----------------------------------------------------------------------------------------------
 
 
-class Slow:
-    """Answers each connection after a while; notes how many questions of a unit and in all are open at once."""
-
-    def __init__(self, delay_s: float) -> None:
-        self.delay_s = delay_s
-        self.open: list[int] = []
-        self.most = 0
-        self.twice = False
-        self.connections = 0
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                request = await reader.readexactly(12)
-                unit, count = request[6], request[11]
-                self.twice = self.twice or unit in self.open
-                self.open.append(unit)
-                self.most = max(self.most, len(self.open))
-                await asyncio.sleep(self.delay_s)
-                self.open.remove(unit)
-                writer.write(request[:4] + (3 + 2 * count).to_bytes(2, "big") + request[6:8] + bytes((2 * count,)))
-                writer.write(bytes(2 * count))
-        writer.close()
-
-
-@contextlib.asynccontextmanager
-async def served(handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[int]:
-    listener = await asyncio.start_server(handler, "127.0.0.1", 0)
-    try:
-        yield listener.sockets[0].getsockname()[1]
-    finally:
-        listener.close()
-
-
 @pytest.mark.parametrize("connections", [1, 3])
 async def test_as_many_requests_are_open_as_there_are_connections_and_one_per_unit(connections: int) -> None:
     slow = Slow(0.02)
@@ -364,131 +261,6 @@ async def test_a_stream_out_of_step_is_made_anew_and_not_at_once(device: Device)
     assert not any(s.ok for s in samples)
     assert any("expected protocol 0" in (s.error or "") for s in samples)
     assert tries <= 10
-
-
-# -- TLS ---------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Pki:
-    folder: Path
-    authority: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-    @classmethod
-    def make(cls, folder: Path, name: str) -> Pki:
-        key = ec.generate_private_key(ec.SECP256R1())
-        made = cls(folder, cls._sign(name, key.public_key(), name, key, authority=True), key)
-        (folder / f"{name}.pem").write_bytes(made.authority.public_bytes(serialization.Encoding.PEM))
-        return made
-
-    @staticmethod
-    def _sign(name: str, public: Any, issuer: str, key: Any, *, authority: bool = False) -> x509.Certificate:
-        def named(text: str) -> x509.Name:
-            return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-        now = datetime.now(UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(named(name)).issuer_name(named(issuer)).public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ip_address("127.0.0.1"))]),
-                critical=False,
-            )
-            .sign(key, hashes.SHA256())
-        )  # fmt: skip
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        key = ec.generate_private_key(ec.SECP256R1())
-        issuer = str(self.authority.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
-        cert = self._sign(name, key.public_key(), issuer, self.key)
-        cert_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
-        cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-        key_file.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return cert_file, key_file
-
-
-@pytest.fixture
-def pki(tmp_path: Path) -> Pki:
-    return Pki.make(tmp_path, "plant-ca")
-
-
-@contextlib.asynccontextmanager
-async def tls_device(pki: Pki) -> AsyncIterator[int]:
-    """A device as the standard wants it: it asks for our certificate too."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*pki.issue("meter-7"))
-    context.load_verify_locations(pki.folder / "plant-ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    listener = await asyncio.start_server(Slow(0.0).serve, "127.0.0.1", 0, ssl=context)
-    try:
-        yield listener.sockets[0].getsockname()[1]
-    finally:
-        listener.close()
-
-
-async def test_tls_with_both_certificates_reads(pki: Pki) -> None:
-    pki.issue("agent")
-    async with tls_device(pki) as port:
-        link = ModbusLink.from_config(
-            Link.model_validate(
-                {
-                    "id": "secure",
-                    "url": f"modbus://127.0.0.1:{port}",
-                    "timeout_s": 2,
-                    "tls": {
-                        "ca_file": "plant-ca.pem",
-                        "cert_file": "agent.crt",
-                        "key_file": "agent.key",
-                        "server_name": "meter-7",
-                    },
-                }
-            ),
-            base=pki.folder,
-        )
-        async with running(link):
-            sample = await link.read(meter(1), POINTS, deadline_s=10)
-    assert sample.ok, sample.error
-
-
-@pytest.mark.parametrize("case", ["unknown authority", "another name", "no certificate of ours", "no file"])
-async def test_tls_is_refused_by_default_unless_everything_fits(pki: Pki, tmp_path: Path, case: str) -> None:
-    cert, key = pki.issue("agent")
-    (tmp_path / "other").mkdir()
-    Pki.make(tmp_path / "other", "other-ca")
-    good = pki.folder / "plant-ca.pem"
-    files = {
-        "unknown authority": TlsFiles(tmp_path / "other" / "other-ca.pem", cert, key, "meter-7"),
-        "another name": TlsFiles(good, cert, key, "meter-8"),
-        "no certificate of ours": TlsFiles(good, server_name="meter-7"),
-        "no file": TlsFiles(tmp_path / "missing.pem", cert, key, "meter-7"),
-    }[case]
-    async with tls_device(pki) as port:
-        link = ModbusLink(f"modbus://127.0.0.1:{port}", name="secure", timeout_s=1.0, tls=files)
-        async with running(link):
-            sample = await link.read(meter(1), POINTS, deadline_s=3)
-    assert not sample.ok
-    assert {r.quality for r in sample.readings.values()} <= {Quality.NO_CONNECTION, Quality.TIMEOUT}
-    if case in {"unknown authority", "another name"}:
-        assert "certificate is not trusted" in (sample.error or "")
-
-
-async def test_tls_without_verification_has_to_be_asked_for(pki: Pki) -> None:
-    cert, key = pki.issue("agent")
-    async with tls_device(pki) as port:
-        files = TlsFiles(cert_file=cert, key_file=key, verify=False)
-        link = ModbusLink(f"modbus://127.0.0.1:{port}", name="secure", timeout_s=2.0, tls=files)
-        async with running(link):
-            assert (await link.read(meter(1), POINTS, deadline_s=10)).ok
-    with pytest.raises(ValueError, match="verify: false looks at no certificate"):
-        Link.model_validate({"id": "x", "url": "modbus://h", "tls": {"ca_file": "ca.pem", "verify": False}})
 
 
 # -- the site file -----------------------------------------------------------------------------------------------------

@@ -103,9 +103,9 @@ async def running(database: Database, witness: OwnWitness) -> AsyncIterator[Benc
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    fill(tmp_path / "central.db")
-    database = Database.open(f"sqlite:///{tmp_path / 'central.db'}")
+async def bench(tmp_path: Path, database_url: str) -> AsyncIterator[Bench]:
+    fill(database_url)
+    database = Database.open(database_url)
     async with listening(tmp_path) as witness:
         witness.document = document(witness, OURS)
         async with running(database, witness) as made:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sqlite3
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 import yaml
 from ports import free_ports, port_run
 
@@ -27,6 +27,8 @@ from agent.ledger import Ledger
 from central.paths import Paths
 from central.pki import Authority, initialise, sign_csr
 from central.service import CentralService
+from central.store.database import make_engine
+from central.store.schema import records
 from central.witness import note_key
 from config.central import Central
 from config.loader import load_site
@@ -221,6 +223,7 @@ class SiteKit:
     doc_changes: dict[str, Any] = field(default_factory=dict)
     mode: str = "armed"
     broker_port: int = 0
+    database_url: str | None = None
     seq: int = 0
     simulation: SimulatedSite | None = None
     central: CentralService | None = None
@@ -258,6 +261,7 @@ class SiteKit:
                 "data_dir": "data",
                 "port": 0,
                 "broker": {"mode": "child", "host": "127.0.0.1", "port": self.broker_port},
+                "database_url": self.database_url,
                 "registrar_keys": [self.registrar.public.text],
                 "sites": [
                     {
@@ -477,13 +481,14 @@ class SiteKit:
         return [(r[0], r[1], RecordLine(bytes(r[2]), r[3], bytes(r[4])).encode()) for r in rows]
 
     async def central_lines(self) -> list[tuple[str, int, bytes]]:
-        """Every record at central, read from its database file by another connection."""
-        db = sqlite3.connect(f"file:{self.paths.database}?mode=ro", uri=True)
+        """Every record at central, read from its database by another connection."""
+        engine = make_engine(self.database_url or f"sqlite:///{self.paths.database}")
         try:
-            rows = db.execute("SELECT stream, n, line FROM records ORDER BY stream, n").fetchall()
+            with engine.connect() as connection:
+                rows = connection.execute(sa.select(records.c.stream, records.c.n, records.c.line)).all()
         finally:
-            db.close()
-        return [(r[0], r[1], bytes(r[2])) for r in rows]
+            engine.dispose()
+        return sorted((stream, n, bytes(line)) for stream, n, line in rows)
 
     # looking -------------------------------------------------------------------------------------------------------
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from agent.rounds import Rounds, readiness
 from central.availability import Report, as_dict, report
+from central.store.database import make_engine
 from central.store.evidence import Incoming, store
-from central.store.schema import metadata
 from config.nodes import Input
 from drivers.capabilities import Position, SwitchState
 from tests.integration.central_site import Ledger
@@ -61,9 +60,8 @@ class Month:
 
 
 @pytest.fixture
-def month() -> Iterator[Month]:
-    engine = sa.create_engine("sqlite://")
-    metadata.create_all(engine)
+def month(database_url: str) -> Iterator[Month]:
+    engine = make_engine(database_url)
     with engine.begin() as connection:
         yield Month(connection)
     engine.dispose()

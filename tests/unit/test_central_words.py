@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from central.dispatch import view
 from central.history import acknowledged, history
+from central.store.database import make_engine
 from central.store.evidence import Incoming, reverify, store
 from central.store.orders import StoredOrder
-from central.store.schema import metadata
 from central.store.words import site_words
 from tests.integration.central_site import Ledger
 from wire.keys import SigningKey
@@ -24,9 +23,8 @@ NOW = 1_795_000_000_000
 
 
 @pytest.fixture
-def connection() -> Iterator[Connection]:
-    engine = sa.create_engine("sqlite://")
-    metadata.create_all(engine)
+def connection(database_url: str) -> Iterator[Connection]:
+    engine = make_engine(database_url)
     with engine.begin() as made:
         yield made
     engine.dispose()

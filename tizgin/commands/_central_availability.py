@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from central import availability
-from central.errors import CentralError
-from central.paths import Paths
 from central.registers import registrar_keys, stored_site
-from central.store.database import make_engine
+from central.store.database import reading
+from tizgin.commands._central_store import opened_store
 from tizgin.errors import EXIT_OK, EXIT_PROBLEM, EXIT_WRONG_USE, UserError
 
 if TYPE_CHECKING:
@@ -39,18 +38,9 @@ def month_of(text: str) -> tuple[int, int]:
 def show_availability(settings: Central, config: Path, site: str, month: str, *, as_json: bool) -> int:
     """Compute and print it."""
     first, last = month_of(month)
-    paths = Paths.of(settings, config.resolve().parent)
-    if settings.database_url is None and not paths.database.exists():
-        raise UserError(f"{paths.database} is not there: run central first, or check data_dir in {config}")
-    engine = make_engine(settings.database_url or f"sqlite:///{paths.database}")
-    try:
-        with engine.connect() as connection:
-            entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
-            found = availability.report(connection, site, entry.slot_s, first, last, int(time.time()))
-    except CentralError as error:
-        raise UserError(str(error)) from None
-    finally:
-        engine.dispose()
+    with opened_store(settings, config.resolve().parent) as engine, reading(engine) as connection:
+        entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
+        found = availability.report(connection, site, entry.slot_s, first, last, int(time.time()))
     if as_json:
         typer.echo(json.dumps(availability.as_dict(found), ensure_ascii=False))
     else:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import typer
 
-from central.errors import CentralError
 from central.pages.texts import load_all
 from central.papers import order_report
 from central.papers.pdf import render, verdict_words
-from central.paths import Paths, write_public
+from central.paths import write_public
 from central.registers import registrar_keys, stored_register
 from central.store import orders
-from central.store.database import make_engine
+from central.store.database import reading
 from config.central import Central
+from tizgin.commands._central_store import opened_store
 from tizgin.errors import EXIT_PROBLEM, UserError
 from wire.registry import open_keys
 
@@ -28,13 +28,9 @@ def show(settings: Central, base: Path, order: str, pdf: Path | None, language: 
     Raises:
         UserError: no such order, no database, no register, or no way to make a PDF.
     """
-    paths = Paths.of(settings, base)
-    if settings.database_url is None and not paths.database.exists():
-        raise UserError(f"{paths.database} is not there: run central first, or check data_dir in the settings")
-    engine = make_engine(settings.database_url or f"sqlite:///{paths.database}")
     texts = load_all()
-    try:
-        with engine.connect() as connection:
+    with opened_store(settings, base) as engine:
+        with reading(engine) as connection:
             stored = orders.find(connection, order)
             if stored is None:
                 raise UserError(f"no order {order[:60]!r} was posted here; GET /api/v1/orders lists those that were")
@@ -44,11 +40,10 @@ def show(settings: Central, base: Path, order: str, pdf: Path | None, language: 
         if found is not None and pdf is not None:
             site = next((s for s in settings.sites if s.id == stored.site), None)
             name = getattr(site.name, language) if site is not None else stored.site
-            write_public(pdf, render(found, register, texts[language], name)[0])
-    except (CentralError, OSError) as error:
-        raise UserError(str(error)) from None
-    finally:
-        engine.dispose()
+            try:
+                write_public(pdf, render(found, register, texts[language], name)[0])
+            except OSError as error:
+                raise UserError(str(error)) from None
     if as_json:
         typer.echo(json.dumps(order_report.as_dict(found) if found else order_report.nothing(stored)))
     elif found is None:

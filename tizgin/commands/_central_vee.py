@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from tizgin.commands._central_store import opened_store
 from tizgin.errors import EXIT_PROBLEM, EXIT_WRONG_USE, UserError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Engine
-
     from central.vee.book import Run
     from central.vee.judge import Verdict
     from config.central import Central
@@ -39,25 +36,6 @@ class OutsideReading:
     who: str
 
 
-@contextmanager
-def _engine(settings: Central, base: Path) -> Iterator[Engine]:
-    from central.errors import CentralError
-    from central.paths import Paths
-    from central.store.database import make_engine, migrate
-
-    paths = Paths.of(settings, base)
-    if settings.database_url is None and not paths.database.exists():
-        raise UserError(f"{paths.database} is not there: run central first, or check data_dir")
-    engine = make_engine(settings.database_url or f"sqlite:///{paths.database}")
-    try:
-        migrate(engine)
-        yield engine
-    except CentralError as error:
-        raise UserError(str(error)) from None
-    finally:
-        engine.dispose()
-
-
 def judge_period(
     settings: Central, base: Path, site: str, period: tuple[int, int], version: int | None, dry: bool, as_json: bool
 ) -> int:
@@ -67,6 +45,7 @@ def judge_period(
     from central.errors import CentralError
     from central.paths import Paths
     from central.registers import registrar_keys, stored_site
+    from central.store.database import reading, writing
     from central.vee.asking import at_least, known_lines
     from central.vee.book import append, check
     from central.vee.copies import Copies
@@ -85,8 +64,8 @@ def judge_period(
     base_w = {point: round(kw * 1000) for point, kw in own.base_kw.items()} if own else {}
     run: Run | None = None
     now_ms = time.time_ns() // 1_000_000
-    with _engine(settings, base) as engine:
-        with engine.connect() as connection:
+    with opened_store(settings, base, update=True) as engine:
+        with reading(engine) as connection:
             entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
             slots, verdict = judged(connection, entry, *period, version or CURRENT, base_w)
         if not dry:
@@ -96,11 +75,11 @@ def judge_period(
             except CentralError as error:
                 raise UserError(f"{error}. Nothing was added; --dry judges without adding") from None
             try:
-                with engine.begin() as connection:
+                with writing(engine) as connection:
                     copies.level(connection, site, key, now_ms)
                     at_least(site, check(connection, site, key.public), known)
                     run = append(connection, slots, verdict, limits, key, now_ms)
-                with engine.connect() as connection:
+                with reading(engine) as connection:
                     copies.add(connection, site)
             except OSError as error:
                 raise UserError(f"{copies.path(site)}: {error}; the verdict itself is in the database") from None
@@ -156,6 +135,7 @@ def enter_reading(settings: Central, base: Path, told: OutsideReading) -> None:
 
     from central.energy import points_of
     from central.registers import registrar_keys, stored_site
+    from central.store.database import writing
     from central.store.schema import outside_readings
 
     if told.source not in SOURCES:
@@ -163,7 +143,7 @@ def enter_reading(settings: Central, base: Path, told: OutsideReading) -> None:
     for name, text in (("--act", told.act), ("--who", told.who)):
         if not 0 < len(text.strip()) <= 100:
             raise UserError(f"{name} {text[:40]!r}: expected 1 to 100 characters", exit_code=EXIT_WRONG_USE)
-    with _engine(settings, base) as engine, engine.begin() as connection:
+    with opened_store(settings, base, update=True) as engine, writing(engine) as connection:
         slot_s = stored_site(connection, told.site, registrar_keys(settings.registrar_keys)).slot_s
         if told.begin >= told.end or told.begin % slot_s or told.end % slot_s or told.wh > 2**53 - 1:
             raise UserError(

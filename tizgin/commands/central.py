@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tizgin import __version__
+from tizgin.commands._central_store import load_settings
+from tizgin.commands._moments import moment, moments
 from tizgin.errors import EXIT_PROBLEM, EXIT_WRONG_USE, UserError
-
-if TYPE_CHECKING:
-    from central.energy import PointEnergy
-    from config.central import Central
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,16 +44,6 @@ Config = Annotated[Path, typer.Option("--config", help="Settings of central.", s
 DEFAULT = Path("central.yaml")
 
 
-def _load(path: Path) -> Central:
-    from config.loader import load_central
-    from config.problems import ConfigError
-
-    try:
-        return load_central(path)
-    except ConfigError as error:
-        raise UserError(str(error)) from None
-
-
 @app.command(epilog="Example: tizgin central init --config central.yaml --registrar BASE64KEY --data-dir ./central")
 def init(
     config: Config = DEFAULT,
@@ -77,7 +64,7 @@ def init(
             registrar_keys(registrar or [])
             _write_settings(config, registrar or [], data_dir or Path("central-data"), port, broker_port)
             typer.echo(str(config))
-        settings = _load(config)
+        settings = load_settings(config)
         paths = Paths.of(settings, config.resolve().parent)
         host = settings.broker.host if isinstance(settings.broker, ChildBroker) else "localhost"
         for name in pki.initialise(paths, host, datetime.now(UTC)):
@@ -113,7 +100,7 @@ def check(config: Config = DEFAULT, as_json: Annotated[bool, typer.Option("--jso
     """Check settings, keys, certificates and the broker's program, without starting anything."""
     from central.check import problems
 
-    found = problems(_load(config), config.resolve().parent, datetime.now(UTC))
+    found = problems(load_settings(config), config.resolve().parent, datetime.now(UTC))
     if as_json:
         typer.echo(json.dumps({"ok": not found, "problems": found}, ensure_ascii=False))
     else:
@@ -134,7 +121,7 @@ def run(
     from central.server import serve
 
     configure(log_level)
-    settings = _load(config)
+    settings = load_settings(config)
     try:
         asyncio.run(
             serve(
@@ -142,7 +129,7 @@ def run(
                 config.resolve().parent,
                 version=__version__,
                 ready_file=ready_file,
-                reload_sites=lambda: _load(config).sites,
+                reload_sites=lambda: load_settings(config).sites,
             )
         )
     except CentralError as error:
@@ -163,28 +150,9 @@ def enroll(
     Prints K_rec's fingerprint: compare it with the site by telephone before the certificate leaves this computer. A
     bare request proves nothing about the site's record keys.
     """
-    from central import pki
-    from central.errors import CentralError
-    from central.paths import Paths, write_public
-    from wire.enrolment import MAX_BYTES, is_enrolment, read_enrolment
-    from wire.errors import WireError
+    from tizgin.commands._central_certificates import sign_site
 
-    settings = _load(config)
-    if site not in {s.id for s in settings.sites}:
-        raise UserError(f"site {site!r} is not registered in {config}: add it to 'sites' first")
-    try:
-        with csr.open("rb") as file:
-            request = file.read(MAX_BYTES + 1)
-        if is_enrolment(request):
-            enrolment = read_enrolment(request, site)
-            request = enrolment.csr
-            typer.echo(f"all three proofs hold; epoch {enrolment.epoch}; K_rec {enrolment.fingerprint}", err=True)
-        authority = pki.Authority.load(Paths.of(settings, config.resolve().parent))
-        cert = pki.sign_csr(authority, request, site, datetime.now(UTC), days=settings.site_certificate_days)
-        write_public(out, cert)
-    except (CentralError, WireError, OSError) as error:
-        raise UserError(str(error)) from None
-    typer.echo(str(out))
+    sign_site(load_settings(config), config, csr, site, out)
 
 
 @app.command(
@@ -198,27 +166,9 @@ def enroll_witness(
     config: Config = DEFAULT,
 ) -> None:
     """Sign a witness's TLS certificate for central's broker. It may read what it is asked and answer, nothing else."""
-    from central import pki
-    from central.errors import CentralError
-    from central.paths import Paths, write_public
-    from wire.errors import BadKey, BadNote
-    from wire.notes import NoteKey
-    from wire.witness_link import client_name
+    from tizgin.commands._central_certificates import sign_witness
 
-    settings = _load(config)
-    try:
-        client = client_name(NoteKey.parse(key))
-        with csr.open("rb") as file:
-            request = file.read(pki.MAX_CSR_BYTES + 1)
-        authority = pki.Authority.load(Paths.of(settings, config.resolve().parent))
-        write_public(out, pki.sign_csr(authority, request, client, datetime.now(UTC)))
-    except (CentralError, BadKey, BadNote, OSError) as error:
-        raise UserError(str(error)) from None
-    if not any(w.key == key and w.url is None for w in settings.witnesses):
-        typer.echo(
-            f"{client} has no rights at the broker yet: add {{key: {key!r}}} to 'witnesses' in {config}", err=True
-        )
-    typer.echo(str(out))
+    sign_witness(load_settings(config), config, csr, key, out)
 
 
 @app.command(
@@ -234,63 +184,9 @@ def bundle(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Write an evidence bundle that 'tizgin verify' checks. Works while central runs, and while it does not."""
-    from central import bundle as bundles
-    from central.errors import CentralError
-    from central.paths import Paths
-    from central.registers import registrar_keys
-    from central.store.database import make_engine
-    from wire.errors import BadKey
-    from wire.keys import SigningKey
+    from tizgin.commands._central_evidence import write_bundle
 
-    settings = _load(config)
-    paths = Paths.of(settings, config.resolve().parent)
-    first, last = _period(period)
-    if settings.database_url is None and not paths.database.exists():
-        raise UserError(f"{paths.database} is not there: run central first, or check data_dir in {config}")
-    try:
-        key = SigningKey.from_pem(paths.k_col.read_bytes())
-        engine = make_engine(settings.database_url or f"sqlite:///{paths.database}")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with engine.connect() as connection:
-            made = bundles.build(
-                connection,
-                site,
-                bundles.Period(first, last),
-                key,
-                registrar_keys(settings.registrar_keys),
-                tool=f"tizgin/{__version__}",
-                now_ms=time.time_ns() // 1_000_000,
-                folder=out.parent,
-            )
-        engine.dispose()
-        with made:
-            size = bundles.write(out, made)
-    except (CentralError, BadKey, OSError) as error:
-        raise UserError(str(error)) from None
-    facts = {"bundle": str(out), "records": made.records, "streams": made.streams, "points": made.points}
-    facts |= {"period": f"{first}/{last}", "collector": key.public.text, "bytes": size}
-    typer.echo(json.dumps(facts) if as_json else f"{out}: {made.records} records, {made.points} metering points")
-
-
-def _period(text: str) -> tuple[int, int]:
-    parts = text.split("/")
-    if len(parts) != 2:
-        raise UserError(f"period {text!r}: expected A/B", exit_code=EXIT_WRONG_USE)
-    return _moment(parts[0]), _moment(parts[1])
-
-
-def _moment(text: str) -> int:
-    if text.isdigit():
-        return int(text)
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        raise UserError(
-            f"period: {text!r} is neither ISO 8601 nor epoch seconds; write 2026-11-01T00:00Z", exit_code=EXIT_WRONG_USE
-        ) from None
-    if when.tzinfo is None:
-        raise UserError(f"period: {text!r} has no time zone; write {text}Z for UTC", exit_code=EXIT_WRONG_USE)
-    return int(when.timestamp())
+    write_bundle(load_settings(config), config.resolve().parent, site, moments(period), out, as_json=as_json)
 
 
 @app.command(epilog="Example: tizgin central energy --site ekb-1 --by day --period 2026-11-01T00:00Z/2026-12-01T00:00Z")
@@ -303,72 +199,10 @@ def energy(
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> int:
     """Energy of metering points by period, from records whose signatures hold. What is not known is left open."""
-    from central import energy as sums
-    from central.errors import CentralError
-    from central.paths import Paths
-    from central.registers import registrar_keys, stored_site
-    from central.store.database import make_engine
+    from tizgin.commands._central_evidence import show_energy
 
-    settings = _load(config)
-    paths = Paths.of(settings, config.resolve().parent)
-    first, last = _period(period)
-    if settings.database_url is None and not paths.database.exists():
-        raise UserError(f"{paths.database} is not there: run central first, or check data_dir in {config}")
-    engine = make_engine(settings.database_url or f"sqlite:///{paths.database}")
-    try:
-        with engine.connect() as connection:
-            entry = stored_site(connection, site, registrar_keys(settings.registrar_keys))
-            points = tuple(point or ()) or sums.points_of(connection, site)
-            found = sums.energy(connection, site, points, entry.slot_s, first, last, by.value, entry)
-    except (CentralError, ValueError) as error:
-        raise UserError(str(error)) from None
-    finally:
-        engine.dispose()
-    if as_json:
-        typer.echo(json.dumps([sums.as_dict(one) for one in found]))
-    else:
-        _energy_table(found)
-    return 0 if all(s.complete for one in found for s in one.sums) else EXIT_PROBLEM
-
-
-def _energy_table(found: list[PointEnergy]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        "point",
-        "period",
-        "import, kWh",
-        "verified, kWh",
-        "by papers, kWh",
-        "export, kWh",
-        "bridged, kWh",
-        "from profile, kWh",
-        "method",
-        "slots",
-        "missing",
-    )
-    for one in found:
-        for at, s in enumerate(one.sums):
-            standing = one.standing[at]
-            table.add_row(
-                one.point,
-                s.period.name,
-                _kwh(s.import_wh),
-                _kwh(standing.verified_wh),
-                "; ".join(f"{status.value} {_kwh(wh)}" for status, wh in sorted(standing.status_wh.items())),
-                _kwh(s.export_wh),
-                _kwh(s.bridged_wh),
-                _kwh(s.profile_wh),
-                one.method,
-                str(s.slots),
-                str(len(s.missing)),
-            )
-    Console().print(table)
-
-
-def _kwh(wh: int | None) -> str:
-    return "not known" if wh is None else f"{wh / 1000:,.3f}".replace(",", " ")
+    settings, base = load_settings(config), config.resolve().parent
+    return show_energy(settings, base, site, tuple(point or ()), moments(period), by.value, as_json=as_json)
 
 
 @app.command(epilog="Example: tizgin central report --order 01912345-0000-7000-8000-000000000001 --pdf report.pdf")
@@ -382,7 +216,7 @@ def report(
     """How an order was obeyed, by the site's signed report. Exits 1 where there is none, or it says otherwise."""
     from tizgin.commands._central_report import show
 
-    return show(_load(config), config.resolve().parent, order, pdf, language.value, as_json=as_json)
+    return show(load_settings(config), config.resolve().parent, order, pdf, language.value, as_json=as_json)
 
 
 @app.command(epilog="Example: tizgin central availability --site ekb-1 --month 2026-11 --config central.yaml")
@@ -398,7 +232,7 @@ def availability(
     """
     from tizgin.commands._central_availability import show_availability
 
-    return show_availability(_load(config), config, site, month, as_json=as_json)
+    return show_availability(load_settings(config), config, site, month, as_json=as_json)
 
 
 @app.command(epilog="Example: tizgin central vee --site ekb-1 --period 2026-11-01T00:00+05:00/2026-11-02T00:00+05:00")
@@ -413,7 +247,7 @@ def vee(
     """Judge plausibility (rules V01 to V26) and append the verdicts to central's signed log. Nothing is replaced."""
     from tizgin.commands._central_vee import judge_period
 
-    return judge_period(_load(config), config.resolve().parent, site, _period(period), thresholds, dry, as_json)
+    return judge_period(load_settings(config), config.resolve().parent, site, moments(period), thresholds, dry, as_json)
 
 
 @app.command(
@@ -434,8 +268,8 @@ def reading(
     """Enter what somebody else read at the same meter; plausibility compares with it (V26). Only ever added to."""
     from tizgin.commands._central_vee import OutsideReading, enter_reading
 
-    told = OutsideReading(site, point, _moment(begin), _moment(end), wh, source, act, who)
-    enter_reading(_load(config), config.resolve().parent, told)
+    told = OutsideReading(site, point, moment(begin), moment(end), wh, source, act, who)
+    enter_reading(load_settings(config), config.resolve().parent, told)
 
 
 @app.command("witness-key", epilog="Example: tizgin central witness-key --config central.yaml")
@@ -451,7 +285,7 @@ def witness_key(
     from wire.errors import BadKey
     from wire.keys import SigningKey, b64
 
-    paths = Paths.of(_load(config), config.resolve().parent)
+    paths = Paths.of(load_settings(config), config.resolve().parent)
     try:
         key = note_key(SigningKey.from_pem(paths.k_col.read_bytes()))
     except (BadKey, OSError) as error:
@@ -474,7 +308,7 @@ def broker_config(
     from central.witnesses import broker_clients
     from wire.errors import WireError
 
-    settings = _load(config)
+    settings = load_settings(config)
     if acl:
         try:
             text = access.render((site.id for site in settings.sites), broker_clients(settings.witnesses))
