@@ -38,7 +38,7 @@ class Identity:
         )
 
 
-def status_from(family: str, answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
+def status_from(family: str, answers: Answers) -> MinerStatus:
     """Read ``summary``, ``stats``, ``pools`` and ``version`` answers, any of which may be missing but the first.
 
     Hash rates in GH/s unless ``rate_unit`` says otherwise, power never: these answers carry none that all share.
@@ -61,7 +61,6 @@ def status_from(family: str, answers: Answers, *, latency_ms: float = 0.0) -> Mi
         fans_rpm=_fans(values),
         boards=boards,
         pools=pools_from(answers.get("pools")),
-        latency_ms=round(latency_ms, 1),
     )
 
 

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from time import time
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from drivers.asic.outcome import Wall, acknowledged, not_allowed, refused, sleep_for, unknown
-from drivers.asic.timing import Timeouts
+from drivers.asic.given import Given
+from drivers.asic.outcome import acknowledged, not_allowed, refused, unknown
 from drivers.capabilities import WriteOutcome
-from drivers.errors import BadAnswer, DriverError, NoAnswer, Refused
-
-Result = TypeVar("Result")
+from drivers.errors import BadAnswer, DriverError, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +63,12 @@ class SleepControl:
     name: str
     """What errors call the machine."""
     machine: TwoStates
-    writes_allowed: bool
-    timeouts: Timeouts
+    given: Given
     settle_s: float = 0.0
     """Pause before the first read-back, where the firmware itself waits that long."""
     always_tell: bool = False
     """A command to sleep is sent also to one that sleeps: it may do so for another cause, which ends by itself."""
-    wall: Wall = time
-    pause: Callable[[float], Awaitable[None]] = sleep_for
-    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Shared with everything else that writes to the machine."""
 
     async def prior_state(self) -> str:
@@ -98,23 +91,23 @@ class SleepControl:
         try:
             prior = Prior.from_text(self.family, prior_state)
         except ValueError as error:
-            return refused(self.wall, f"{self.name}: nothing sent: {error}")
+            return refused(self.given.wall, f"{self.name}: nothing sent: {error}")
         if prior.asleep:
-            return acknowledged(self.wall, "was asleep before; left asleep, nothing sent")
+            return acknowledged(self.given.wall, "was asleep before; left asleep, nothing sent")
         return await self._change(False)
 
     async def _change(self, asleep: bool) -> WriteOutcome:
-        if not self.writes_allowed:
-            return not_allowed(self.wall, self.name)
-        async with self._writing:
+        if not self.given.writes_allowed:
+            return not_allowed(self.given.wall, self.name)
+        async with self.writing:
             try:
                 now = await self.machine.read_asleep()
             except (Refused, BadAnswer) as error:
-                return refused(self.wall, f"nothing sent: {error}")
+                return refused(self.given.wall, f"nothing sent: {error}")
             except DriverError as error:
-                return unknown(self.wall, f"nothing sent: {error}")
+                return unknown(self.given.wall, f"nothing sent: {error}")
             if now is asleep and not (asleep and self.always_tell):
-                return acknowledged(self.wall, f"{_word(asleep)} already; nothing sent")
+                return acknowledged(self.given.wall, f"{_word(asleep)} already; nothing sent")
             return await self._tell(asleep)
 
     async def _tell(self, asleep: bool) -> WriteOutcome:
@@ -123,20 +116,20 @@ class SleepControl:
         try:
             said = await self.machine.tell(asleep)
         except Refused as error:
-            return refused(self.wall, str(error))
+            return refused(self.given.wall, str(error))
         except DriverError as error:
             lost = error
         seen = await self._read_back(asleep)
         if seen is asleep:
             note = f"; the answer was lost ({lost})" if lost is not None else ""
-            return acknowledged(self.wall, f"told, and {_word(asleep)} reads back{note}")
+            return acknowledged(self.given.wall, f"told, and {_word(asleep)} reads back{note}")
         what = str(lost) if lost is not None else f"{self.name}: answered {said!r}"
-        return unknown(self.wall, f"{what}; whether it sleeps reads back as {seen}")
+        return unknown(self.given.wall, f"{what}; whether it sleeps reads back as {seen}")
 
     async def _read_back(self, asleep: bool) -> bool | None:
         seen: bool | None = None
-        for number, pause_s in enumerate(self.timeouts.read_back_s):
-            await self.pause(pause_s + (self.settle_s if number == 0 else 0.0))
+        for number, pause_s in enumerate(self.given.timeouts.read_back_s):
+            await self.given.pause(pause_s + (self.settle_s if number == 0 else 0.0))
             try:
                 seen = await self.machine.read_asleep()
             except DriverError:
@@ -170,17 +163,3 @@ class SleepsByControl:
 
 def _word(asleep: bool) -> str:
     return "asleep" if asleep else "awake"
-
-
-async def within(seconds: float, name: str, reading: Awaitable[Result]) -> Result:
-    """The result of a reading that has a deadline.
-
-    Raises:
-        NoAnswer: not finished by then.
-        DriverError: as the reading raises.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            return await reading
-    except TimeoutError as error:
-        raise NoAnswer(f"{name}: not read within {seconds:g} s") from error

@@ -11,11 +11,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from time import time
 from typing import Protocol
 
-from drivers.asic.outcome import Wall, acknowledged, not_allowed, refused, sleep_for, unknown
-from drivers.asic.timing import Timeouts
+from drivers.asic.given import Given
+from drivers.asic.outcome import acknowledged, not_allowed, refused, unknown
 from drivers.capabilities import PowerRange, WriteOutcome
 from drivers.errors import BadAnswer, DriverError, Refused
 
@@ -62,10 +61,7 @@ class PowerControl:
     name: str
     """What errors call the machine."""
     machine: Limited
-    writes_allowed: bool
-    timeouts: Timeouts
-    wall: Wall = time
-    pause: Callable[[float], Awaitable[None]] = sleep_for
+    given: Given
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Shared with everything else that writes to the machine."""
 
@@ -92,18 +88,18 @@ class PowerControl:
 
     async def limit_power(self, limit_w: int) -> WriteOutcome:
         """Ask it to stay at or under ``limit_w``. Never raises."""
-        if not self.writes_allowed:
-            return not_allowed(self.wall, self.name)
+        if not self.given.writes_allowed:
+            return not_allowed(self.given.wall, self.name)
         async with self.writing:
             try:
                 state = await self.machine.read_limit()
                 wanted_w = settable(state, limit_w, self.name)
             except (Refused, BadAnswer) as error:
-                return refused(self.wall, f"nothing sent: {error}")
+                return refused(self.given.wall, f"nothing sent: {error}")
             except DriverError as error:
-                return unknown(self.wall, f"nothing sent: {error}")
+                return unknown(self.given.wall, f"nothing sent: {error}")
             if state.now_w == wanted_w:
-                return acknowledged(self.wall, f"limit is {wanted_w} W already; nothing sent")
+                return acknowledged(self.given.wall, f"limit is {wanted_w} W already; nothing sent")
             return await self._tell(
                 lambda: self.machine.tell_limit(wanted_w), lambda seen: seen.now_w == wanted_w, f"limit {wanted_w} W"
             )
@@ -113,18 +109,18 @@ class PowerControl:
         try:
             wanted = settings_of(self.family, prior)
         except ValueError as error:
-            return refused(self.wall, f"{self.name}: nothing sent: {error}")
-        if not self.writes_allowed:
-            return not_allowed(self.wall, self.name)
+            return refused(self.given.wall, f"{self.name}: nothing sent: {error}")
+        if not self.given.writes_allowed:
+            return not_allowed(self.given.wall, self.name)
         async with self.writing:
             try:
                 state = await self.machine.read_limit()
             except (Refused, BadAnswer) as error:
-                return refused(self.wall, f"nothing sent: {error}")
+                return refused(self.given.wall, f"nothing sent: {error}")
             except DriverError as error:
-                return unknown(self.wall, f"nothing sent: {error}")
+                return unknown(self.given.wall, f"nothing sent: {error}")
             if dict(state.settings) == wanted:
-                return acknowledged(self.wall, "the prior limit is set already; nothing sent")
+                return acknowledged(self.given.wall, "the prior limit is set already; nothing sent")
             return await self._tell(
                 lambda: self.machine.tell_settings(wanted),
                 lambda seen: dict(seen.settings) == wanted,
@@ -139,22 +135,22 @@ class PowerControl:
         try:
             said = await tell()
         except Refused as error:
-            return refused(self.wall, str(error))
+            return refused(self.given.wall, str(error))
         except DriverError as error:
             lost = error
         seen: LimitState | None = None
-        for pause_s in self.timeouts.read_back_s:
-            await self.pause(pause_s)
+        for pause_s in self.given.timeouts.read_back_s:
+            await self.given.pause(pause_s)
             try:
                 seen = await self.machine.read_limit()
             except DriverError:
                 continue
             if done(seen):
                 note = f"; the answer was lost ({lost})" if lost is not None else ""
-                return acknowledged(self.wall, f"{what} told and read back{note}")
+                return acknowledged(self.given.wall, f"{what} told and read back{note}")
         reads = "cannot be read" if seen is None else f"reads back as {seen.now_w} W"
         what_said = str(lost) if lost is not None else f"{self.name}: answered {said!r}"
-        return unknown(self.wall, f"{what_said}; the limit {reads}")
+        return unknown(self.given.wall, f"{what_said}; the limit {reads}")
 
 
 class LimitsByControl:

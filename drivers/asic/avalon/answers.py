@@ -44,7 +44,7 @@ def asleep(fields: dict[str, str]) -> bool | None:
     return None
 
 
-def avalon_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
+def avalon_status(answers: Answers) -> MinerStatus:
     """One status from the answers to :data:`COMMANDS`, any of which may be missing but the first."""
     fields = fields_of(answers.get("estats") or answers.get("stats") or answers.get("litestats"))
     summary = next(iter(rows(answers.get("summary"), "SUMMARY")), {})
@@ -77,7 +77,6 @@ def avalon_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
         boards=boards,
         pools=pools_from(answers.get("pools")),
         errors=errors,
-        latency_ms=round(latency_ms, 1),
     )
 
 

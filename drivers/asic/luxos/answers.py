@@ -71,9 +71,9 @@ def session_id(answer: dict[str, object]) -> str:
     return found
 
 
-def luxos_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
+def luxos_status(answers: Answers) -> MinerStatus:
     """One status from the answers to :data:`COMMANDS`, of which only ``summary`` must be there."""
-    status = status_from(FAMILY_NAME, answers, latency_ms=latency_ms)
+    status = status_from(FAMILY_NAME, answers)
     config = next(iter(rows(answers.get("config"), "CONFIG")), {})
     version = next(iter(rows(answers.get("version"), "VERSION")), {})
     head = next((row for row in rows(answers.get("stats"), "STATS") if "Type" in row), {})

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from time import monotonic, time
 
 import structlog
 
 from drivers.asic.cgminer import CgminerClient, error_of, refuse_errors
+from drivers.asic.family import Address
+from drivers.asic.given import Given
 from drivers.asic.luxos.answers import COMMANDS, FAMILY_NAME, SESSION_ACTIVE, Prior, curtailed, luxos_status, session_id
-from drivers.asic.outcome import acknowledged, not_allowed, refused, sleep_for, unknown
-from drivers.asic.timing import Timeouts
+from drivers.asic.outcome import acknowledged, not_allowed, refused, unknown
+from drivers.asic.reading import timed
 from drivers.capabilities import MinerStatus, WriteOutcome
-from drivers.errors import BadAnswer, DriverError, NoAnswer, Refused
+from drivers.errors import BadAnswer, DriverError, Refused
 
 
 class LuxOs:
@@ -23,38 +22,18 @@ class LuxOs:
     Sleep outlives a reboot and a power cut there; only a wake ends it.
 
     Args:
-        host: address of the machine.
-        rpc_port: JSON socket.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
+        at: where it answers.
+        given: what every driver is given.
         logon_pauses_s: pauses before further attempts while somebody else's session is open.
-        wall: UTC clock in seconds.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
     """
 
     family = FAMILY_NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        rpc_port: int = 4028,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        logon_pauses_s: tuple[float, ...] = (1.0, 2.0, 4.0),
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self.writes_allowed = writes_allowed
-        self._timeouts = timeouts or Timeouts()
-        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
+    def __init__(self, at: Address, given: Given, *, logon_pauses_s: tuple[float, ...] = (1.0, 2.0, 4.0)) -> None:
+        self._given = given
+        self._rpc = CgminerClient(at.host, at.rpc(), timeout_s=given.timeouts.rpc_s)
         self._logon_pauses_s = logon_pauses_s
         self._writing = asyncio.Lock()
-        self._wall = wall
-        self._mono = mono
-        self._pause = pause
         self._log = structlog.get_logger(__name__)
 
     async def status(self) -> MinerStatus:
@@ -63,13 +42,10 @@ class LuxOs:
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        try:
-            async with asyncio.timeout(self._timeouts.status_s):
-                answers = await self._rpc.ask(COMMANDS)
-        except TimeoutError as error:
-            raise NoAnswer(f"{self._rpc.name}: not read within {self._timeouts.status_s:g} s") from error
-        return replace(luxos_status(answers), latency_ms=round((self._mono() - began) * 1000, 1))
+        return await timed(self._given, self._rpc.name, self._read())
+
+    async def _read(self) -> MinerStatus:
+        return luxos_status(await self._rpc.ask(COMMANDS))
 
     async def prior_state(self) -> str:
         """Whether it sleeps now, as compact JSON.
@@ -91,23 +67,23 @@ class LuxOs:
         try:
             prior = Prior.from_text(prior_state)
         except ValueError as error:
-            return refused(self._wall, f"{self._rpc.name}: nothing sent: {error}")
+            return refused(self._given.wall, f"{self._rpc.name}: nothing sent: {error}")
         if prior.asleep:
-            return acknowledged(self._wall, "was asleep before; left asleep, nothing sent")
+            return acknowledged(self._given.wall, "was asleep before; left asleep, nothing sent")
         return await self._set_asleep(False)
 
     async def _set_asleep(self, asleep: bool) -> WriteOutcome:
-        if not self.writes_allowed:
-            return not_allowed(self._wall, self._rpc.name)
+        if not self._given.writes_allowed:
+            return not_allowed(self._given.wall, self._rpc.name)
         async with self._writing:
             try:
                 if await self._curtailed() is asleep:
-                    return acknowledged(self._wall, f"{'asleep' if asleep else 'awake'} already; nothing sent")
+                    return acknowledged(self._given.wall, f"{'asleep' if asleep else 'awake'} already; nothing sent")
                 session = await self._logon()
             except (Refused, BadAnswer) as error:
-                return refused(self._wall, f"nothing sent: {error}")
+                return refused(self._given.wall, f"nothing sent: {error}")
             except DriverError as error:
-                return unknown(self._wall, f"nothing sent: {error}")
+                return unknown(self._given.wall, f"nothing sent: {error}")
             try:
                 return await self._curtail(session, asleep)
             finally:
@@ -120,21 +96,21 @@ class LuxOs:
             answer = await self._rpc.command("curtail", f"{session},{action}")
             refuse_errors(answer, self._rpc.name, f"curtail {action}")
         except Refused as error:
-            return refused(self._wall, str(error))
+            return refused(self._given.wall, str(error))
         except DriverError as error:
             lost = error
         seen = await self._read_back(asleep)
         if seen is asleep:
             note = f"; the answer was lost ({lost})" if lost is not None else ""
-            return acknowledged(self._wall, f"curtail {action} sent and read back{note}")
+            return acknowledged(self._given.wall, f"curtail {action} sent and read back{note}")
         # Its answer only says that the command was sent on, so that nothing seen yet is no proof of refusal.
         what = str(lost) if lost is not None else f"{self._rpc.name}: curtail {action} was answered with success"
-        return unknown(self._wall, f"{what}; asleep reads back as {seen}")
+        return unknown(self._given.wall, f"{what}; asleep reads back as {seen}")
 
     async def _read_back(self, asleep: bool) -> bool | None:
         seen: bool | None = None
-        for pause_s in self._timeouts.read_back_s:
-            await self._pause(pause_s)
+        for pause_s in self._given.timeouts.read_back_s:
+            await self._given.pause(pause_s)
             try:
                 seen = await self._curtailed()
             except DriverError:
@@ -162,7 +138,7 @@ class LuxOs:
             code, message = error
             if pause_s is None or not (code == SESSION_ACTIVE or "session" in message.lower()):
                 break
-            await self._pause(pause_s)
+            await self._given.pause(pause_s)
         raise Refused(f"{self._rpc.name}: logon refused with code {code} ({message}); end the other session")
 
     async def _logoff(self, session: str) -> None:

@@ -125,9 +125,7 @@ def identity_of(overview: Json) -> Identity:
     )
 
 
-def marathon_status(
-    brief: Json, hashboards: Json, fans: Json, identity: Identity, mode: str | None, *, latency_ms: float = 0.0
-) -> MinerStatus:
+def marathon_status(brief: Json, hashboards: Json, fans: Json, identity: Identity, mode: str | None) -> MinerStatus:
     """One status from ``brief`` and, where they were read, ``hashboards``, ``fans`` and the work mode."""
     said = text(brief.get("status"))
     mining = None if said is None else said.lower() == "mining"
@@ -161,7 +159,6 @@ def marathon_status(
         fans_rpm=tuple(speed for speed in speeds if speed is not None),
         boards=boards,
         errors=errors,
-        latency_ms=round(latency_ms, 1),
     )
 
 

@@ -34,7 +34,7 @@ def is_off(status: dict[str, Any] | None) -> bool | None:
     return {"true": True, "false": False}.get(flag.strip().lower()) if isinstance(flag, str) else None
 
 
-def whatsminer_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
+def whatsminer_status(answers: Answers) -> MinerStatus:
     """One status from ``summary``, ``devs`` or ``edevs``, ``pools``, ``status`` and the slow commands; all may miss."""
     summary = next(iter(rows(answers.get("summary"), "SUMMARY")), {})
     identity = identity_from(answers)
@@ -60,7 +60,6 @@ def whatsminer_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStat
         # It lists three slots, whether or not a pool is in them.
         pools=tuple(pool for pool in pools_from(answers.get("pools")) if pool.url or pool.user),
         errors=errors_from(answers),
-        latency_ms=latency_ms,
     )
     return with_sleep(status, is_off(answers.get("status")))
 

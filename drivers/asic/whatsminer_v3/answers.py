@@ -64,7 +64,7 @@ def is_working(info: Json | None) -> bool | None:
     return {"true": True, "false": False}.get(flag.strip().lower()) if isinstance(flag, str) else None
 
 
-def whatsminer_status(status: Json | None, info: Json | None = None, *, latency_ms: float = 0.0) -> MinerStatus:
+def whatsminer_status(status: Json | None, info: Json | None = None) -> MinerStatus:
     """One status from ``get.miner.status`` (``summary``, ``edevs`` and ``pools`` in one) and ``get.device.info``."""
     summary = part(status, "summary")
     identity = identity_from(info)
@@ -89,7 +89,6 @@ def whatsminer_status(status: Json | None, info: Json | None = None, *, latency_
         boards=boards,
         pools=tuple(_pool(row) for row in rows(message(status), "pools")[:MAX_POOLS]),
         errors=errors_from(info),
-        latency_ms=latency_ms,
     )
     return with_sleep(read, is_working(info))
 
