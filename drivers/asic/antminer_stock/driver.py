@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
-from drivers.asic.antminer_stock.conf import FAMILY_NAME, SLEEP, Prior, mode_of, refusal, with_mode
+from drivers.asic.antminer_stock.conf import FAMILY_NAME, MODES, SLEEP, mode_of, refusal
 from drivers.asic.antminer_stock.extra_port import PORT, ExtraPort
 from drivers.asic.antminer_stock.new_api import ask_new_api, is_new_form
 from drivers.asic.cgminer import CgminerClient
 from drivers.asic.cgminer_status import Answers, Identity, status_from
+from drivers.asic.control import SleepsByControl
 from drivers.asic.family import Address
 from drivers.asic.fields import first, mac, number, rows, text
 from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
-from drivers.asic.outcome import acknowledged, not_allowed, refused, unknown
 from drivers.asic.reading import MIN_WEB_S, left_s, with_latency, within
-from drivers.capabilities import MinerStatus, WriteOutcome
-from drivers.errors import BadAnswer, DriverError, NoConnection, Refused
+from drivers.asic.work_mode import ModeControl
+from drivers.capabilities import MinerStatus
+from drivers.errors import DriverError, NoConnection, Refused
 
 HASHING_SHARE = 0.01
 """Below this share of the nominal rate (or 0.1 TH/s) a machine counts as not hashing."""
@@ -28,7 +28,7 @@ WEB_RETRY_S = 60.0
 """Pause after a failed reading over HTTP, so that a broken web page does not slow every poll."""
 
 
-class AntminerStock:
+class AntminerStock(SleepsByControl):
     """One machine with Bitmain's own firmware: :class:`MinerReader` and :class:`Sleeper`.
 
     Each poll reads ``summary``, ``stats`` and ``pools`` on the JSON socket. The sleep mode, MAC and serial number come
@@ -59,7 +59,7 @@ class AntminerStock:
                 self._extra = ExtraPort(http, given.mono)
         self._new_api: bool | None = None
         """Whether the machine knows the new form; ``None`` until it was needed."""
-        self._writing = asyncio.Lock()
+        self._sleep = ModeControl(self._rpc.name, self, MODES, given)
         self._mode: int | None = None
         self._mode_at = float("-inf")
         self._identity = Identity()
@@ -197,100 +197,23 @@ class AntminerStock:
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
 
-    async def prior_state(self) -> str:
-        """The work mode now, as compact JSON.
-
-        Raises:
-            DriverError: it could not be read; then the machine must not be changed.
-        """
-        conf = await self._read_conf()
-        mode = mode_of(conf)
-        if mode is None:
-            raise BadAnswer(f"{self._rpc.name}: no work mode in its configuration; it must not be changed")
-        return Prior(mode).to_text()
-
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to sleep. Never raises; an answer lost is ``UNKNOWN``. "Acknowledged" means the mode reads back."""
-        return await self._set_mode(SLEEP)
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Put the mode back that it had before; asleep before stays asleep. Never raises."""
-        try:
-            prior = Prior.from_text(prior_state)
-        except ValueError as error:
-            return refused(self._given.wall, f"{self._rpc.name}: nothing written: {error}")
-        if prior.asleep:
-            return acknowledged(self._given.wall, "was asleep before; left asleep, nothing written")
-        return await self._set_mode(prior.mode)
-
-    async def _set_mode(self, mode: int) -> WriteOutcome:
-        if not self._given.writes_allowed:
-            return not_allowed(self._given.wall, self._rpc.name)
-        async with self._writing:
-            return await self._set_mode_alone(mode)
-
-    async def _set_mode_alone(self, mode: int) -> WriteOutcome:
-        try:
-            web = self._needed_web()
-            conf = await self._read_conf()
-            if mode_of(conf) == mode:
-                return acknowledged(self._given.wall, f"mode is {mode} already; nothing written")
-            body = with_mode(conf, mode, name=self._rpc.name)
-        except (Refused, BadAnswer) as error:
-            return refused(self._given.wall, f"nothing written: {error}")
-        except DriverError as error:
-            return unknown(self._given.wall, f"nothing written: {error}")
-        return await self._write(web, body, mode)
-
-    async def _write(self, web: HttpClient, body: dict[str, Any], mode: int) -> WriteOutcome:
-        self._mode_at = float("-inf")  # whatever comes of it, the mode last read is no longer to be believed
-        if self._extra is not None:
-            self._extra.forget()
-        lost: DriverError | None = None
-        try:
-            answer = await web.post_json("/cgi-bin/set_miner_conf.cgi", body, timeout_s=self._given.timeouts.write_s)
-        except Refused as error:
-            return refused(self._given.wall, str(error))
-        except DriverError as error:
-            lost = error
-        else:
-            reason = refusal(answer)
-            if reason is not None:
-                return refused(self._given.wall, f"{self._rpc.name}: set_miner_conf.cgi: {reason}")
-        seen = await self._read_back(mode)
-        if seen == mode:
-            note = f"; the answer to the write was lost ({lost})" if lost is not None else ""
-            return acknowledged(self._given.wall, f"mode {mode} written and read back{note}")
-        if lost is not None:
-            return unknown(self._given.wall, f"{lost}; mode read back: {seen}")
-        if seen is None:
-            return unknown(self._given.wall, f"{self._rpc.name}: the write was answered, but reading it back failed")
-        return refused(
-            self._given.wall,
-            f"{self._rpc.name}: the write was answered with success, but mode {mode} reads back as {seen}",
-        )
-
-    async def _read_back(self, mode: int) -> int | None:
-        seen: int | None = None
-        for pause_s in self._given.timeouts.read_back_s:
-            await self._given.pause(pause_s)
-            try:
-                seen = mode_of(await self._read_conf())
-            except DriverError:
-                continue
-            if seen == mode:
-                break
-        return seen
-
-    async def _read_conf(self) -> dict[str, Any]:
-        """The configuration, only if it is correct JSON: it is going to be written back.
-
-        Raises:
-            DriverError: it could not be read, or no log-in is configured.
-        """
+    async def read_config(self) -> dict[str, Any]:
+        """See :class:`~drivers.asic.work_mode.Configured`."""
         conf = await self._needed_web().get_json("/cgi-bin/get_miner_conf.cgi", strict=True)
         self._took_mode(conf)
         return conf
+
+    async def write_config(self, config: dict[str, Any]) -> str:
+        """See :class:`~drivers.asic.work_mode.Configured`."""
+        web = self._needed_web()
+        self._mode_at = float("-inf")  # whatever comes of it, the mode last read is no longer to be believed
+        if self._extra is not None:
+            self._extra.forget()
+        answer = await web.post_json("/cgi-bin/set_miner_conf.cgi", config, timeout_s=self._given.timeouts.write_s)
+        reason = refusal(answer)
+        if reason is not None:
+            raise Refused(f"{self._rpc.name}: set_miner_conf.cgi: {reason}")
+        return "success"
 
     def _needed_web(self) -> HttpClient:
         if self._http is None:

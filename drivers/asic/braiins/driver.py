@@ -15,7 +15,7 @@ from drivers.asic.control import SleepControl, SleepsByControl
 from drivers.asic.family import Address
 from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
-from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting, watts_of
 from drivers.asic.reading import timed
 from drivers.capabilities import MinerStatus
 from drivers.errors import DriverError, Refused
@@ -147,10 +147,7 @@ class Braiins(SleepsByControl, LimitsByControl):
 
     async def tell_settings(self, settings: Mapping[str, Setting]) -> str:
         """See :class:`~drivers.asic.power.Limited`."""
-        limit_w = settings.get("power_target_w")
-        if not isinstance(limit_w, int) or isinstance(limit_w, bool):
-            raise Refused(f"{self._rpc.name}: the prior limit holds no watts; nothing sent")
-        return await self.tell_limit(limit_w)
+        return await self.tell_limit(watts_of(settings, "power_target_w", self._rpc.name))
 
     def _needed_web(self) -> BraiinsWeb:
         if self._web is None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from drivers.asic.cgminer_status import Identity
-from drivers.asic.control import Prior, SleepControl, SleepsByControl
+from drivers.asic.control import SleepControl, SleepsByControl
 from drivers.asic.epic.answers import (
     FAMILY_NAME,
     asleep,
@@ -20,6 +20,7 @@ from drivers.asic.epic.answers import (
 from drivers.asic.family import Address
 from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
+from drivers.asic.prior import prior_text
 from drivers.asic.reading import with_latency, within
 from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError, Refused
@@ -67,7 +68,7 @@ class Epic(SleepsByControl):
         off = asleep(summary)
         if off is None:
             raise BadAnswer(f"{self._http.name}: it does not say whether it sleeps; it must not be changed")
-        return Prior(FAMILY_NAME, off and not lost_its_pool(summary)).to_text()
+        return prior_text(FAMILY_NAME, "asleep", off and not lost_its_pool(summary))
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""

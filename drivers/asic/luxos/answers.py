@@ -5,9 +5,8 @@ Source: Luxor's API documentation (``curtail``, ``logon``, ``session``, ``power`
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from drivers.asic.cgminer_status import Answers, Identity, identity_from, measured_or_none, status_from
 from drivers.asic.fields import first, mac, number, rows, text
@@ -21,30 +20,6 @@ SESSION_ACTIVE = 402
 MAX_EVENTS = 20
 _SESSION_ID = re.compile(r"[A-Za-z0-9]{1,64}")
 HASHING_THS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """Whether it was asleep before the agent touched it."""
-
-    asleep: bool
-
-    def to_text(self) -> str:
-        """Compact JSON, for the journal."""
-        return json.dumps({"asleep": self.asleep, "family": FAMILY_NAME}, separators=(",", ":"), sort_keys=True)
-
-    @classmethod
-    def from_text(cls, prior: str) -> Prior:
-        """Read what :meth:`to_text` wrote.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        value = json.loads(prior[:1000])
-        asleep = value.get("asleep") if isinstance(value, dict) and value.get("family") == FAMILY_NAME else None
-        if not isinstance(asleep, bool):
-            raise ValueError(f"prior state of {FAMILY_NAME} with asleep true or false expected, seen {prior[:80]!r}")
-        return cls(asleep)
 
 
 def curtailed(config: dict[str, object] | None) -> bool | None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from drivers.asic.cgminer_status import Identity
+from drivers.asic.control import SleepsByControl
 from drivers.asic.family import Address
 from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
 from drivers.asic.marathon.answers import (
     FAMILY_NAME,
+    MODES,
     SLEEP,
-    Prior,
     changes_of,
     identity_of,
     limit_state,
@@ -22,16 +23,16 @@ from drivers.asic.marathon.answers import (
     with_mode,
     work_mode,
 )
-from drivers.asic.outcome import acknowledged, not_allowed, refused, unknown
 from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
 from drivers.asic.reading import if_time, with_latency, within
-from drivers.capabilities import MinerStatus, WriteOutcome
+from drivers.asic.work_mode import ModeControl
+from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError, Refused
 
 ROOT = "/kaonsu/v1/"
 
 
-class Marathon(LimitsByControl):
+class Marathon(SleepsByControl, LimitsByControl):
     """One machine with MARAFW: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
 
     Without its digest log-in nothing can be read.
@@ -42,12 +43,13 @@ class Marathon(LimitsByControl):
     def __init__(self, at: Address, given: Given) -> None:
         self._given = given
         self._http = HttpClient(at.web_host, at.web(), credentials=given.credentials, timeout_s=given.timeouts.http_s)
-        self._writing = asyncio.Lock()
+        writing = asyncio.Lock()
         self._identity = Identity()
         self._identity_at = float("-inf")
         self._mode: str | None = None
         self._mode_at = float("-inf")
-        self._power = PowerControl(FAMILY_NAME, self._http.name, self, given, self._writing)
+        self._power = PowerControl(FAMILY_NAME, self._http.name, self, given, writing)
+        self._sleep = ModeControl(self._http.name, self, MODES, given, writing)
 
     # --- reading -------------------------------------------------------------------------------------------------
 
@@ -88,84 +90,25 @@ class Marathon(LimitsByControl):
         if mode is not None:
             self._mode, self._mode_at = mode, self._given.mono()
 
-    async def _config(self) -> dict[str, Any]:
-        """The configuration, only if it is correct JSON: it is going to be written back."""
+    # --- sleep and wake ------------------------------------------------------------------------------------------
+
+    async def read_config(self) -> dict[str, Any]:
+        """See :class:`~drivers.asic.work_mode.Configured`."""
         config = await self._http.get_json(f"{ROOT}miner_config", strict=True)
         self._took_mode(config)
         return config
 
-    # --- sleep and wake ------------------------------------------------------------------------------------------
-
-    async def prior_state(self) -> str:
-        """The work mode now, as compact JSON.
-
-        Raises:
-            DriverError: it could not be read; then the machine must not be changed.
-        """
-        mode = work_mode(await self._config())
-        if mode is None:
-            raise BadAnswer(f"{self._http.name}: no work mode in its configuration; it must not be changed")
-        return Prior(mode).to_text()
-
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to sleep. Never raises; "acknowledged" means that the mode reads back."""
-        return await self._set_mode(SLEEP)
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Put the mode back that it had before; asleep before stays asleep. Never raises."""
-        try:
-            prior = Prior.from_text(prior_state)
-        except ValueError as error:
-            return refused(self._given.wall, f"{self._http.name}: nothing written: {error}")
-        if prior.asleep:
-            return acknowledged(self._given.wall, "was asleep before; left asleep, nothing written")
-        return await self._set_mode(prior.mode)
-
-    async def _set_mode(self, mode: str) -> WriteOutcome:
-        if not self._given.writes_allowed:
-            return not_allowed(self._given.wall, self._http.name)
-        async with self._writing:
-            try:
-                config = await self._config()
-                if work_mode(config) == mode:
-                    return acknowledged(self._given.wall, f"mode is {mode} already; nothing written")
-                body = with_mode(config, {"work-mode-selector": mode}, name=self._http.name)
-            except (Refused, BadAnswer) as error:
-                return refused(self._given.wall, f"nothing written: {error}")
-            except DriverError as error:
-                return unknown(self._given.wall, f"nothing written: {error}")
-            lost: DriverError | None = None
-            try:
-                await self._write(body)
-            except Refused as error:
-                return refused(self._given.wall, str(error))
-            except DriverError as error:
-                lost = error
-            return await self._seen(mode, lost)
-
-    async def _seen(self, mode: str, lost: DriverError | None) -> WriteOutcome:
-        seen: str | None = None
-        for pause_s in self._given.timeouts.read_back_s:
-            await self._given.pause(pause_s)
-            try:
-                seen = work_mode(await self._config())
-            except DriverError:
-                continue
-            if seen == mode:
-                note = f"; the answer to the write was lost ({lost})" if lost is not None else ""
-                return acknowledged(self._given.wall, f"mode {mode} written and read back{note}")
-        what = str(lost) if lost is not None else f"{self._http.name}: the write was answered"
-        return unknown(self._given.wall, f"{what}; mode reads back as {seen}")
-
-    async def _write(self, body: dict[str, Any]) -> None:
+    async def write_config(self, config: dict[str, Any]) -> str:
+        """See :class:`~drivers.asic.work_mode.Configured`."""
         self._mode_at = float("-inf")  # whatever comes of it, the mode last read is no longer to be believed
-        await self._http.post_json(f"{ROOT}miner_config", body, timeout_s=self._given.timeouts.write_s)
+        await self._http.post_json(f"{ROOT}miner_config", config, timeout_s=self._given.timeouts.write_s)
+        return "taken"
 
     # --- power limit ---------------------------------------------------------------------------------------------
 
     async def read_limit(self) -> LimitState:
         """See :class:`~drivers.asic.power.Limited`."""
-        return limit_state(await self._config(), name=self._http.name)
+        return limit_state(await self.read_config(), name=self._http.name)
 
     async def tell_limit(self, limit_w: int) -> str:
         """See :class:`~drivers.asic.power.Limited`."""
@@ -177,11 +120,10 @@ class Marathon(LimitsByControl):
 
     async def _change(self, changes: dict[str, Any]) -> str:
         try:
-            config = await self._config()
+            config = await self.read_config()
             if work_mode(config) == SLEEP:
                 raise Refused(f"{self._http.name}: it sleeps, and a power target would wake it; wake it first")
             body = with_mode(config, changes, name=self._http.name)
         except DriverError as error:
             raise Refused(f"nothing written: {error}") from error
-        await self._write(body)
-        return "taken"
+        return await self.write_config(body)

@@ -12,7 +12,7 @@ from drivers.asic.cgminer_status import Answers, Identity
 from drivers.asic.control import SleepControl, SleepsByControl
 from drivers.asic.family import Address
 from drivers.asic.given import Given
-from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting, watts_of
 from drivers.asic.reading import timed
 from drivers.asic.whatsminer_v2.answers import (
     HASHING_THS,
@@ -152,7 +152,4 @@ class WhatsminerV2(SleepsByControl, LimitsByControl):
 
     async def tell_settings(self, settings: Mapping[str, Setting]) -> str:
         """See :class:`~drivers.asic.power.Limited`."""
-        limit_w = settings.get("power_limit_w")
-        if not isinstance(limit_w, int) or isinstance(limit_w, bool):
-            raise Refused(f"{self._rpc.name}: the prior limit holds no watts; nothing sent")
-        return await self.tell_limit(limit_w)
+        return await self.tell_limit(watts_of(settings, "power_limit_w", self._rpc.name))

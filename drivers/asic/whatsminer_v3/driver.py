@@ -13,7 +13,7 @@ from drivers.asic.family import Address
 from drivers.asic.fields import integer
 from drivers.asic.framed import PORT, FramedClient
 from drivers.asic.given import Given
-from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting, watts_of
 from drivers.asic.reading import timed
 from drivers.asic.whatsminer_v3.answers import (
     HASHING_THS,
@@ -138,10 +138,7 @@ class WhatsminerV3(SleepsByControl, LimitsByControl):
 
     async def tell_settings(self, settings: Mapping[str, Setting]) -> str:
         """See :class:`~drivers.asic.power.Limited`."""
-        limit_w = settings.get("power_limit_w")
-        if not isinstance(limit_w, int) or isinstance(limit_w, bool):
-            raise Refused(f"{self._rpc.name}: the prior limit holds no watts; nothing sent")
-        return await self.tell_limit(limit_w)
+        return await self.tell_limit(watts_of(settings, "power_limit_w", self._rpc.name))
 
     # --- writing -------------------------------------------------------------------------------------------------
 
