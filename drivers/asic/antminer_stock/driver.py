@@ -131,7 +131,7 @@ class AntminerStock(SleepsByControl):
                 errors = (*errors, "configured to sleep, but hashing")
         elif hashing:
             sleeping = False
-        identity = Identity(status.model, status.firmware, status.mac, status.serial).over(self._identity)
+        identity = Identity.of(status).over(self._identity)
         status = replace(
             status,
             model=identity.model,

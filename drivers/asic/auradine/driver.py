@@ -19,7 +19,6 @@ from drivers.asic.auradine.answers import (
     is_asleep,
     limit_body,
     limit_state,
-    with_identity,
 )
 from drivers.asic.cgminer import CgminerClient, error_of
 from drivers.asic.cgminer_status import Answers, Identity
@@ -103,7 +102,7 @@ class Auradine(SleepsByControl, LimitsByControl):
         if lost is not None and is_asleep(pages.get("mode")) is not True:
             raise lost
         status = auradine_status(answers, {**self._slow, **pages})
-        return with_identity(status, self._identity())
+        return self._identity().into(status)
 
     async def _pages(self, began: float) -> Answers:
         """The pages of a status, as many as there is time for; none for a while after one failed."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 
 from drivers.asic.braiins.rest import NAME
 from drivers.asic.braiins.rpc import COMMANDS, rpc_status
 from drivers.asic.braiins.web import BraiinsWeb
 from drivers.asic.cgminer import CgminerClient
-from drivers.asic.cgminer_status import Identity
+from drivers.asic.cgminer_status import HASHING_THS, Identity, is_hashing, with_sleep
 from drivers.asic.control import SleepControl, SleepsByControl
 from drivers.asic.family import Address
 from drivers.asic.given import Given
@@ -20,7 +19,6 @@ from drivers.asic.reading import timed
 from drivers.capabilities import MinerStatus
 from drivers.errors import DriverError, Refused
 
-HASHING_THS = 0.1
 WEB_RETRY_S = 60.0
 """Pause after a failed reading over HTTP, so that a broken web page does not slow every poll."""
 DOUBT_SHARE = 0.2
@@ -72,27 +70,14 @@ class Braiins(SleepsByControl, LimitsByControl):
             status = await self._web.status()
             self._took(status)
             return self._complete(status)
-        hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-        if self._given.mono() - self._asleep_at > self._limit_s(hashing):
+        if self._given.mono() - self._asleep_at > self._limit_s(is_hashing(status)):
             await self._refresh()
         return self._complete(status)
 
     def _complete(self, status: MinerStatus) -> MinerStatus:
-        hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
         asleep = self._asleep if self._given.mono() - self._asleep_at <= self._given.timeouts.mode_max_age_s else None
-        errors = status.errors
-        if asleep and hashing:
-            errors = (*errors, "told to pause, but hashing")
-        known = Identity(status.model, status.firmware, status.mac, status.serial).over(self._identity)
-        return replace(
-            status,
-            model=known.model,
-            firmware=known.firmware,
-            mac=known.mac,
-            serial=known.serial,
-            sleeping=False if hashing else asleep,
-            errors=errors,
-        )
+        known = Identity.of(status).over(self._identity)
+        return with_sleep(known.into(status), asleep, "told to pause, but hashing")
 
     def _limit_s(self, hashing: bool) -> float:
         """How old the state last read may be before it is read again."""
@@ -112,7 +97,7 @@ class Braiins(SleepsByControl, LimitsByControl):
 
     def _took(self, status: MinerStatus) -> None:
         self._asleep, self._asleep_at = status.sleeping, self._given.mono()
-        self._identity = Identity(status.model, status.firmware, status.mac, status.serial).over(self._identity)
+        self._identity = Identity.of(status).over(self._identity)
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
 

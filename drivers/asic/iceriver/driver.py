@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from drivers.asic.exchange import exchange
+from drivers.asic.exchange import exchange, named
 from drivers.asic.family import Address
 from drivers.asic.given import Given
 from drivers.asic.iceriver.answers import FAMILY_NAME, iceriver_status, merged
 from drivers.asic.reading import timed
 from drivers.asic.repair import parse_answer
 from drivers.capabilities import MinerStatus
-from drivers.errors import BadAnswer, NoAnswer, NoConnection, Refused
+from drivers.errors import BadAnswer, Refused
 
 LINE_PORT = 4111
 MAX_LINE_BYTES = 64 * 1024
@@ -81,14 +81,8 @@ async def ask(host: str, port: int, question: str, timeout_s: float) -> dict[str
     """
     name = f"miner {host}:{port} {question}"
     request = msgspec.json.encode({"id": question}) + b"\r\n"
-    try:
+    with named(name, timeout_s):
         data = await exchange(host, port, request, timeout_s=timeout_s, complete=until_whole, max_bytes=MAX_LINE_BYTES)
-    except TimeoutError as error:
-        raise NoAnswer(f"{name}: no complete answer within {timeout_s:g} s") from error
-    except OSError as error:
-        raise NoConnection(f"{name}: {error}") from error
-    except BadAnswer as error:
-        raise BadAnswer(f"{name}: {error}") from error
     answer = parse_answer(data, source=name)
     ret = answer.get("ret")
     if answer.get("id") != question or not isinstance(ret, dict):

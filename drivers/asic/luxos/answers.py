@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from drivers.asic.cgminer_status import Answers, Identity, identity_from, measured_or_none, status_from
+from drivers.asic.cgminer_status import Answers, Identity, identity_from, measured_or_none, status_from, with_sleep
 from drivers.asic.fields import first, mac, number, rows, text
 from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer
@@ -19,7 +19,6 @@ SESSION_ACTIVE = 402
 """Code of ``logon`` while another session is open; a session dies 60 s after its last use."""
 MAX_EVENTS = 20
 _SESSION_ID = re.compile(r"[A-Za-z0-9]{1,64}")
-HASHING_THS = 0.1
 
 
 def curtailed(config: dict[str, object] | None) -> bool | None:
@@ -62,26 +61,14 @@ def luxos_status(answers: Answers) -> MinerStatus:
     power = next(iter(rows(answers.get("power"), "POWER")), {})
     power_w = measured_or_none(power.get("Watts"))
     source = "none" if power_w is None else ("measured" if power.get("PSU") is True else "estimated")
-    sleeping = curtailed(answers.get("config"))
-    hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-    errors = _events(answers)
-    if sleeping and hashing:
-        sleeping = False
-        errors = (*errors, "told to sleep, but hashing")
-    elif sleeping is None and hashing:
-        sleeping = False
-    return replace(
-        status,
-        model=identity.model,
-        firmware=identity.firmware,
-        mac=identity.mac,
-        serial=identity.serial,
+    read = replace(
+        identity.into(status),
         hashrate_nominal_ths=status.hashrate_nominal_ths or number(config.get("NameplateTHS")) or None,
         power_w=power_w,
         power_source=source,
-        sleeping=sleeping,
-        errors=errors,
+        errors=_events(answers),
     )
+    return with_sleep(read, curtailed(answers.get("config")), "told to sleep, but hashing")
 
 
 def _events(answers: Answers) -> tuple[str, ...]:

@@ -8,21 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 from drivers.asic.cgminer import CgminerClient, error_of, refuse_errors
-from drivers.asic.cgminer_status import Answers, Identity
+from drivers.asic.cgminer_status import HASHING_THS, Answers, Identity, is_hashing, with_sleep
 from drivers.asic.control import SleepControl, SleepsByControl
 from drivers.asic.family import Address
 from drivers.asic.given import Given
 from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting, watts_of
 from drivers.asic.reading import timed
 from drivers.asic.whatsminer_v2.answers import (
-    HASHING_THS,
     NAME,
+    TOLD,
     errors_from,
     identity_from,
     is_off,
     limit_from,
     whatsminer_status,
-    with_sleep,
 )
 from drivers.asic.whatsminer_v2.api import WriteApi
 from drivers.capabilities import MinerStatus
@@ -73,8 +72,8 @@ class WhatsminerV2(SleepsByControl, LimitsByControl):
             # Some versions refuse to sum up while off; their state they always tell.
             answers = {"status": await self._state()}
         status = whatsminer_status(answers)
-        if "status" not in answers and not (status.hashrate_ths and status.hashrate_ths > HASHING_THS):
-            status = with_sleep(status, is_off(await self._optional("status")))
+        if "status" not in answers and not is_hashing(status):
+            status = with_sleep(status, is_off(await self._optional("status")), TOLD)
         if status.uptime_s is not None and self._uptime_s is not None and status.uptime_s < self._uptime_s:
             self._identity_at = float("-inf")
         self._uptime_s = status.uptime_s
@@ -83,12 +82,8 @@ class WhatsminerV2(SleepsByControl, LimitsByControl):
             await self._write.keep_ready()
             if self._write.not_ready is not None:
                 status = replace(status, errors=(*status.errors, self._write.not_ready))
-        identity = Identity(status.model, status.firmware, status.mac, status.serial)
-        known = self._identity.over(identity)
-        errors = tuple(dict.fromkeys((*status.errors, *self._errors)))
-        return replace(
-            status, model=known.model, firmware=known.firmware, mac=known.mac, serial=known.serial, errors=errors
-        )
+        status = self._identity.over(Identity.of(status)).into(status)
+        return replace(status, errors=tuple(dict.fromkeys((*status.errors, *self._errors))))
 
     async def _refresh(self) -> None:
         """Read what seldom changes, when it has grown old."""

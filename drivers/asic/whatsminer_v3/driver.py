@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from drivers.asic.cgminer_status import Identity
+from drivers.asic.cgminer_status import Identity, is_hashing, with_sleep
 from drivers.asic.control import SleepControl, SleepsByControl
 from drivers.asic.family import Address
 from drivers.asic.fields import integer
@@ -16,16 +16,15 @@ from drivers.asic.given import Given
 from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting, watts_of
 from drivers.asic.reading import timed
 from drivers.asic.whatsminer_v3.answers import (
-    HASHING_THS,
     NAME,
+    STOPPED,
     errors_from,
     identity_from,
-    is_working,
+    is_asleep,
     limit_from,
     refusal,
     salt_of,
     whatsminer_status,
-    with_sleep,
     write_token,
 )
 from drivers.capabilities import MinerStatus
@@ -76,19 +75,10 @@ class WhatsminerV3(SleepsByControl, LimitsByControl):
 
     async def _read(self) -> MinerStatus:
         status = whatsminer_status(await self._ask("get.miner.status", STATUS_PARTS))
-        hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-        if not hashing or self._given.mono() - self._info_at > INFO_MAX_AGE_S:
+        if not is_hashing(status) or self._given.mono() - self._info_at > INFO_MAX_AGE_S:
             info = await self._info()
-            status = with_sleep(status, is_working(info))
-        known = self._identity
-        return replace(
-            status,
-            model=known.model,
-            firmware=known.firmware,
-            mac=known.mac,
-            serial=known.serial,
-            errors=(*status.errors, *self._errors),
-        )
+            status = with_sleep(status, is_asleep(info), STOPPED)
+        return replace(self._identity.into(status), errors=(*status.errors, *self._errors))
 
     async def _info(self) -> dict[str, Any] | None:
         """``get.device.info``, which a status can do without."""
@@ -114,8 +104,7 @@ class WhatsminerV3(SleepsByControl, LimitsByControl):
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""
-        working = is_working(await self._ask("get.device.info", "miner"))
-        return None if working is None else not working
+        return is_asleep(await self._ask("get.device.info", "miner"))
 
     async def tell(self, asleep: bool) -> str:
         """See :class:`~drivers.asic.control.TwoStates`."""
