@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from drivers.asic.exchange import exchange, until_nul
+from drivers.asic.exchange import exchange, named, until_nul
 from drivers.asic.repair import MAX_BYTES, parse_answer
-from drivers.errors import BadAnswer, DriverError, NoAnswer, NoConnection, Refused
+from drivers.errors import BadAnswer, DriverError, NoConnection, Refused
 
 ACCESS_DENIED = 45
 """cgminer code: the API group of this client may not give that command."""
@@ -125,7 +125,7 @@ class CgminerClient:
         await self.command(command, timeout_s=self._timeout_s / 2)
 
     async def _exchange(self, request: bytes, command: str, timeout_s: float) -> bytes:
-        try:
+        with named(f"{self.name}: {command}", timeout_s):
             return await exchange(
                 self.host,
                 self.port,
@@ -134,12 +134,6 @@ class CgminerClient:
                 complete=until_nul,
                 max_bytes=self._max_bytes,
             )
-        except TimeoutError as error:
-            raise NoAnswer(f"{self.name}: no complete answer to {command} within {timeout_s:g} s") from error
-        except OSError as error:
-            raise NoConnection(f"{self.name}: {command}: {error}") from error
-        except BadAnswer as error:
-            raise BadAnswer(f"{self.name}: {command}: {error}") from error
 
 
 def section(answer: dict[str, Any], command: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ The families' own modules add what only they give (power, sleep mode, serial num
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from drivers.asic.fields import first, integer, mac, number, rows, temperatures, text, to_ths
@@ -17,6 +17,10 @@ MAX_FANS = 16
 MAX_POOLS = 16
 
 Answers = dict[str, dict[str, Any]]
+
+
+HASHING_THS = 0.1
+"""Above this rate a machine hashes, whatever it says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,29 @@ class Identity:
             self.serial or other.serial,
         )
 
+    @classmethod
+    def of(cls, status: MinerStatus) -> Identity:
+        """What a status says of it."""
+        return cls(status.model, status.firmware, status.mac, status.serial)
 
-def status_from(family: str, answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
+    def into(self, status: MinerStatus) -> MinerStatus:
+        """The status with this identity."""
+        return replace(status, model=self.model, firmware=self.firmware, mac=self.mac, serial=self.serial)
+
+
+def is_hashing(status: MinerStatus) -> bool:
+    """Whether its hash rate says that it works; not where it says nothing."""
+    return status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
+
+
+def with_sleep(status: MinerStatus, asleep: bool | None, contrary: str) -> MinerStatus:
+    """The status with what the machine says of sleeping; its hash rate wins, and ``contrary`` is then an error."""
+    if not is_hashing(status):
+        return replace(status, sleeping=asleep)
+    return replace(status, sleeping=False, errors=(*status.errors, contrary) if asleep else status.errors)
+
+
+def status_from(family: str, answers: Answers) -> MinerStatus:
     """Read ``summary``, ``stats``, ``pools`` and ``version`` answers, any of which may be missing but the first.
 
     Hash rates in GH/s unless ``rate_unit`` says otherwise, power never: these answers carry none that all share.
@@ -61,7 +86,6 @@ def status_from(family: str, answers: Answers, *, latency_ms: float = 0.0) -> Mi
         fans_rpm=_fans(values),
         boards=boards,
         pools=pools_from(answers.get("pools")),
-        latency_ms=round(latency_ms, 1),
     )
 
 

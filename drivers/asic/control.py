@@ -1,50 +1,38 @@
-"""Sleep and wake of machines whose firmware knows just these two states; the rules of a write, in one place.
+"""Sleep and wake; the rules of a write, in one place.
 
-A family says how to read whether it sleeps and how to tell it; everything that must not be got wrong is here: nothing
-is sent where writes are not allowed, the state is read first, a lost answer is ``UNKNOWN`` and never sent again, and
-"acknowledged" means that the machine's own state was read back.
+A family says how to read its state and how to tell it; everything that must not be got wrong is here: nothing is sent
+where writes are not allowed, the state is read first, a lost answer is ``UNKNOWN`` and never sent again, and
+"acknowledged" means that the machine's own state was read back. Most firmwares know just asleep and awake
+(:class:`SleepControl`); some have work modes in a configuration (:mod:`drivers.asic.work_mode`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
-from time import time
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from drivers.asic.outcome import Wall, acknowledged, not_allowed, refused, sleep_for, unknown
-from drivers.asic.timing import Timeouts
-from drivers.capabilities import WriteOutcome
-from drivers.errors import BadAnswer, DriverError, NoAnswer, Refused
+from drivers.asic.given import Given
+from drivers.asic.outcome import acknowledged, not_allowed, nothing_done, refused, unknown
+from drivers.asic.prior import prior_text, prior_value
+from drivers.asic.sending import send
+from drivers.capabilities import Sleeper, WriteOutcome
+from drivers.errors import BadAnswer, DriverError, Refused
 
-Result = TypeVar("Result")
+State = TypeVar("State")
 
 
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """Whether it slept before the agent touched it."""
+def asleep_from(family: str, prior: str) -> bool:
+    """Whether a machine slept before, from its prior state.
 
-    family: str
-    asleep: bool
-
-    def to_text(self) -> str:
-        """Compact JSON, for the journal."""
-        return json.dumps({"asleep": self.asleep, "family": self.family}, separators=(",", ":"), sort_keys=True)
-
-    @classmethod
-    def from_text(cls, family: str, prior: str) -> Prior:
-        """Read what :meth:`to_text` wrote.
-
-        Raises:
-            ValueError: it is something else, or of another family.
-        """
-        value = json.loads(prior[:1000])
-        asleep = value.get("asleep") if isinstance(value, dict) and value.get("family") == family else None
-        if not isinstance(asleep, bool):
-            raise ValueError(f"prior state of {family} with asleep true or false expected, seen {prior[:80]!r}")
-        return cls(family, asleep)
+    Raises:
+        ValueError: it is something else, or of another family.
+    """
+    expected = f"prior state of {family} with asleep true or false"
+    return bool(prior_value(family, "asleep", prior, lambda value: isinstance(value, bool), expected))
 
 
 class TwoStates(Protocol):
@@ -59,24 +47,67 @@ class TwoStates(Protocol):
         ...
 
 
+class StateControl(ABC, Generic[State]):
+    """Sleep and wake of a machine that is changed from state to state, one of which is sleep."""
+
+    name: str
+    """What errors call the machine."""
+    given: Given
+    writing: asyncio.Lock
+    """Shared with everything else that writes to the machine."""
+    verb = "sent"
+
+    async def sleep(self) -> WriteOutcome:
+        """Ask it to sleep. Never raises."""
+        return await self._allowed(self._sleeping())
+
+    async def wake(self, prior_state: str) -> WriteOutcome:
+        """Put the state back that it had before, unless it slept. Never raises."""
+        try:
+            prior = self._prior(prior_state)
+        except ValueError as error:
+            return refused(self.given.wall, f"{self.name}: nothing {self.verb}: {error}")
+        if prior == self._sleeping():
+            return acknowledged(self.given.wall, f"was asleep before; left asleep, nothing {self.verb}")
+        return await self._allowed(prior)
+
+    async def _allowed(self, state: State) -> WriteOutcome:
+        if not self.given.writes_allowed:
+            return not_allowed(self.given.wall, self.name)
+        async with self.writing:
+            try:
+                return await self._change(state)
+            except Refused as error:
+                return refused(self.given.wall, str(error))
+
+    @abstractmethod
+    def _sleeping(self) -> State:
+        """The state that is sleep."""
+
+    @abstractmethod
+    def _prior(self, prior_state: str) -> State:
+        """The state in what ``prior_state`` gave; ``ValueError`` where it is something else."""
+
+    @abstractmethod
+    async def _change(self, state: State) -> WriteOutcome:
+        """Read, write and read back; raises ``Refused`` where the machine refused the write."""
+
+
 @dataclass(slots=True)
-class SleepControl:
-    """Sleep and wake of one machine."""
+class SleepControl(StateControl[bool]):
+    """Sleep and wake of one machine whose firmware knows just these two states."""
 
     family: str
     name: str
-    """What errors call the machine."""
     machine: TwoStates
-    writes_allowed: bool
-    timeouts: Timeouts
+    given: Given
     settle_s: float = 0.0
     """Pause before the first read-back, where the firmware itself waits that long."""
     always_tell: bool = False
     """A command to sleep is sent also to one that sleeps: it may do so for another cause, which ends by itself."""
-    wall: Wall = time
-    pause: Callable[[float], Awaitable[None]] = sleep_for
-    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Shared with everything else that writes to the machine."""
+    session: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    """What has to be open around a command and its reading back; where opening it fails, nothing was sent."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def prior_state(self) -> str:
         """Whether it sleeps now, as compact JSON.
@@ -87,72 +118,43 @@ class SleepControl:
         asleep = await self.machine.read_asleep()
         if asleep is None:
             raise BadAnswer(f"{self.name}: it does not say whether it sleeps; it must not be changed")
-        return Prior(self.family, asleep).to_text()
+        return prior_text(self.family, "asleep", asleep)
 
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to sleep. Never raises."""
-        return await self._change(True)
+    def _sleeping(self) -> bool:
+        return True
 
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Wake it, unless it slept before. Never raises."""
-        try:
-            prior = Prior.from_text(self.family, prior_state)
-        except ValueError as error:
-            return refused(self.wall, f"{self.name}: nothing sent: {error}")
-        if prior.asleep:
-            return acknowledged(self.wall, "was asleep before; left asleep, nothing sent")
-        return await self._change(False)
+    def _prior(self, prior_state: str) -> bool:
+        return asleep_from(self.family, prior_state)
 
-    async def _change(self, asleep: bool) -> WriteOutcome:
-        if not self.writes_allowed:
-            return not_allowed(self.wall, self.name)
-        async with self._writing:
+    async def _change(self, state: bool) -> WriteOutcome:
+        word = "asleep" if state else "awake"
+        async with AsyncExitStack() as opened:
             try:
                 now = await self.machine.read_asleep()
-            except (Refused, BadAnswer) as error:
-                return refused(self.wall, f"nothing sent: {error}")
+                if now is state and not (state and self.always_tell):
+                    return acknowledged(self.given.wall, f"{word} already; nothing sent")
+                await opened.enter_async_context(self.session())
             except DriverError as error:
-                return unknown(self.wall, f"nothing sent: {error}")
-            if now is asleep and not (asleep and self.always_tell):
-                return acknowledged(self.wall, f"{_word(asleep)} already; nothing sent")
-            return await self._tell(asleep)
-
-    async def _tell(self, asleep: bool) -> WriteOutcome:
-        lost: DriverError | None = None
-        said = ""
-        try:
-            said = await self.machine.tell(asleep)
-        except Refused as error:
-            return refused(self.wall, str(error))
-        except DriverError as error:
-            lost = error
-        seen = await self._read_back(asleep)
-        if seen is asleep:
-            note = f"; the answer was lost ({lost})" if lost is not None else ""
-            return acknowledged(self.wall, f"told, and {_word(asleep)} reads back{note}")
-        what = str(lost) if lost is not None else f"{self.name}: answered {said!r}"
-        return unknown(self.wall, f"{what}; whether it sleeps reads back as {seen}")
-
-    async def _read_back(self, asleep: bool) -> bool | None:
-        seen: bool | None = None
-        for number, pause_s in enumerate(self.timeouts.read_back_s):
-            await self.pause(pause_s + (self.settle_s if number == 0 else 0.0))
-            try:
-                seen = await self.machine.read_asleep()
-            except DriverError:
-                continue
-            if seen is asleep:
-                break
-        return seen
+                return nothing_done(self.given.wall, error)
+            sent = await send(
+                self.given,
+                lambda: self.machine.tell(state),
+                self.machine.read_asleep,
+                lambda seen: seen is state,
+                settle_s=self.settle_s,
+            )
+        if sent.seen is state:
+            return acknowledged(self.given.wall, f"told, and {word} reads back{sent.note}")
+        return unknown(self.given.wall, f"{sent.answer(self.name)}; whether it sleeps reads back as {sent.seen}")
 
 
 class SleepsByControl:
-    """:class:`~drivers.capabilities.Sleeper` of a driver that gives reading and telling (:class:`TwoStates`)."""
+    """:class:`~drivers.capabilities.Sleeper` of a driver that has a :class:`StateControl`."""
 
-    _sleep: SleepControl
+    _sleep: Sleeper
 
     async def prior_state(self) -> str:
-        """Whether it sleeps now, as compact JSON.
+        """What has to be put back on waking, as compact JSON.
 
         Raises:
             DriverError: it could not be read; then the machine must not be changed.
@@ -166,21 +168,3 @@ class SleepsByControl:
     async def wake(self, prior_state: str) -> WriteOutcome:
         """Wake it, unless it slept before. Never raises."""
         return await self._sleep.wake(prior_state)
-
-
-def _word(asleep: bool) -> str:
-    return "asleep" if asleep else "awake"
-
-
-async def within(seconds: float, name: str, reading: Awaitable[Result]) -> Result:
-    """The result of a reading that has a deadline.
-
-    Raises:
-        NoAnswer: not finished by then.
-        DriverError: as the reading raises.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            return await reading
-    except TimeoutError as error:
-        raise NoAnswer(f"{name}: not read within {seconds:g} s") from error

@@ -11,9 +11,10 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from drivers.errors import BadAnswer
+from drivers.errors import BadAnswer, NoAnswer, NoConnection
 
 _CHUNK_BYTES = 32 * 1024
 _NONBLOCK = getattr(socket, "SOCK_NONBLOCK", 0)
@@ -170,6 +171,25 @@ async def exchange(
         if not _NONBLOCK:
             sock.setblocking(False)
         return await _Exchange(loop, sock, request, complete, max_bytes).run((host, port), timeout_s)
+
+
+@contextmanager
+def named(what: str, timeout_s: float) -> Iterator[None]:
+    """Errors of :func:`exchange` become the drivers' own, and say ``what`` was asked of whom.
+
+    Raises:
+        NoConnection: refused, unreachable, or closed without an answer.
+        NoAnswer: nothing complete within the deadline.
+        BadAnswer: too large, or not to be understood.
+    """
+    try:
+        yield
+    except TimeoutError as error:
+        raise NoAnswer(f"{what}: no complete answer within {timeout_s:g} s") from error
+    except OSError as error:
+        raise NoConnection(f"{what}: {error}") from error
+    except BadAnswer as error:
+        raise BadAnswer(f"{what}: {error}") from error
 
 
 def _family(host: str) -> socket.AddressFamily | None:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from drivers.asic.credentials import Credentials
-from drivers.asic.timing import Timeouts
+from drivers.asic.given import Given
 from drivers.capabilities import MinerReader
 
 Json = dict[str, Any]
@@ -18,7 +17,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where one machine answers. Ports are the family's own where they are ``None``."""
+    """Where one machine answers. Ports are the family's own where they are ``None``; 0 cannot be reached."""
 
     host: str
     rpc_port: int | None = None
@@ -29,6 +28,14 @@ class Address:
     def web_host(self) -> str:
         """Host of the web interface: the machine itself unless told otherwise."""
         return self.http_host or self.host
+
+    def rpc(self, usual: int = 4028) -> int:
+        """Port of the JSON socket, or of what a family has in its place."""
+        return self.rpc_port or usual
+
+    def web(self, usual: int = 80) -> int:
+        """Port of the web interface; 0 where it cannot be reached."""
+        return usual if self.http_port is None else self.http_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +56,8 @@ class Evidence:
     """The bytes that answered ``version`` where they were no JSON."""
 
 
-Make = Callable[[Address, Credentials | None, Timeouts, bool], MinerReader]
-"""Makes a driver from address, log-in, time limits, and whether the site allows writes."""
+Make = Callable[[Address, Given], MinerReader]
+"""Makes a driver: the driver's own class, as a rule."""
 
 
 @dataclass(frozen=True, slots=True)

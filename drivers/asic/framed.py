@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from drivers.asic.exchange import exchange
+from drivers.asic.exchange import exchange, named
 from drivers.asic.repair import MAX_BYTES, parse_answer
-from drivers.errors import BadAnswer, NoAnswer, NoConnection
+from drivers.errors import BadAnswer
 
 PORT = 4433
 _HEAD_BYTES = 4
@@ -63,7 +63,7 @@ class FramedClient:
         """
         what = f"{self.name}: {value.get('cmd')}"
         limit_s = timeout_s or self._timeout_s
-        try:
+        with named(what, limit_s):
             async with self._lock:
                 data = await exchange(
                     self.host,
@@ -73,12 +73,6 @@ class FramedClient:
                     complete=self._complete,
                     max_bytes=self._max_bytes + _HEAD_BYTES,
                 )
-        except TimeoutError as error:
-            raise NoAnswer(f"{what}: no complete answer within {limit_s:g} s") from error
-        except OSError as error:
-            raise NoConnection(f"{what}: {error}") from error
-        except BadAnswer as error:
-            raise BadAnswer(f"{what}: {error}") from error
         if self._complete(bytearray(data), 0) != len(data):
             raise BadAnswer(f"{what}: closed after {len(data)} bytes, in the middle of its answer")
         return parse_answer(data[_HEAD_BYTES:], source=what, max_bytes=self._max_bytes)

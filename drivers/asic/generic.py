@@ -5,17 +5,14 @@ Hammer, MSKminer, Hiveon, Innosilicon and others keep Bitmain's or cgminer's fie
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from time import monotonic
 
 from drivers.asic.cgminer import CgminerClient
 from drivers.asic.cgminer_status import Answers, status_from
-from drivers.asic.control import within
-from drivers.asic.credentials import Credentials
 from drivers.asic.evidence import is_other_firmware, words
 from drivers.asic.family import Address, Evidence, Family
-from drivers.asic.timing import Timeouts
+from drivers.asic.given import Given
+from drivers.asic.reading import timed
 from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, Refused
 
@@ -29,17 +26,9 @@ class GenericCgminer:
 
     family = FAMILY_NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        rpc_port: int = 4028,
-        timeouts: Timeouts | None = None,
-        mono: Callable[[], float] = monotonic,
-    ) -> None:
-        self._timeouts = timeouts or Timeouts()
-        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
-        self._mono = mono
+    def __init__(self, at: Address, given: Given) -> None:
+        self._given = given
+        self._rpc = CgminerClient(at.host, at.rpc(), timeout_s=given.timeouts.rpc_s)
 
     async def status(self) -> MinerStatus:
         """Read the machine; ``sleeping`` is False where it hashes and unknown where it does not.
@@ -47,9 +36,10 @@ class GenericCgminer:
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        answers = await within(self._timeouts.status_s, self._rpc.name, self._answers())
-        status = status_from(FAMILY_NAME, answers, latency_ms=(self._mono() - began) * 1000)
+        return await timed(self._given, self._rpc.name, self._read())
+
+    async def _read(self) -> MinerStatus:
+        status = status_from(FAMILY_NAME, await self._answers())
         return replace(status, sleeping=False if status.hashrate_ths else None)
 
     async def _answers(self) -> Answers:
@@ -69,12 +59,11 @@ def certainty(evidence: Evidence) -> int:
     return 20 if any(word in words(evidence) for word in RELATIVES) else 10
 
 
-def make(at: Address, credentials: Credentials | None, timeouts: Timeouts, writes_allowed: bool) -> GenericCgminer:
-    """Its driver; it never writes and needs no log-in."""
-    del credentials, writes_allowed
-    return GenericCgminer(at.host, rpc_port=at.rpc_port or 4028, timeouts=timeouts)
-
-
 FAMILY = Family(
-    name=FAMILY_NAME, title="cgminer and its kin", make=make, certainty=certainty, sleeps=False, http_port=None
+    name=FAMILY_NAME,
+    title="cgminer and its kin",
+    make=GenericCgminer,
+    certainty=certainty,
+    sleeps=False,
+    http_port=None,
 )

@@ -18,6 +18,7 @@ from drivers.asic.epic import FAMILY as EPIC
 from drivers.asic.exchange import exchange, until_nul
 from drivers.asic.family import Address, Evidence, Family
 from drivers.asic.generic import FAMILY as GENERIC
+from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
 from drivers.asic.iceriver import FAMILY as ICERIVER
 from drivers.asic.iceriver import INFO_PAGE, ask_info
@@ -101,18 +102,11 @@ def driver_for(
         ValueError: no such family.
     """
     limits = timeouts or Timeouts()
+    given = Given(credentials, limits, writes_allowed)
+    known = families()
 
     def make(name: str) -> MinerReader:
-        return driver_for(
-            name,
-            host,
-            rpc_port=rpc_port,
-            http_host=http_host,
-            http_port=http_port,
-            credentials=credentials,
-            timeouts=limits,
-            writes_allowed=writes_allowed,
-        )
+        return known[name].make(address_for(known[name], host, rpc_port, http_host, http_port), given)
 
     if family == AUTO:
         return IdentifiedMiner(
@@ -120,12 +114,9 @@ def driver_for(
             lambda: identify(host, rpc_port=rpc_port, http_port=http_port, timeouts=limits),
             make,
         )
-    known = families()
     if family not in known:
         raise ValueError(f"ASIC family {family!r} is not known; {AUTO} or one of {', '.join(sorted(known))} expected")
-    found = known[family]
-    at = address_for(found, host, rpc_port, http_host, http_port)
-    return found.make(at, credentials, limits, writes_allowed)
+    return make(family)
 
 
 def address_for(family: Family, host: str, rpc_port: int, http_host: str | None, http_port: int | None) -> Address:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from drivers.capabilities import WriteOutcome, WriteStatus
+from drivers.errors import BadAnswer, DriverError, Refused
 
 Wall = Callable[[], float]
 """UTC clock in seconds."""
@@ -24,6 +25,12 @@ def refused(wall: Wall, detail: str) -> WriteOutcome:
 def unknown(wall: Wall, detail: str) -> WriteOutcome:
     """Nobody knows; find out by reading before trying again."""
     return WriteOutcome(WriteStatus.UNKNOWN, round(wall() * 1000), detail)
+
+
+def nothing_done(wall: Wall, error: DriverError, verb: str = "sent") -> WriteOutcome:
+    """The reading before a write failed, so that it was not tried; silence leaves open what state the machine has."""
+    outcome = refused if isinstance(error, Refused | BadAnswer) else unknown
+    return outcome(wall, f"nothing {verb}: {error}")
 
 
 def not_allowed(wall: Wall, name: str) -> WriteOutcome:

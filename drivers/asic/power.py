@@ -8,16 +8,16 @@ Whether it keeps to it, only a meter can tell.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from time import time
 from typing import Protocol
 
-from drivers.asic.outcome import Wall, acknowledged, not_allowed, refused, sleep_for, unknown
-from drivers.asic.timing import Timeouts
+from drivers.asic.given import Given
+from drivers.asic.outcome import acknowledged, not_allowed, nothing_done, refused, unknown
+from drivers.asic.prior import prior_text, prior_value
+from drivers.asic.sending import send
 from drivers.capabilities import PowerRange, WriteOutcome
-from drivers.errors import BadAnswer, DriverError, Refused
+from drivers.errors import DriverError, Refused
 
 MAX_LIMIT_W = 1_000_000
 
@@ -62,10 +62,7 @@ class PowerControl:
     name: str
     """What errors call the machine."""
     machine: Limited
-    writes_allowed: bool
-    timeouts: Timeouts
-    wall: Wall = time
-    pause: Callable[[float], Awaitable[None]] = sleep_for
+    given: Given
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Shared with everything else that writes to the machine."""
 
@@ -87,23 +84,20 @@ class PowerControl:
             DriverError: it could not be read; then the machine must not be changed.
         """
         state = await self.machine.read_limit()
-        value = {"family": self.family, "limit": dict(state.settings)}
-        return json.dumps(value, separators=(",", ":"), sort_keys=True)
+        return prior_text(self.family, "limit", dict(state.settings))
 
     async def limit_power(self, limit_w: int) -> WriteOutcome:
         """Ask it to stay at or under ``limit_w``. Never raises."""
-        if not self.writes_allowed:
-            return not_allowed(self.wall, self.name)
+        if not self.given.writes_allowed:
+            return not_allowed(self.given.wall, self.name)
         async with self.writing:
             try:
                 state = await self.machine.read_limit()
                 wanted_w = settable(state, limit_w, self.name)
-            except (Refused, BadAnswer) as error:
-                return refused(self.wall, f"nothing sent: {error}")
             except DriverError as error:
-                return unknown(self.wall, f"nothing sent: {error}")
+                return nothing_done(self.given.wall, error)
             if state.now_w == wanted_w:
-                return acknowledged(self.wall, f"limit is {wanted_w} W already; nothing sent")
+                return acknowledged(self.given.wall, f"limit is {wanted_w} W already; nothing sent")
             return await self._tell(
                 lambda: self.machine.tell_limit(wanted_w), lambda seen: seen.now_w == wanted_w, f"limit {wanted_w} W"
             )
@@ -113,18 +107,16 @@ class PowerControl:
         try:
             wanted = settings_of(self.family, prior)
         except ValueError as error:
-            return refused(self.wall, f"{self.name}: nothing sent: {error}")
-        if not self.writes_allowed:
-            return not_allowed(self.wall, self.name)
+            return refused(self.given.wall, f"{self.name}: nothing sent: {error}")
+        if not self.given.writes_allowed:
+            return not_allowed(self.given.wall, self.name)
         async with self.writing:
             try:
                 state = await self.machine.read_limit()
-            except (Refused, BadAnswer) as error:
-                return refused(self.wall, f"nothing sent: {error}")
             except DriverError as error:
-                return unknown(self.wall, f"nothing sent: {error}")
+                return nothing_done(self.given.wall, error)
             if dict(state.settings) == wanted:
-                return acknowledged(self.wall, "the prior limit is set already; nothing sent")
+                return acknowledged(self.given.wall, "the prior limit is set already; nothing sent")
             return await self._tell(
                 lambda: self.machine.tell_settings(wanted),
                 lambda seen: dict(seen.settings) == wanted,
@@ -134,27 +126,15 @@ class PowerControl:
     async def _tell(
         self, tell: Callable[[], Awaitable[str]], done: Callable[[LimitState], bool], what: str
     ) -> WriteOutcome:
-        lost: DriverError | None = None
-        said = ""
         try:
-            said = await tell()
+            sent = await send(self.given, tell, self.machine.read_limit, lambda seen: seen is not None and done(seen))
         except Refused as error:
-            return refused(self.wall, str(error))
-        except DriverError as error:
-            lost = error
-        seen: LimitState | None = None
-        for pause_s in self.timeouts.read_back_s:
-            await self.pause(pause_s)
-            try:
-                seen = await self.machine.read_limit()
-            except DriverError:
-                continue
-            if done(seen):
-                note = f"; the answer was lost ({lost})" if lost is not None else ""
-                return acknowledged(self.wall, f"{what} told and read back{note}")
+            return refused(self.given.wall, str(error))
+        seen = sent.seen
+        if seen is not None and done(seen):
+            return acknowledged(self.given.wall, f"{what} told and read back{sent.note}")
         reads = "cannot be read" if seen is None else f"reads back as {seen.now_w} W"
-        what_said = str(lost) if lost is not None else f"{self.name}: answered {said!r}"
-        return unknown(self.wall, f"{what_said}; the limit {reads}")
+        return unknown(self.given.wall, f"{sent.answer(self.name)}; the limit {reads}")
 
 
 class LimitsByControl:
@@ -207,8 +187,21 @@ def settings_of(family: str, prior: str) -> dict[str, Setting]:
     Raises:
         ValueError: it is something else, or of another family.
     """
-    value = json.loads(prior[:2000])
-    limit = value.get("limit") if isinstance(value, dict) and value.get("family") == family else None
-    if not isinstance(limit, dict) or not all(isinstance(part, Setting) for part in limit.values()):
-        raise ValueError(f"prior limit of {family} expected, seen {prior[:80]!r}")
+    limit: dict[str, Setting] = prior_value(family, "limit", prior, _are_settings, f"prior limit of {family}")
     return limit
+
+
+def _are_settings(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(part, Setting) for part in value.values())
+
+
+def watts_of(settings: Mapping[str, Setting], key: str, name: str) -> int:
+    """The watts under ``key`` in settings that are put back.
+
+    Raises:
+        Refused: there are none.
+    """
+    watts = settings.get(key)
+    if not isinstance(watts, int) or isinstance(watts, bool):
+        raise Refused(f"{name}: the prior limit holds no watts; nothing sent")
+    return watts

@@ -152,6 +152,11 @@ class SessionHttp:
         return token
 
 
+def bearer(token: str) -> Mapping[str, str]:
+    """A token shown as RFC 6750 wants it."""
+    return {"Authorization": f"Bearer {token}"}
+
+
 class TooManyLogIns(Refused):
     """The machine wants a pause before the next log-in."""
 

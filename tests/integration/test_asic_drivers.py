@@ -24,6 +24,7 @@ from drivers.capabilities import MinerReader, Sleeper, WriteStatus
 from drivers.errors import BadAnswer, DriverError, NoAnswer, NoConnection, Refused
 from simulator.devices.asic import AsicServer, Faults, LuxosMiner, StockAntminer
 from simulator.devices.models import Mode, StandaloneMachine
+from tests.support.asic_kit import made
 
 LOGIN = Credentials("root", "root")
 QUICK = Timeouts(rpc_s=0.4, http_s=0.4, write_s=0.6, status_s=1.0, read_back_s=(0.0, 0.0), mode_max_age_s=60.0)
@@ -48,14 +49,14 @@ async def start() -> AsyncIterator[Start]:
         yield one
 
 
-def stock(server: StockAntminer, **options: Any) -> AntminerStock:
+def stock(server: StockAntminer, **options: Any) -> Any:
     options = {"credentials": LOGIN, "timeouts": QUICK, "writes_allowed": True, **options}
-    return AntminerStock("127.0.0.1", rpc_port=server.rpc_port, http_port=server.http_port, **options)
+    return made(AntminerStock, server.rpc_port, server.http_port, **options)
 
 
-def luxos(server: LuxosMiner, **options: Any) -> LuxOs:
+def luxos(server: LuxosMiner, **options: Any) -> Any:
     options = {"timeouts": QUICK, "writes_allowed": True, "logon_pauses_s": (0.0, 0.0), **options}
-    return LuxOs("127.0.0.1", rpc_port=server.rpc_port, **options)
+    return made(LuxOs, server.rpc_port, **options)
 
 
 async def until(condition: Callable[[], bool]) -> None:

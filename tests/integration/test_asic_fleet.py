@@ -16,6 +16,7 @@ from drivers.capabilities import MinerStatus
 from drivers.errors import NoConnection
 from simulator.devices.asic import AsicServer, LuxosMiner, StockAntminer
 from simulator.devices.models import StandaloneMachine
+from tests.support.asic_kit import made
 from wire.quality import Quality
 
 Result = tuple[str, MinerStatus | None, Quality, str | None]
@@ -224,8 +225,8 @@ async def test_three_hundred_simulated_machines_with_dead_ones_among_them() -> N
         await lux.start()
         servers += [stock, lux]
         machines += [
-            Machine(f"s{number}", AntminerStock("127.0.0.1", rpc_port=stock.rpc_port, timeouts=limits), "a"),
-            Machine(f"l{number}", LuxOs("127.0.0.1", rpc_port=lux.rpc_port, timeouts=limits), "b"),
+            Machine(f"s{number}", made(AntminerStock, stock.rpc_port, timeouts=limits), "a"),
+            Machine(f"l{number}", made(LuxOs, lux.rpc_port, timeouts=limits), "b"),
         ]
     for server in servers[::10]:
         server.faults.silent = True

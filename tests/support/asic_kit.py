@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import pytest
 from drivers.asic.auradine import Auradine
 from drivers.asic.braiins import Braiins
 from drivers.asic.credentials import Credentials
+from drivers.asic.family import Address
+from drivers.asic.given import Given
 from drivers.asic.repair import parse_answer
 from drivers.asic.timing import Timeouts
 from drivers.asic.vnish import Vnish
@@ -66,10 +68,9 @@ class Subject:
             "credentials": Credentials(self.user, PASSWORD),
             "timeouts": PATIENT,
             "writes_allowed": True,
-            **ports,
             **options,
         }
-        return self.driver("127.0.0.1", **options)
+        return made(self.driver, **ports, **options)
 
 
 SUBJECTS = (
@@ -81,6 +82,12 @@ SUBJECTS = (
     Subject("auradine", SimulatedAuradine, Auradine, "admin"),
 )
 BY_NAME = {subject.name: subject for subject in SUBJECTS}
+
+
+def made(driver: Callable[..., Any], rpc_port: int | None = None, http_port: int | None = None, **options: Any) -> Any:
+    """A driver of a machine on this host; ``options`` are fields of :class:`Given` or the driver's own."""
+    given = {name: options.pop(name) for name in [field.name for field in fields(Given)] if name in options}
+    return driver(Address("127.0.0.1", rpc_port, http_port=http_port), Given(**given), **options)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -12,9 +12,10 @@ import pytest
 
 from drivers.asic.antminer_stock import conf
 from drivers.asic.cgminer_status import status_from
+from drivers.asic.control import asleep_from
 from drivers.asic.fields import integer, mac, number, temperatures, to_ths
 from drivers.asic.identify import family_of
-from drivers.asic.luxos.answers import Prior, curtailed, luxos_status, session_id
+from drivers.asic.luxos.answers import curtailed, luxos_status, session_id
 from drivers.asic.repair import parse_answer
 from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer
@@ -231,9 +232,9 @@ def test_the_new_key_decides_the_mode() -> None:
 )
 def test_a_prior_state_of_something_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - json's own and ours, both are ValueError
-        conf.Prior.from_text(text)
+        conf.MODES.prior_mode(text)
     with pytest.raises(ValueError):  # noqa: PT011 - see above
-        Prior.from_text(text)
+        asleep_from("luxos", text)
 
 
 def test_a_session_id_that_could_carry_a_second_parameter_is_refused() -> None:

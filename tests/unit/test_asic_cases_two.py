@@ -121,5 +121,5 @@ def test_a_configuration_that_is_not_whole_is_never_written_back(config: dict[st
 @pytest.mark.parametrize("text", ["", "{}", '{"family":"marathon"}', '{"family":"epic","mode":"Auto"}'])
 def test_a_prior_mode_of_something_else_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - json's own and ours, both are ValueError
-        marathon.Prior.from_text(text)
-    assert marathon.Prior.from_text(marathon.Prior("Stock").to_text()).mode == "Stock"
+        marathon.MODES.prior_mode(text)
+    assert marathon.MODES.prior_mode(marathon.MODES.prior_text("Stock")) == "Stock"

@@ -32,6 +32,7 @@ from simulator.devices.asic_families.marathon import MarathonMiner
 from simulator.devices.asic_families.proto import ProtoMiner
 from simulator.devices.asic_families.sealminer import SealminerMiner
 from simulator.devices.models import Mode, StandaloneMachine
+from tests.support.asic_kit import made
 
 SECRET = "hunter2-marked"
 LOGIN = Credentials("root", SECRET)
@@ -49,17 +50,17 @@ class Kind:
     driver: Callable[..., Any]
     options: dict[str, Any] = field(default_factory=dict)
     login: dict[str, Any] = field(default_factory=dict)
-    port: str = "port"
+    port: str = "http_port"
 
 
 KINDS = {
     "avalon": Kind(AvalonMiner, Avalon, {"settle_s": 0.01}, port="rpc_port"),
-    "epic": Kind(EpicMiner, Epic, {"credentials": LOGIN}, {"password": SECRET}),
+    "epic": Kind(EpicMiner, Epic, {"credentials": LOGIN}, {"password": SECRET}, port="rpc_port"),
     "bitaxe": Kind(BitaxeMiner, Bitaxe),
     "sealminer": Kind(SealminerMiner, Sealminer, port="rpc_port"),
     "marathon": Kind(MarathonMiner, Marathon, {"credentials": LOGIN}, {"password": SECRET}),
     "proto": Kind(ProtoMiner, ProtoRig, {"credentials": LOGIN}, {"password": SECRET}),
-    "iceriver": Kind(IceRiverMiner, IceRiver),
+    "iceriver": Kind(IceRiverMiner, IceRiver, port="rpc_port"),
 }
 SLEEPERS = [name for name in KINDS if name != "iceriver"]
 Start = Callable[..., Any]
@@ -82,10 +83,8 @@ async def start() -> AsyncIterator[Start]:
 
 def driver_of(name: str, server: Any, **options: Any) -> Any:
     kind = KINDS[name]
-    given = {"timeouts": LONG, **kind.options, **options}
-    if name != "iceriver":
-        given.setdefault("writes_allowed", True)
-    return kind.driver("127.0.0.1", **{kind.port: server.rpc_port}, **given)
+    given = {"timeouts": LONG, "writes_allowed": True, **kind.options, **options}
+    return made(kind.driver, **{kind.port: server.rpc_port}, **given)
 
 
 @pytest.mark.parametrize("name", KINDS)

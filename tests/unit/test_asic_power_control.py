@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from drivers.asic.given import Given
 from drivers.asic.power import LimitState, PowerControl, Setting, settable, settings_of
 from drivers.asic.timing import Timeouts
 from drivers.capabilities import WriteStatus
@@ -55,7 +56,8 @@ async def at_once(_seconds: float) -> None:
 
 def control(machine: FakeMachine, *, writes_allowed: bool = True) -> PowerControl:
     limits = Timeouts(read_back_s=(0.0, 0.0))
-    return PowerControl("test", "miner 1", machine, writes_allowed, limits, wall=lambda: 5.0, pause=at_once)
+    given = Given(timeouts=limits, writes_allowed=writes_allowed, wall=lambda: 5.0, pause=at_once)
+    return PowerControl("test", "miner 1", machine, given)
 
 
 async def test_a_limit_that_reads_back_is_acknowledged() -> None:

@@ -20,6 +20,7 @@ from drivers.capabilities import WriteStatus
 from simulator.devices.asic import StockAntminer
 from simulator.devices.asic_families.web_only import Page, Request, WebMiner, logged_in
 from simulator.devices.models import StandaloneMachine
+from tests.support.asic_kit import made
 
 LOGIN = Credentials("root", "root")
 LONG = Timeouts(10, 10, 10, 20, read_back_s=(0.0, 0.01, 0.05))
@@ -65,11 +66,11 @@ async def start() -> AsyncIterator[Start]:
         yield one
 
 
-def stock(server: Any, port: Any = None, **options: Any) -> AntminerStock:
-    return AntminerStock(
-        "127.0.0.1",
-        rpc_port=server.rpc_port,
-        http_port=server.http_port,
+def stock(server: Any, port: Any = None, **options: Any) -> Any:
+    return made(
+        AntminerStock,
+        server.rpc_port,
+        server.http_port,
         credentials=LOGIN,
         power_port=None if port is None else port.rpc_port,
         timeouts=LONG,

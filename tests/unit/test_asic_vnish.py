@@ -11,6 +11,7 @@ import pytest
 
 from drivers.asic.credentials import Credentials
 from drivers.asic.family import Address, Evidence
+from drivers.asic.given import Given
 from drivers.asic.vnish import FAMILY
 from drivers.asic.vnish.answers import (
     is_asleep,
@@ -187,6 +188,6 @@ def test_it_is_recognised_by_socket_and_web_page() -> None:
 
 
 async def test_without_a_port_of_its_web_interface_it_says_what_is_missing() -> None:
-    driver = FAMILY.make(Address("127.0.0.1", rpc_port=14028, http_port=0), None, PATIENT, False)
+    driver = FAMILY.make(Address("127.0.0.1", rpc_port=14028, http_port=0), Given(timeouts=PATIENT))
     with pytest.raises(NoConnection, match="port of its web interface is not known"):
         await driver.status()

@@ -7,48 +7,16 @@ everything else as it was read, because what is missing is dropped.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import Any
 
 from drivers.asic.fields import integer, text
+from drivers.asic.work_mode import WorkModes
 from drivers.errors import BadAnswer
 
 FAMILY_NAME = "antminer-stock"
 NORMAL = 0
 SLEEP = 1
 MAX_MODE = 9
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What has to be put back on waking."""
-
-    mode: int
-
-    @property
-    def asleep(self) -> bool:
-        """True where it was asleep before, and so has to stay."""
-        return self.mode == SLEEP
-
-    def to_text(self) -> str:
-        """Compact JSON, for the journal."""
-        return json.dumps({"family": FAMILY_NAME, "mode": self.mode}, separators=(",", ":"), sort_keys=True)
-
-    @classmethod
-    def from_text(cls, prior: str) -> Prior:
-        """Read what :meth:`to_text` wrote.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        value = json.loads(prior[:1000])
-        mode = value.get("mode") if isinstance(value, dict) and value.get("family") == FAMILY_NAME else None
-        if not isinstance(mode, int) or isinstance(mode, bool) or not 0 <= mode <= MAX_MODE:
-            raise ValueError(
-                f"prior state of {FAMILY_NAME} with a mode of 0 to {MAX_MODE} expected, seen {prior[:80]!r}"
-            )
-        return cls(mode)
 
 
 def mode_of(conf: dict[str, Any]) -> int | None:
@@ -60,7 +28,7 @@ def mode_of(conf: dict[str, Any]) -> int | None:
     return None
 
 
-def with_mode(conf: dict[str, Any], mode: int, *, name: str = "miner") -> dict[str, Any]:
+def with_mode(conf: dict[str, Any], mode: int, name: str = "miner") -> dict[str, Any]:
     """The body of a write that changes the mode and nothing else.
 
     Raises:
@@ -84,3 +52,18 @@ def refusal(answer: dict[str, Any]) -> str | None:
     if answer.get("stats") == "success" or answer.get("success") is True:
         return None
     return f"{text(answer.get('code')) or 'no code'}: {text(answer.get('msg')) or 'no message'}"
+
+
+def _is_mode(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_MODE
+
+
+MODES = WorkModes(
+    family=FAMILY_NAME,
+    sleep=SLEEP,
+    of=mode_of,
+    put=with_mode,
+    valid=_is_mode,
+    expected=f"a mode of 0 to {MAX_MODE}",
+    at_once=True,
+)

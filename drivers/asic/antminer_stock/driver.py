@@ -2,94 +2,64 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from time import monotonic, time
 from typing import Any
 
-from drivers.asic.antminer_stock.conf import FAMILY_NAME, SLEEP, Prior, mode_of, refusal, with_mode
-from drivers.asic.antminer_stock.extra_port import ExtraPort
+from drivers.asic.antminer_stock.conf import FAMILY_NAME, MODES, SLEEP, mode_of, refusal
+from drivers.asic.antminer_stock.extra_port import PORT, ExtraPort
 from drivers.asic.antminer_stock.new_api import ask_new_api, is_new_form
 from drivers.asic.cgminer import CgminerClient
-from drivers.asic.cgminer_status import Identity, status_from
-from drivers.asic.credentials import Credentials
+from drivers.asic.cgminer_status import Answers, Identity, status_from
+from drivers.asic.control import SleepsByControl
+from drivers.asic.family import Address
 from drivers.asic.fields import first, mac, number, rows, text
+from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
-from drivers.asic.outcome import acknowledged, not_allowed, refused, sleep_for, unknown
-from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, WriteOutcome
-from drivers.errors import BadAnswer, DriverError, NoAnswer, NoConnection, Refused
+from drivers.asic.reading import MIN_WEB_S, left_s, with_latency, within
+from drivers.asic.work_mode import ModeControl
+from drivers.capabilities import MinerStatus
+from drivers.errors import DriverError, NoConnection, Refused
 
 HASHING_SHARE = 0.01
 """Below this share of the nominal rate (or 0.1 TH/s) a machine counts as not hashing."""
-MIN_WEB_S = 0.2
-"""With less time left than this, a web page is not asked within a status."""
+EXTRA_S = 2.0
+"""Longest reading of the second web port."""
 WEB_RETRY_S = 60.0
 """Pause after a failed reading over HTTP, so that a broken web page does not slow every poll."""
 
 
-class AntminerStock:
+class AntminerStock(SleepsByControl):
     """One machine with Bitmain's own firmware: :class:`MinerReader` and :class:`Sleeper`.
 
     Each poll reads ``summary``, ``stats`` and ``pools`` on the JSON socket. The sleep mode, MAC and serial number come
     over HTTP, seldom: when unknown, when old, or when the hash rate contradicts the mode last read.
+    Without its web interface and a log-in there is neither sleep nor sleep mode.
 
     Args:
-        host: address of the machine.
-        rpc_port: JSON socket.
-        http_host: address of the web interface where it is another one.
-        http_port: web interface; ``None`` where it cannot be reached, then there is neither sleep nor sleep mode.
-        credentials: web log-in.
-        power_port: newer models give their power on another web port; ``None`` where it cannot be reached.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
-        wall: UTC clock in seconds.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
+        at: where it answers.
+        given: what every driver is given.
+        power_port: newer models give their power on another web port; ``None`` is the usual one, which is left out
+            behind an address translation.
     """
 
     family = FAMILY_NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        rpc_port: int = 4028,
-        http_host: str | None = None,
-        http_port: int | None = 80,
-        credentials: Credentials | None = None,
-        power_port: int | None = None,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self.writes_allowed = writes_allowed
-        self._timeouts = timeouts or Timeouts()
-        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
-        self._http = (
-            HttpClient(http_host or host, http_port, credentials=credentials, timeout_s=self._timeouts.http_s)
-            if http_port is not None and credentials is not None
-            else None
-        )
-        self._extra = (
-            ExtraPort(
-                HttpClient(
-                    http_host or host, power_port, credentials=credentials, timeout_s=min(2.0, self._timeouts.http_s)
-                ),
-                mono,
-            )
-            if power_port is not None and self._http is not None
-            else None
-        )
+    def __init__(self, at: Address, given: Given, *, power_port: int | None = None) -> None:
+        self._given = given
+        self._rpc = CgminerClient(at.host, at.rpc(), timeout_s=given.timeouts.rpc_s)
+        if power_port is None and at.rpc_port is None and at.http_port in (None, 80):
+            power_port = PORT  # behind an address translation it would be another machine's
+        self._http: HttpClient | None = None
+        self._extra: ExtraPort | None = None
+        if at.web() and given.credentials is not None:
+            host, http_s = at.web_host, given.timeouts.http_s
+            self._http = HttpClient(host, at.web(), credentials=given.credentials, timeout_s=http_s)
+            if power_port is not None:
+                http = HttpClient(host, power_port, credentials=given.credentials, timeout_s=min(EXTRA_S, http_s))
+                self._extra = ExtraPort(http, given.mono)
         self._new_api: bool | None = None
         """Whether the machine knows the new form; ``None`` until it was needed."""
-        self._wall = wall
-        self._mono = mono
-        self._pause = pause
-        self._writing = asyncio.Lock()
+        self._sleep = ModeControl(self._rpc.name, self, MODES, given)
         self._mode: int | None = None
         self._mode_at = float("-inf")
         self._identity = Identity()
@@ -105,14 +75,9 @@ class AntminerStock:
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
+        began = self._given.mono()
         try:
-            async with asyncio.timeout(self._timeouts.status_s):
-                answers = await self._rpc.ask(("summary", "stats", "pools"))
-                if self._new_api is not False and not rows(answers.get("stats"), "STATS"):
-                    answers |= await self._in_new_form()
-        except TimeoutError as error:
-            raise NoAnswer(f"{self._rpc.name}: not read within {self._timeouts.status_s:g} s") from error
+            answers = await within(self._given.timeouts.status_s, self._rpc.name, self._answers())
         except NoConnection as error:
             # Many firmwares close the JSON socket while asleep. Only its own web page, asked now, can say so.
             if not await self._refresh_mode(began) or self._mode != SLEEP:
@@ -126,16 +91,22 @@ class AntminerStock:
         if self._extra is not None and status.power_w is None:
             status = await self._with_extra(status, self._extra, began)
         hashing = _is_hashing(status)
-        if self._mono() - self._mode_at > self._mode_limit_s(hashing):
+        if self._given.mono() - self._mode_at > self._mode_limit_s(hashing):
             await self._refresh_mode(began)
-        if self._mono() - self._identity_at > self._timeouts.identity_max_age_s:
+        if self._given.mono() - self._identity_at > self._given.timeouts.identity_max_age_s:
             await self._refresh_identity(began)
         return self._complete(status, began)
+
+    async def _answers(self) -> Answers:
+        answers = await self._rpc.ask(("summary", "stats", "pools"))
+        if self._new_api is not False and not rows(answers.get("stats"), "STATS"):
+            answers |= await self._in_new_form()
+        return answers
 
     async def _in_new_form(self) -> dict[str, dict[str, Any]]:
         """``stats`` in the new form, from machines that say nothing in the old one; asked in vain only once."""
         try:
-            stats = await ask_new_api(self._rpc.host, self._rpc.port, "stats", self._timeouts.rpc_s)
+            stats = await ask_new_api(self._rpc.host, self._rpc.port, "stats", self._given.timeouts.rpc_s)
         except DriverError:
             stats = {}
         self._new_api = is_new_form(stats)
@@ -143,8 +114,7 @@ class AntminerStock:
 
     async def _with_extra(self, status: MinerStatus, extra: ExtraPort, began: float) -> MinerStatus:
         """With power and warning of the second web port, as an estimate: the maker does not say how it is got."""
-        left_s = min(2.0, self._timeouts.http_s, self._timeouts.status_s - (self._mono() - began))
-        said = await extra.reading(left_s)
+        said = await extra.reading(min(EXTRA_S, left_s(self._given, began)))
         if said.power_w is None:
             return status
         errors = status.errors if said.warning is None else (*status.errors, f"warning {said.warning}")
@@ -161,8 +131,8 @@ class AntminerStock:
                 errors = (*errors, "configured to sleep, but hashing")
         elif hashing:
             sleeping = False
-        identity = Identity(status.model, status.firmware, status.mac, status.serial).over(self._identity)
-        return replace(
+        identity = Identity.of(status).over(self._identity)
+        status = replace(
             status,
             model=identity.model,
             firmware=identity.firmware,
@@ -170,8 +140,8 @@ class AntminerStock:
             serial=identity.serial,
             sleeping=sleeping,
             errors=errors,
-            latency_ms=round((self._mono() - began) * 1000, 1),
         )
+        return with_latency(status, self._given, began)
 
     def _mode_limit_s(self, hashing: bool | None) -> float:
         """How old the mode last read may be before it is read again."""
@@ -179,14 +149,14 @@ class AntminerStock:
             return 0.0
         if self._mode != SLEEP and hashing is False:
             # Put to sleep by somebody else, booting, or broken: worth a look, but not in every poll of a waking fleet.
-            return self._timeouts.mode_max_age_s / 5
+            return self._given.timeouts.mode_max_age_s / 5
         if hashing:
             # That it hashes says that it is awake; its page, a process forked on a weak CPU, is asked seldom.
-            return self._timeouts.identity_max_age_s
-        return self._timeouts.mode_max_age_s
+            return self._given.timeouts.identity_max_age_s
+        return self._given.timeouts.mode_max_age_s
 
     def _mode_is_young(self) -> bool:
-        return self._mono() - self._mode_at <= self._timeouts.mode_max_age_s
+        return self._given.mono() - self._mode_at <= self._given.timeouts.mode_max_age_s
 
     async def _refresh_mode(self, began: float) -> bool:
         """Read the mode over HTTP in what is left of the time; False, and the old one kept, where that fails."""
@@ -203,18 +173,18 @@ class AntminerStock:
             mac=mac(info.get("macaddr")),
             serial=text(info.get("serinum")),
         )
-        self._identity_at = self._mono()
+        self._identity_at = self._given.mono()
 
     async def _web(self, path: str, began: float) -> dict[str, Any] | None:
         """One reading over HTTP within the time of a status, or ``None``."""
-        left_s = min(self._timeouts.http_s, self._timeouts.status_s - (self._mono() - began))
+        time_s = left_s(self._given, began)
         # A write in progress holds the web interface for up to 20 s; the poll must not wait behind it.
-        if self._http is None or self._http.busy or self._mono() < self._web_not_before or left_s < MIN_WEB_S:
+        if self._http is None or self._http.busy or self._given.mono() < self._web_not_before or time_s < MIN_WEB_S:
             return None
         try:
-            return await self._http.get_json(path, timeout_s=left_s)
+            return await self._http.get_json(path, timeout_s=time_s)
         except DriverError:
-            self._web_not_before = self._mono() + WEB_RETRY_S
+            self._web_not_before = self._given.mono() + WEB_RETRY_S
             return None
 
     def _took_mode(self, conf: dict[str, Any]) -> bool:
@@ -222,104 +192,28 @@ class AntminerStock:
         if mode is None:
             return False
         self._mode = mode
-        self._mode_at = self._mono()
+        self._mode_at = self._given.mono()
         return True
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
 
-    async def prior_state(self) -> str:
-        """The work mode now, as compact JSON.
-
-        Raises:
-            DriverError: it could not be read; then the machine must not be changed.
-        """
-        conf = await self._read_conf()
-        mode = mode_of(conf)
-        if mode is None:
-            raise BadAnswer(f"{self._rpc.name}: no work mode in its configuration; it must not be changed")
-        return Prior(mode).to_text()
-
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to sleep. Never raises; an answer lost is ``UNKNOWN``. "Acknowledged" means the mode reads back."""
-        return await self._set_mode(SLEEP)
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Put the mode back that it had before; asleep before stays asleep. Never raises."""
-        try:
-            prior = Prior.from_text(prior_state)
-        except ValueError as error:
-            return refused(self._wall, f"{self._rpc.name}: nothing written: {error}")
-        if prior.asleep:
-            return acknowledged(self._wall, "was asleep before; left asleep, nothing written")
-        return await self._set_mode(prior.mode)
-
-    async def _set_mode(self, mode: int) -> WriteOutcome:
-        if not self.writes_allowed:
-            return not_allowed(self._wall, self._rpc.name)
-        async with self._writing:
-            return await self._set_mode_alone(mode)
-
-    async def _set_mode_alone(self, mode: int) -> WriteOutcome:
-        try:
-            web = self._needed_web()
-            conf = await self._read_conf()
-            if mode_of(conf) == mode:
-                return acknowledged(self._wall, f"mode is {mode} already; nothing written")
-            body = with_mode(conf, mode, name=self._rpc.name)
-        except (Refused, BadAnswer) as error:
-            return refused(self._wall, f"nothing written: {error}")
-        except DriverError as error:
-            return unknown(self._wall, f"nothing written: {error}")
-        return await self._write(web, body, mode)
-
-    async def _write(self, web: HttpClient, body: dict[str, Any], mode: int) -> WriteOutcome:
-        self._mode_at = float("-inf")  # whatever comes of it, the mode last read is no longer to be believed
-        if self._extra is not None:
-            self._extra.forget()
-        lost: DriverError | None = None
-        try:
-            answer = await web.post_json("/cgi-bin/set_miner_conf.cgi", body, timeout_s=self._timeouts.write_s)
-        except Refused as error:
-            return refused(self._wall, str(error))
-        except DriverError as error:
-            lost = error
-        else:
-            reason = refusal(answer)
-            if reason is not None:
-                return refused(self._wall, f"{self._rpc.name}: set_miner_conf.cgi: {reason}")
-        seen = await self._read_back(mode)
-        if seen == mode:
-            note = f"; the answer to the write was lost ({lost})" if lost is not None else ""
-            return acknowledged(self._wall, f"mode {mode} written and read back{note}")
-        if lost is not None:
-            return unknown(self._wall, f"{lost}; mode read back: {seen}")
-        if seen is None:
-            return unknown(self._wall, f"{self._rpc.name}: the write was answered, but reading it back failed")
-        return refused(
-            self._wall, f"{self._rpc.name}: the write was answered with success, but mode {mode} reads back as {seen}"
-        )
-
-    async def _read_back(self, mode: int) -> int | None:
-        seen: int | None = None
-        for pause_s in self._timeouts.read_back_s:
-            await self._pause(pause_s)
-            try:
-                seen = mode_of(await self._read_conf())
-            except DriverError:
-                continue
-            if seen == mode:
-                break
-        return seen
-
-    async def _read_conf(self) -> dict[str, Any]:
-        """The configuration, only if it is correct JSON: it is going to be written back.
-
-        Raises:
-            DriverError: it could not be read, or no log-in is configured.
-        """
+    async def read_config(self) -> dict[str, Any]:
+        """See :class:`~drivers.asic.work_mode.Configured`."""
         conf = await self._needed_web().get_json("/cgi-bin/get_miner_conf.cgi", strict=True)
         self._took_mode(conf)
         return conf
+
+    async def write_config(self, config: dict[str, Any]) -> str:
+        """See :class:`~drivers.asic.work_mode.Configured`."""
+        web = self._needed_web()
+        self._mode_at = float("-inf")  # whatever comes of it, the mode last read is no longer to be believed
+        if self._extra is not None:
+            self._extra.forget()
+        answer = await web.post_json("/cgi-bin/set_miner_conf.cgi", config, timeout_s=self._given.timeouts.write_s)
+        reason = refusal(answer)
+        if reason is not None:
+            raise Refused(f"{self._rpc.name}: set_miner_conf.cgi: {reason}")
+        return "success"
 
     def _needed_web(self) -> HttpClient:
         if self._http is None:

@@ -10,10 +10,9 @@ from typing import Any
 
 import msgspec
 
-from drivers.asic.exchange import exchange, until_nul
+from drivers.asic.exchange import exchange, named, until_nul
 from drivers.asic.fields import rows
 from drivers.asic.repair import MAX_BYTES, parse_answer
-from drivers.errors import BadAnswer, NoAnswer, NoConnection
 
 
 async def ask_new_api(host: str, port: int, command: str, timeout_s: float) -> dict[str, Any]:
@@ -24,14 +23,8 @@ async def ask_new_api(host: str, port: int, command: str, timeout_s: float) -> d
     """
     name = f"miner {host}:{port}: {command} (new_api)"
     request = msgspec.json.encode({"command": command, "new_api": True})
-    try:
+    with named(name, timeout_s):
         data = await exchange(host, port, request, timeout_s=timeout_s, complete=until_nul, max_bytes=MAX_BYTES)
-    except TimeoutError as error:
-        raise NoAnswer(f"{name}: no complete answer within {timeout_s:g} s") from error
-    except OSError as error:
-        raise NoConnection(f"{name}: {error}") from error
-    except BadAnswer as error:
-        raise BadAnswer(f"{name}: {error}") from error
     return parse_answer(data, source=name)
 
 

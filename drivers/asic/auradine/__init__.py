@@ -7,26 +7,12 @@ from __future__ import annotations
 
 from drivers.asic.auradine.answers import NAME
 from drivers.asic.auradine.driver import HTTP_PORT, Auradine
-from drivers.asic.credentials import Credentials
 from drivers.asic.evidence import words
-from drivers.asic.family import Address, Evidence, Family
-from drivers.asic.timing import Timeouts
+from drivers.asic.family import Evidence, Family
 
 __all__ = ["FAMILY", "Auradine"]
 
 SURE = 95
-
-
-def _make(at: Address, credentials: Credentials | None, timeouts: Timeouts, writes_allowed: bool) -> Auradine:
-    return Auradine(
-        at.host,
-        rpc_port=at.rpc_port or 4028,
-        http_host=at.web_host,
-        http_port=(HTTP_PORT if at.http_port is None else at.http_port) or None,
-        credentials=credentials,
-        timeouts=timeouts,
-        writes_allowed=writes_allowed,
-    )
 
 
 def _certainty(evidence: Evidence) -> int:
@@ -38,7 +24,7 @@ def _certainty(evidence: Evidence) -> int:
 FAMILY = Family(
     name=NAME,
     title="Auradine (FluxOS)",
-    make=_make,
+    make=Auradine,
     certainty=_certainty,
     sleeps=True,
     limits_power=True,

@@ -6,10 +6,17 @@ Source: published answers of an AT1500 and the commands of two public libraries;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from drivers.asic.cgminer_status import MAX_BOARDS, MAX_FANS, Answers, Identity, measured_or_none, pools_from
+from drivers.asic.cgminer_status import (
+    MAX_BOARDS,
+    MAX_FANS,
+    Answers,
+    Identity,
+    measured_or_none,
+    pools_from,
+    with_sleep,
+)
 from drivers.asic.fields import first, integer, mac, number, rows, temperatures, text, to_ths
 from drivers.asic.power import LimitState, Setting
 from drivers.capabilities import Board, MinerStatus
@@ -17,7 +24,6 @@ from drivers.capabilities import Board, MinerStatus
 NAME = "auradine"
 COMMANDS = ("summary", "devs", "pools")
 PAGES = ("psu", "mode", "fan", "temperature")
-HASHING_THS = 0.1
 CUSTOM = "custom"
 NORMAL_LED = "normal"
 
@@ -59,20 +65,8 @@ def auradine_status(rpc: Answers, pages: Answers) -> MinerStatus:
         pools=pools_from(rpc.get("pools")),
         errors=() if led is None or led.lower() == NORMAL_LED else (led,),
     )
-    return with_sleep(with_identity(read, identity_from(pages.get("ipreport"))), is_asleep(pages.get("mode")))
-
-
-def with_sleep(status: MinerStatus, asleep: bool | None) -> MinerStatus:
-    """The status with what its mode says, unless its hash rate says otherwise."""
-    hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-    if asleep and hashing:
-        return replace(status, sleeping=False, errors=(*status.errors, "told to sleep, but hashing"))
-    return replace(status, sleeping=False if hashing else asleep)
-
-
-def with_identity(status: MinerStatus, known: Identity) -> MinerStatus:
-    """The status with who the machine is."""
-    return replace(status, model=known.model, firmware=known.firmware, mac=known.mac, serial=known.serial)
+    known = identity_from(pages.get("ipreport"))
+    return with_sleep(known.into(read), is_asleep(pages.get("mode")), "told to sleep, but hashing")
 
 
 def identity_from(report: Mapping[str, Any] | None) -> Identity:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from time import monotonic, time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -21,17 +19,17 @@ from drivers.asic.auradine.answers import (
     is_asleep,
     limit_body,
     limit_state,
-    with_identity,
 )
 from drivers.asic.cgminer import CgminerClient, error_of
 from drivers.asic.cgminer_status import Answers, Identity
-from drivers.asic.control import SleepControl, SleepsByControl, within
+from drivers.asic.control import SleepControl, SleepsByControl
 from drivers.asic.credentials import Credentials
+from drivers.asic.family import Address
+from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
-from drivers.asic.outcome import sleep_for
 from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
+from drivers.asic.reading import MIN_WEB_S, timed
 from drivers.asic.session import SessionHttp, Token, checked
-from drivers.asic.timing import Timeouts
 from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError, NoConnection, Refused
 
@@ -39,7 +37,6 @@ HTTP_PORT = 8080
 TOKEN_LIFE_S = 1800.0
 WEB_RETRY_S = 60.0
 """Pause after a failed reading over HTTP, so that a broken web page does not slow every poll."""
-MIN_WEB_S = 0.2
 SLOW_PAGES = ("ipreport", "led", "asccount")
 
 
@@ -62,49 +59,24 @@ class Auradine(SleepsByControl, LimitsByControl):
 
     Hash rate, boards and pools come from the JSON socket; power, mode, fans and temperatures over HTTP with a log-in.
 
-    Args:
-        host: address of the machine.
-        rpc_port: JSON socket.
-        http_host: address of the web interface where it is another one.
-        http_port: web interface; ``None`` where it cannot be reached.
-        credentials: user and password; without them there is no power, sleep or limit.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
-        wall: UTC clock in seconds.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
+    Without one there is no power, sleep or limit.
     """
 
     family = NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        rpc_port: int = 4028,
-        http_host: str | None = None,
-        http_port: int | None = HTTP_PORT,
-        credentials: Credentials | None = None,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self._timeouts = timeouts or Timeouts()
-        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
+    def __init__(self, at: Address, given: Given) -> None:
+        self._given = given
+        self._rpc = CgminerClient(at.host, at.rpc(), timeout_s=given.timeouts.rpc_s)
         self._web: SessionHttp | None = None
-        if http_port is not None and credentials is not None:
-            http = HttpClient(http_host or host, http_port, timeout_s=self._timeouts.http_s)
-            self._web = SessionHttp(http, credentials, log_in=log_in, header=lambda token: {"Token": token}, mono=mono)
-        self._mono = mono
+        port = at.web(HTTP_PORT)
+        if port and given.credentials is not None:
+            http = HttpClient(at.web_host, port, timeout_s=given.timeouts.http_s)
+            self._web = SessionHttp(
+                http, given.credentials, log_in=log_in, header=lambda token: {"Token": token}, mono=given.mono
+            )
         writing = asyncio.Lock()
-        self._sleep = SleepControl(
-            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, _writing=writing
-        )
-        self._power = PowerControl(
-            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, writing=writing
-        )
+        self._sleep = SleepControl(NAME, self._rpc.name, self, given, writing=writing)
+        self._power = PowerControl(NAME, self._rpc.name, self, given, writing)
         self._slow: Answers = {}
         self._slow_until = float("-inf")
         self._web_not_before = float("-inf")
@@ -117,9 +89,7 @@ class Auradine(SleepsByControl, LimitsByControl):
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        status = await within(self._timeouts.status_s, self._rpc.name, self._read(began))
-        return replace(status, latency_ms=round((self._mono() - began) * 1000, 1))
+        return await timed(self._given, self._rpc.name, self._read(self._given.mono()))
 
     async def _read(self, began: float) -> MinerStatus:
         lost: DriverError | None = None
@@ -132,26 +102,27 @@ class Auradine(SleepsByControl, LimitsByControl):
         if lost is not None and is_asleep(pages.get("mode")) is not True:
             raise lost
         status = auradine_status(answers, {**self._slow, **pages})
-        return with_identity(status, self._identity())
+        return self._identity().into(status)
 
     async def _pages(self, began: float) -> Answers:
         """The pages of a status, as many as there is time for; none for a while after one failed."""
         pages: Answers = {}
-        wanted = PAGES if self._mono() < self._slow_until else (*PAGES, *SLOW_PAGES)
+        wanted = PAGES if self._given.mono() < self._slow_until else (*PAGES, *SLOW_PAGES)
         for name in wanted:
-            left_s = min(self._timeouts.http_s, 0.9 * self._timeouts.status_s - (self._mono() - began))
-            if self._web is None or self._web.http.busy or self._mono() < self._web_not_before or left_s < MIN_WEB_S:
+            now, web = self._given.mono(), self._web
+            left_s = min(self._given.timeouts.http_s, 0.9 * self._given.timeouts.status_s - (now - began))
+            if web is None or web.http.busy or now < self._web_not_before or left_s < MIN_WEB_S:
                 break
             try:
-                pages[name] = await self._page(self._web, name, timeout_s=left_s)
+                pages[name] = await self._page(web, name, timeout_s=left_s)
             except Refused:
-                if not self._web.may_log_in():
-                    self._web_not_before = self._mono() + WEB_RETRY_S
+                if not web.may_log_in():
+                    self._web_not_before = self._given.mono() + WEB_RETRY_S
             except DriverError:
-                self._web_not_before = self._mono() + WEB_RETRY_S
+                self._web_not_before = self._given.mono() + WEB_RETRY_S
         if "ipreport" in pages:
             self._slow = {name: pages[name] for name in SLOW_PAGES if name in pages}
-            self._slow_until = self._mono() + self._timeouts.mode_max_age_s
+            self._slow_until = self._given.mono() + self._given.timeouts.mode_max_age_s
         return pages
 
     def _identity(self) -> Identity:
@@ -205,7 +176,7 @@ class Auradine(SleepsByControl, LimitsByControl):
 
     async def _set_mode(self, body: Mapping[str, Setting]) -> str:
         web = self._needed_web()
-        said = await web.call("POST", "/mode", {"command": "mode", **body}, timeout_s=self._timeouts.write_s)
+        said = await web.call("POST", "/mode", {"command": "mode", **body}, timeout_s=self._given.timeouts.write_s)
         self._checked(web, "mode", said)
         return "success"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from drivers.asic.cgminer_status import MAX_BOARDS, MAX_FANS, Answers, measured_or_none, pools_from
+from drivers.asic.cgminer_status import MAX_BOARDS, MAX_FANS, Answers, measured_or_none, pools_from, with_sleep
 from drivers.asic.fields import MAX_DEGREES_C, first, integer, mac, number, rows, text, to_ths
 from drivers.capabilities import Board, MinerStatus
 
@@ -21,7 +21,6 @@ _FIELD = re.compile(r"([A-Za-z][A-Za-z0-9_ ]{0,30}?)\[([^\[\]]{0,4096})\]")
 _MODULE = re.compile(r"MM ID\d")
 _WALL_W = 4
 """Place of the watts drawn at the wall in ``PS[…]``."""
-HASHING_THS = 0.1
 
 
 def fields_of(answer: dict[str, Any] | None) -> dict[str, str]:
@@ -44,31 +43,22 @@ def asleep(fields: dict[str, str]) -> bool | None:
     return None
 
 
-def avalon_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
+def avalon_status(answers: Answers) -> MinerStatus:
     """One status from the answers to :data:`COMMANDS`, any of which may be missing but the first."""
     fields = fields_of(answers.get("estats") or answers.get("stats") or answers.get("litestats"))
     summary = next(iter(rows(answers.get("summary"), "SUMMARY")), {})
     version = next(iter(rows(answers.get("version"), "VERSION")), {})
     boards = _boards(fields)
-    sleeping = asleep(fields)
-    hashrate = _hashrate(summary, fields)
-    hashing = hashrate is not None and hashrate > HASHING_THS
-    errors = _errors(fields)
-    if sleeping and hashing:
-        sleeping, errors = False, (*errors, "told to sleep, but hashing")
-    elif sleeping is None and hashing:
-        sleeping = False
     power_w = _power(fields)
     model = text(first(version, "PROD", "MODEL"))
-    return MinerStatus(
+    status = MinerStatus(
         family=FAMILY_NAME,
         model=model or _model(fields),
         firmware=text(first(version, "VERSION", "CGVERSION", "LVERSION")) or text(fields.get("Ver")),
         mac=mac(version.get("MAC")),
         serial=_serial(version, fields),
         uptime_s=integer(first(summary, "Elapsed") or fields.get("Elapsed")),
-        sleeping=sleeping,
-        hashrate_ths=hashrate,
+        hashrate_ths=_hashrate(summary, fields),
         hashrate_nominal_ths=to_ths(fields.get("GHSmm")) or None,
         power_w=power_w,
         power_source="none" if power_w is None else "measured",
@@ -76,9 +66,9 @@ def avalon_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
         fans_rpm=_fans(fields),
         boards=boards,
         pools=pools_from(answers.get("pools")),
-        errors=errors,
-        latency_ms=round(latency_ms, 1),
+        errors=_errors(fields),
     )
+    return with_sleep(status, asleep(fields), "told to sleep, but hashing")
 
 
 def _hashrate(summary: dict[str, Any], fields: dict[str, str]) -> float | None:

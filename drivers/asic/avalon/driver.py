@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from time import monotonic, time
 from typing import Any
 
 from drivers.asic.avalon.answers import COMMANDS, FAMILY_NAME, asleep, avalon_status, fields_of
 from drivers.asic.cgminer import CgminerClient, refuse_errors
-from drivers.asic.control import SleepControl, SleepsByControl, within
+from drivers.asic.control import SleepControl, SleepsByControl
+from drivers.asic.family import Address
 from drivers.asic.fields import integer, rows
-from drivers.asic.outcome import sleep_for
-from drivers.asic.timing import Timeouts
+from drivers.asic.given import Given
+from drivers.asic.reading import timed
 from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, NoAnswer, NoConnection, Refused
 
@@ -27,37 +26,17 @@ class Avalon(SleepsByControl):
     which reading back shows.
 
     Args:
-        host: address of the machine.
-        rpc_port: JSON socket.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
+        at: where it answers.
+        given: what every driver is given.
         settle_s: pause before the first read-back.
-        wall: UTC clock in seconds.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
     """
 
     family = FAMILY_NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        rpc_port: int = 4028,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        settle_s: float = LEAD_S + 1.0,
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self.writes_allowed = writes_allowed
-        self._timeouts = timeouts or Timeouts()
-        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
-        self._mono = mono
-        self._sleep = SleepControl(
-            FAMILY_NAME, self._rpc.name, self, writes_allowed, self._timeouts, settle_s, wall=wall, pause=pause
-        )
+    def __init__(self, at: Address, given: Given, *, settle_s: float = LEAD_S + 1.0) -> None:
+        self._given = given
+        self._rpc = CgminerClient(at.host, at.rpc(), timeout_s=given.timeouts.rpc_s)
+        self._sleep = SleepControl(FAMILY_NAME, self._rpc.name, self, given, settle_s)
 
     async def status(self) -> MinerStatus:
         """Read the machine.
@@ -65,9 +44,10 @@ class Avalon(SleepsByControl):
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        answers = await within(self._timeouts.status_s, self._rpc.name, self._rpc.ask(COMMANDS))
-        return avalon_status(answers, latency_ms=(self._mono() - began) * 1000)
+        return await timed(self._given, self._rpc.name, self._read())
+
+    async def _read(self) -> MinerStatus:
+        return avalon_status(await self._rpc.ask(COMMANDS))
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from drivers.asic.avalon.answers import FAMILY_NAME, fields_of
 from drivers.asic.avalon.driver import Avalon
-from drivers.asic.credentials import Credentials
 from drivers.asic.evidence import head_value
-from drivers.asic.family import Address, Evidence, Family
-from drivers.asic.timing import Timeouts
+from drivers.asic.family import Evidence, Family
 
 
 def certainty(evidence: Evidence) -> int:
@@ -17,10 +15,4 @@ def certainty(evidence: Evidence) -> int:
     return 90 if fields_of(evidence.stats) else 0
 
 
-def make(at: Address, credentials: Credentials | None, timeouts: Timeouts, writes_allowed: bool) -> Avalon:
-    """Its driver; it asks for no log-in, on the JSON socket everybody may do everything."""
-    del credentials
-    return Avalon(at.host, rpc_port=at.rpc_port or 4028, timeouts=timeouts, writes_allowed=writes_allowed)
-
-
-FAMILY = Family(name=FAMILY_NAME, title="Canaan Avalon", make=make, certainty=certainty, sleeps=True, http_port=None)
+FAMILY = Family(name=FAMILY_NAME, title="Canaan Avalon", make=Avalon, certainty=certainty, sleeps=True, http_port=None)

@@ -24,7 +24,7 @@ def asleep(info: Json) -> bool | None:
     return bool(paused) if isinstance(paused, int) else None
 
 
-def bitaxe_status(info: Json, *, latency_ms: float = 0.0) -> MinerStatus:
+def bitaxe_status(info: Json) -> MinerStatus:
     """One status from ``/api/system/info``."""
     rate = to_ths(info.get("hashRate"))
     degrees = [found for name in ("temp", "vrTemp", "temp2") if (found := _degrees(info.get(name))) is not None]
@@ -55,7 +55,6 @@ def bitaxe_status(info: Json, *, latency_ms: float = 0.0) -> MinerStatus:
         boards=(Board(0, rate, integer(info.get("asicCount")), chip, None),),
         pools=_pools(info),
         errors=errors,
-        latency_ms=round(latency_ms, 1),
     )
 
 

@@ -7,27 +7,13 @@ from __future__ import annotations
 
 from drivers.asic.braiins.driver import Braiins
 from drivers.asic.braiins.rest import NAME
-from drivers.asic.credentials import Credentials
 from drivers.asic.evidence import words
-from drivers.asic.family import Address, Evidence, Family
-from drivers.asic.timing import Timeouts
+from drivers.asic.family import Evidence, Family
 
 __all__ = ["FAMILY", "Braiins"]
 
 SURE = 95
 NAMES = ("boser", "bosminer", "braiins")
-
-
-def _make(at: Address, credentials: Credentials | None, timeouts: Timeouts, writes_allowed: bool) -> Braiins:
-    return Braiins(
-        at.host,
-        rpc_port=at.rpc_port or 4028,
-        http_host=at.web_host,
-        http_port=(80 if at.http_port is None else at.http_port) or None,
-        credentials=credentials,
-        timeouts=timeouts,
-        writes_allowed=writes_allowed,
-    )
 
 
 def _certainty(evidence: Evidence) -> int:
@@ -36,4 +22,4 @@ def _certainty(evidence: Evidence) -> int:
     return SURE if any(name in said for name in NAMES) else 0
 
 
-FAMILY = Family(name=NAME, title="Braiins OS", make=_make, certainty=_certainty, sleeps=True, limits_power=True)
+FAMILY = Family(name=NAME, title="Braiins OS", make=Braiins, certainty=_certainty, sleeps=True, limits_power=True)

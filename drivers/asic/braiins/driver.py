@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from time import monotonic, time
+from collections.abc import Mapping
 
 from drivers.asic.braiins.rest import NAME
 from drivers.asic.braiins.rpc import COMMANDS, rpc_status
 from drivers.asic.braiins.web import BraiinsWeb
 from drivers.asic.cgminer import CgminerClient
-from drivers.asic.cgminer_status import Identity
-from drivers.asic.control import SleepControl, SleepsByControl, within
-from drivers.asic.credentials import Credentials
+from drivers.asic.cgminer_status import HASHING_THS, Identity, is_hashing, with_sleep
+from drivers.asic.control import SleepControl, SleepsByControl
+from drivers.asic.family import Address
+from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
-from drivers.asic.outcome import sleep_for
-from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
-from drivers.asic.timing import Timeouts
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting, watts_of
+from drivers.asic.reading import timed
 from drivers.capabilities import MinerStatus
 from drivers.errors import DriverError, Refused
 
-HASHING_THS = 0.1
 WEB_RETRY_S = 60.0
 """Pause after a failed reading over HTTP, so that a broken web page does not slow every poll."""
 DOUBT_SHARE = 0.2
@@ -34,49 +31,21 @@ class Braiins(SleepsByControl, LimitsByControl):
     Each poll reads the JSON socket. Whether it is paused, MAC and serial number come over HTTP, seldom; where the JSON
     socket is closed, everything does.
 
-    Args:
-        host: address of the machine.
-        rpc_port: JSON socket.
-        http_host: address of the web interface where it is another one.
-        http_port: web interface; ``None`` where it cannot be reached, then there is neither sleep nor limit.
-        credentials: web log-in.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
-        wall: UTC clock in seconds.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
+    Without its web interface and a log-in there is neither sleep nor limit.
     """
 
     family = NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        rpc_port: int = 4028,
-        http_host: str | None = None,
-        http_port: int | None = 80,
-        credentials: Credentials | None = None,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self._timeouts = timeouts or Timeouts()
-        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
+    def __init__(self, at: Address, given: Given) -> None:
+        self._given = given
+        self._rpc = CgminerClient(at.host, at.rpc(), timeout_s=given.timeouts.rpc_s)
         self._web: BraiinsWeb | None = None
-        if http_port is not None and credentials is not None:
-            http = HttpClient(http_host or host, http_port, timeout_s=self._timeouts.http_s)
-            self._web = BraiinsWeb(http, credentials, mono=mono, write_s=self._timeouts.write_s)
-        self._mono = mono
+        if at.web() and given.credentials is not None:
+            http = HttpClient(at.web_host, at.web(), timeout_s=given.timeouts.http_s)
+            self._web = BraiinsWeb(http, given.credentials, mono=given.mono, write_s=given.timeouts.write_s)
         writing = asyncio.Lock()
-        self._sleep = SleepControl(
-            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, _writing=writing
-        )
-        self._power = PowerControl(
-            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, writing=writing
-        )
+        self._sleep = SleepControl(NAME, self._rpc.name, self, given, writing=writing)
+        self._power = PowerControl(NAME, self._rpc.name, self, given, writing)
         self._identity = Identity()
         self._asleep: bool | None = None
         self._asleep_at = float("-inf")
@@ -90,9 +59,7 @@ class Braiins(SleepsByControl, LimitsByControl):
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        status = await within(self._timeouts.status_s, self._rpc.name, self._read())
-        return replace(status, latency_ms=round((self._mono() - began) * 1000, 1))
+        return await timed(self._given, self._rpc.name, self._read())
 
     async def _read(self) -> MinerStatus:
         try:
@@ -103,47 +70,34 @@ class Braiins(SleepsByControl, LimitsByControl):
             status = await self._web.status()
             self._took(status)
             return self._complete(status)
-        hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-        if self._mono() - self._asleep_at > self._limit_s(hashing):
+        if self._given.mono() - self._asleep_at > self._limit_s(is_hashing(status)):
             await self._refresh()
         return self._complete(status)
 
     def _complete(self, status: MinerStatus) -> MinerStatus:
-        hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-        asleep = self._asleep if self._mono() - self._asleep_at <= self._timeouts.mode_max_age_s else None
-        errors = status.errors
-        if asleep and hashing:
-            errors = (*errors, "told to pause, but hashing")
-        known = Identity(status.model, status.firmware, status.mac, status.serial).over(self._identity)
-        return replace(
-            status,
-            model=known.model,
-            firmware=known.firmware,
-            mac=known.mac,
-            serial=known.serial,
-            sleeping=False if hashing else asleep,
-            errors=errors,
-        )
+        asleep = self._asleep if self._given.mono() - self._asleep_at <= self._given.timeouts.mode_max_age_s else None
+        known = Identity.of(status).over(self._identity)
+        return with_sleep(known.into(status), asleep, "told to pause, but hashing")
 
     def _limit_s(self, hashing: bool) -> float:
         """How old the state last read may be before it is read again."""
         if self._asleep and hashing:
             return 0.0
-        limit_s = self._timeouts.mode_max_age_s
+        limit_s = self._given.timeouts.mode_max_age_s
         return limit_s if hashing or self._asleep else limit_s * DOUBT_SHARE
 
     async def _refresh(self) -> None:
         """Read the state and who the machine is, unless a write holds the web interface or it failed just now."""
-        if self._web is None or self._web.busy or self._mono() < self._web_not_before:
+        if self._web is None or self._web.busy or self._given.mono() < self._web_not_before:
             return
         try:
             self._took(await self._web.identity_and_state())
         except DriverError:
-            self._web_not_before = self._mono() + WEB_RETRY_S
+            self._web_not_before = self._given.mono() + WEB_RETRY_S
 
     def _took(self, status: MinerStatus) -> None:
-        self._asleep, self._asleep_at = status.sleeping, self._mono()
-        self._identity = Identity(status.model, status.firmware, status.mac, status.serial).over(self._identity)
+        self._asleep, self._asleep_at = status.sleeping, self._given.mono()
+        self._identity = Identity.of(status).over(self._identity)
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
 
@@ -153,7 +107,7 @@ class Braiins(SleepsByControl, LimitsByControl):
         if asleep is None:
             rate = rpc_status(await self._rpc.ask(COMMANDS[:1])).hashrate_ths
             asleep = False if rate is not None and rate > HASHING_THS else None
-        self._asleep, self._asleep_at = asleep, self._mono()
+        self._asleep, self._asleep_at = asleep, self._given.mono()
         return asleep
 
     async def tell(self, asleep: bool) -> str:
@@ -178,10 +132,7 @@ class Braiins(SleepsByControl, LimitsByControl):
 
     async def tell_settings(self, settings: Mapping[str, Setting]) -> str:
         """See :class:`~drivers.asic.power.Limited`."""
-        limit_w = settings.get("power_target_w")
-        if not isinstance(limit_w, int) or isinstance(limit_w, bool):
-            raise Refused(f"{self._rpc.name}: the prior limit holds no watts; nothing sent")
-        return await self.tell_limit(limit_w)
+        return await self.tell_limit(watts_of(settings, "power_target_w", self._rpc.name))
 
     def _needed_web(self) -> BraiinsWeb:
         if self._web is None:

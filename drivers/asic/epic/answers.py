@@ -39,7 +39,7 @@ def lost_its_pool(summary: Json) -> bool:
     return part(summary, "Stratum").get("IsPoolConnected") is False and asleep(summary) is True
 
 
-def epic_status(summary: Json, identity: Identity, *, latency_ms: float = 0.0) -> MinerStatus:
+def epic_status(summary: Json, identity: Identity) -> MinerStatus:
     """One status from ``/summary`` and what was kept of ``/capabilities`` and ``/network``."""
     boards = _boards(summary)
     rates = [board.hashrate_ths for board in boards if board.hashrate_ths is not None]
@@ -68,7 +68,6 @@ def epic_status(summary: Json, identity: Identity, *, latency_ms: float = 0.0) -
         boards=boards,
         pools=_pools(summary),
         errors=errors,
-        latency_ms=round(latency_ms, 1),
     )
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from time import monotonic, time
 from typing import Any
 
 from drivers.asic.cgminer_status import Identity
-from drivers.asic.control import Prior, SleepControl, SleepsByControl, within
-from drivers.asic.credentials import Credentials
+from drivers.asic.control import SleepControl, SleepsByControl
 from drivers.asic.epic.answers import (
     FAMILY_NAME,
     asleep,
@@ -20,9 +17,11 @@ from drivers.asic.epic.answers import (
     lost_its_pool,
     refusal,
 )
+from drivers.asic.family import Address
+from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
-from drivers.asic.outcome import sleep_for
-from drivers.asic.timing import Timeouts
+from drivers.asic.prior import prior_text
+from drivers.asic.reading import with_latency, within
 from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer, DriverError, Refused
 
@@ -31,51 +30,19 @@ class Epic(SleepsByControl):
     """One machine with PowerPlay: :class:`MinerReader` and :class:`Sleeper`.
 
     Reads need no log-in; each command carries the password in its body, as the firmware wants it.
-
-    Args:
-        host: address of the machine.
-        port: its API over HTTP, where others have the JSON socket.
-        credentials: the password of commands; the user is not sent.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
-        wall: UTC clock in seconds.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
     """
 
     family = FAMILY_NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        port: int = 4028,
-        credentials: Credentials | None = None,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self.writes_allowed = writes_allowed
-        self._timeouts = timeouts or Timeouts()
-        self._http = HttpClient(host, port, timeout_s=self._timeouts.http_s)
-        self._credentials = credentials
-        self._mono = mono
+    def __init__(self, at: Address, given: Given) -> None:
+        self._given = given
+        # Its API over HTTP is where others have the JSON socket.
+        self._http = HttpClient(at.host, at.rpc(), timeout_s=given.timeouts.http_s)
         self._identity = Identity()
         self._chips: int | None = None
         self._identity_at = float("-inf")
         # It idles also for want of a pool, and would go on by itself: a command to sleep is therefore always sent.
-        self._sleep = SleepControl(
-            FAMILY_NAME,
-            self._http.name,
-            self,
-            writes_allowed,
-            self._timeouts,
-            always_tell=True,
-            wall=wall,
-            pause=pause,
-        )
+        self._sleep = SleepControl(FAMILY_NAME, self._http.name, self, given, always_tell=True)
 
     async def status(self) -> MinerStatus:
         """Read the machine.
@@ -83,12 +50,13 @@ class Epic(SleepsByControl):
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        summary = await within(self._timeouts.status_s, self._http.name, self._summary())
-        if self._mono() - self._identity_at > self._timeouts.identity_max_age_s:
-            await self._refresh_identity(self._timeouts.status_s - (self._mono() - began))
-        status = epic_status(summary, self._identity, latency_ms=(self._mono() - began) * 1000)
-        return replace(status, boards=tuple(replace(b, chips=self._chips if b.ok else None) for b in status.boards))
+        began = self._given.mono()
+        summary = await within(self._given.timeouts.status_s, self._http.name, self._summary())
+        if self._given.mono() - self._identity_at > self._given.timeouts.identity_max_age_s:
+            await self._refresh_identity(self._given.timeouts.status_s - (self._given.mono() - began))
+        status = epic_status(summary, self._identity)
+        boards = tuple(replace(board, chips=self._chips if board.ok else None) for board in status.boards)
+        return with_latency(replace(status, boards=boards), self._given, began)
 
     async def prior_state(self) -> str:
         """Whether it was told to be off before, as compact JSON; idling for want of a pool is not that.
@@ -96,11 +64,11 @@ class Epic(SleepsByControl):
         Raises:
             DriverError: it could not be read; then the machine must not be changed.
         """
-        summary = await within(self._timeouts.status_s, self._http.name, self._summary())
+        summary = await within(self._given.timeouts.status_s, self._http.name, self._summary())
         off = asleep(summary)
         if off is None:
             raise BadAnswer(f"{self._http.name}: it does not say whether it sleeps; it must not be changed")
-        return Prior(FAMILY_NAME, off and not lost_its_pool(summary)).to_text()
+        return prior_text(FAMILY_NAME, "asleep", off and not lost_its_pool(summary))
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""
@@ -108,13 +76,13 @@ class Epic(SleepsByControl):
 
     async def tell(self, asleep: bool) -> str:
         """See :class:`~drivers.asic.control.TwoStates`."""
-        if self._credentials is None:
+        if self._given.credentials is None:
             raise Refused(f"{self._http.name}: commands need its password and none is configured; give the group one")
-        body = {"param": "Stop" if asleep else "Autostart", "password": self._credentials.password}
-        answer = await self._http.post_json("/miner", body, timeout_s=self._timeouts.write_s)
+        body = {"param": "Stop" if asleep else "Autostart", "password": self._given.credentials.password}
+        answer = await self._http.post_json("/miner", body, timeout_s=self._given.timeouts.write_s)
         reason = refusal(answer)
         if reason is not None:
-            said = reason.replace(self._credentials.password, "…")[:100]
+            said = reason.replace(self._given.credentials.password, "…")[:100]
             raise Refused(f"{self._http.name}: {body['param']} was refused: {said}")
         return "taken"
 
@@ -133,4 +101,4 @@ class Epic(SleepsByControl):
         except (TimeoutError, DriverError):
             return
         self._identity, self._chips = identity_of(capabilities, network), chips_per_board(capabilities)
-        self._identity_at = self._mono()
+        self._identity_at = self._given.mono()

@@ -47,7 +47,7 @@ def runtime_s(value: object) -> int | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def iceriver_status(fields: Json, *, latency_ms: float = 0.0) -> MinerStatus:
+def iceriver_status(fields: Json) -> MinerStatus:
     """One status from the merged fields. It draws what it draws: there is no power reading."""
     boards = tuple(_board(row, fields.get("unit")) for row in _rows(fields.get("boards"))[:MAX_BOARDS])
     rate = rate_ths(fields.get("rtpow"), fields.get("unit"))
@@ -70,7 +70,6 @@ def iceriver_status(fields: Json, *, latency_ms: float = 0.0) -> MinerStatus:
         boards=boards,
         pools=tuple(_pool(row) for row in _rows(fields.get("pools"))[:MAX_POOLS]),
         errors=_errors(fields),
-        latency_ms=round(latency_ms, 1),
     )
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 import msgspec
 
-from drivers.asic.control import within
-from drivers.asic.exchange import exchange
+from drivers.asic.exchange import exchange, named
+from drivers.asic.family import Address
+from drivers.asic.given import Given
 from drivers.asic.iceriver.answers import FAMILY_NAME, iceriver_status, merged
+from drivers.asic.reading import timed
 from drivers.asic.repair import parse_answer
-from drivers.asic.timing import Timeouts
 from drivers.capabilities import MinerStatus
-from drivers.errors import BadAnswer, NoAnswer, NoConnection, Refused
+from drivers.errors import BadAnswer, Refused
 
 LINE_PORT = 4111
 MAX_LINE_BYTES = 64 * 1024
@@ -27,27 +26,15 @@ SELDOM = ("info", "getnet")
 class IceRiver:
     """One IceRiver: :class:`MinerReader`, no ``Sleeper``. Only a switch takes its load away.
 
-    Args:
-        host: address of the machine.
-        port: its line socket, which asks for no log-in.
-        timeouts: time limits.
-        mono: monotonic clock in seconds.
+    Its line socket asks for no log-in.
     """
 
     family = FAMILY_NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        port: int = LINE_PORT,
-        timeouts: Timeouts | None = None,
-        mono: Callable[[], float] = monotonic,
-    ) -> None:
-        self._host = host
-        self._port = port
-        self._timeouts = timeouts or Timeouts()
-        self._mono = mono
+    def __init__(self, at: Address, given: Given) -> None:
+        self._given = given
+        self._host = at.host
+        self._port = at.rpc(LINE_PORT)
         self._asking = asyncio.Lock()
         self._seldom: dict[str, Any] = {}
         self._seldom_at = float("-inf")
@@ -63,24 +50,25 @@ class IceRiver:
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        fields = await within(self._timeouts.status_s, self.name, self._fields())
-        return iceriver_status(fields, latency_ms=(self._mono() - began) * 1000)
+        return await timed(self._given, self.name, self._read())
+
+    async def _read(self) -> MinerStatus:
+        return iceriver_status(await self._fields())
 
     async def _fields(self) -> dict[str, Any]:
         async with self._asking:
-            returned = [await ask(self._host, self._port, QUESTIONS[0], self._timeouts.rpc_s)]
+            returned = [await ask(self._host, self._port, QUESTIONS[0], self._given.timeouts.rpc_s)]
             for question in QUESTIONS[1:]:
                 returned.append(await self._optional(question))
-            if self._mono() - self._seldom_at > self._timeouts.identity_max_age_s:
+            if self._given.mono() - self._seldom_at > self._given.timeouts.identity_max_age_s:
                 self._seldom = merged([await self._optional(question) for question in SELDOM])
-                self._seldom_at = self._mono()
+                self._seldom_at = self._given.mono()
             return merged([self._seldom, *returned])
 
     async def _optional(self, question: str) -> dict[str, Any]:
         """An answer that a version may not have."""
         try:
-            return await ask(self._host, self._port, question, self._timeouts.rpc_s)
+            return await ask(self._host, self._port, question, self._given.timeouts.rpc_s)
         except (BadAnswer, Refused):
             return {}
 
@@ -93,14 +81,8 @@ async def ask(host: str, port: int, question: str, timeout_s: float) -> dict[str
     """
     name = f"miner {host}:{port} {question}"
     request = msgspec.json.encode({"id": question}) + b"\r\n"
-    try:
+    with named(name, timeout_s):
         data = await exchange(host, port, request, timeout_s=timeout_s, complete=until_whole, max_bytes=MAX_LINE_BYTES)
-    except TimeoutError as error:
-        raise NoAnswer(f"{name}: no complete answer within {timeout_s:g} s") from error
-    except OSError as error:
-        raise NoConnection(f"{name}: {error}") from error
-    except BadAnswer as error:
-        raise BadAnswer(f"{name}: {error}") from error
     answer = parse_answer(data, source=name)
     ret = answer.get("ret")
     if answer.get("id") != question or not isinstance(ret, dict):

@@ -5,11 +5,10 @@ Source: Luxor's API documentation (``curtail``, ``logon``, ``session``, ``power`
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from drivers.asic.cgminer_status import Answers, Identity, identity_from, measured_or_none, status_from
+from drivers.asic.cgminer_status import Answers, Identity, identity_from, measured_or_none, status_from, with_sleep
 from drivers.asic.fields import first, mac, number, rows, text
 from drivers.capabilities import MinerStatus
 from drivers.errors import BadAnswer
@@ -20,31 +19,6 @@ SESSION_ACTIVE = 402
 """Code of ``logon`` while another session is open; a session dies 60 s after its last use."""
 MAX_EVENTS = 20
 _SESSION_ID = re.compile(r"[A-Za-z0-9]{1,64}")
-HASHING_THS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """Whether it was asleep before the agent touched it."""
-
-    asleep: bool
-
-    def to_text(self) -> str:
-        """Compact JSON, for the journal."""
-        return json.dumps({"asleep": self.asleep, "family": FAMILY_NAME}, separators=(",", ":"), sort_keys=True)
-
-    @classmethod
-    def from_text(cls, prior: str) -> Prior:
-        """Read what :meth:`to_text` wrote.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        value = json.loads(prior[:1000])
-        asleep = value.get("asleep") if isinstance(value, dict) and value.get("family") == FAMILY_NAME else None
-        if not isinstance(asleep, bool):
-            raise ValueError(f"prior state of {FAMILY_NAME} with asleep true or false expected, seen {prior[:80]!r}")
-        return cls(asleep)
 
 
 def curtailed(config: dict[str, object] | None) -> bool | None:
@@ -71,9 +45,9 @@ def session_id(answer: dict[str, object]) -> str:
     return found
 
 
-def luxos_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
+def luxos_status(answers: Answers) -> MinerStatus:
     """One status from the answers to :data:`COMMANDS`, of which only ``summary`` must be there."""
-    status = status_from(FAMILY_NAME, answers, latency_ms=latency_ms)
+    status = status_from(FAMILY_NAME, answers)
     config = next(iter(rows(answers.get("config"), "CONFIG")), {})
     version = next(iter(rows(answers.get("version"), "VERSION")), {})
     head = next((row for row in rows(answers.get("stats"), "STATS") if "Type" in row), {})
@@ -87,26 +61,14 @@ def luxos_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
     power = next(iter(rows(answers.get("power"), "POWER")), {})
     power_w = measured_or_none(power.get("Watts"))
     source = "none" if power_w is None else ("measured" if power.get("PSU") is True else "estimated")
-    sleeping = curtailed(answers.get("config"))
-    hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-    errors = _events(answers)
-    if sleeping and hashing:
-        sleeping = False
-        errors = (*errors, "told to sleep, but hashing")
-    elif sleeping is None and hashing:
-        sleeping = False
-    return replace(
-        status,
-        model=identity.model,
-        firmware=identity.firmware,
-        mac=identity.mac,
-        serial=identity.serial,
+    read = replace(
+        identity.into(status),
         hashrate_nominal_ths=status.hashrate_nominal_ths or number(config.get("NameplateTHS")) or None,
         power_w=power_w,
         power_source=source,
-        sleeping=sleeping,
-        errors=errors,
+        errors=_events(answers),
     )
+    return with_sleep(read, curtailed(answers.get("config")), "told to sleep, but hashing")
 
 
 def _events(answers: Answers) -> tuple[str, ...]:

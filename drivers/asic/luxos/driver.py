@@ -2,59 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from time import monotonic, time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 
 from drivers.asic.cgminer import CgminerClient, error_of, refuse_errors
-from drivers.asic.luxos.answers import COMMANDS, FAMILY_NAME, SESSION_ACTIVE, Prior, curtailed, luxos_status, session_id
-from drivers.asic.outcome import acknowledged, not_allowed, refused, sleep_for, unknown
-from drivers.asic.timing import Timeouts
-from drivers.capabilities import MinerStatus, WriteOutcome
-from drivers.errors import BadAnswer, DriverError, NoAnswer, Refused
+from drivers.asic.control import SleepControl, SleepsByControl
+from drivers.asic.family import Address
+from drivers.asic.given import Given
+from drivers.asic.luxos.answers import COMMANDS, FAMILY_NAME, SESSION_ACTIVE, curtailed, luxos_status, session_id
+from drivers.asic.reading import timed
+from drivers.capabilities import MinerStatus
+from drivers.errors import DriverError, Refused
 
 
-class LuxOs:
+class LuxOs(SleepsByControl):
     """One machine with LuxOS: :class:`MinerReader` and :class:`Sleeper`.
 
     Sleep outlives a reboot and a power cut there; only a wake ends it.
 
     Args:
-        host: address of the machine.
-        rpc_port: JSON socket.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
+        at: where it answers.
+        given: what every driver is given.
         logon_pauses_s: pauses before further attempts while somebody else's session is open.
-        wall: UTC clock in seconds.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
     """
 
     family = FAMILY_NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        rpc_port: int = 4028,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        logon_pauses_s: tuple[float, ...] = (1.0, 2.0, 4.0),
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self.writes_allowed = writes_allowed
-        self._timeouts = timeouts or Timeouts()
-        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
+    def __init__(self, at: Address, given: Given, *, logon_pauses_s: tuple[float, ...] = (1.0, 2.0, 4.0)) -> None:
+        self._given = given
+        self._rpc = CgminerClient(at.host, at.rpc(), timeout_s=given.timeouts.rpc_s)
         self._logon_pauses_s = logon_pauses_s
-        self._writing = asyncio.Lock()
-        self._wall = wall
-        self._mono = mono
-        self._pause = pause
+        self._session = ""
+        self._sleep = SleepControl(FAMILY_NAME, self._rpc.name, self, given, session=self._open)
         self._log = structlog.get_logger(__name__)
 
     async def status(self) -> MinerStatus:
@@ -63,90 +44,34 @@ class LuxOs:
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        try:
-            async with asyncio.timeout(self._timeouts.status_s):
-                answers = await self._rpc.ask(COMMANDS)
-        except TimeoutError as error:
-            raise NoAnswer(f"{self._rpc.name}: not read within {self._timeouts.status_s:g} s") from error
-        return replace(luxos_status(answers), latency_ms=round((self._mono() - began) * 1000, 1))
+        return await timed(self._given, self._rpc.name, self._read())
 
-    async def prior_state(self) -> str:
-        """Whether it sleeps now, as compact JSON.
+    async def _read(self) -> MinerStatus:
+        return luxos_status(await self._rpc.ask(COMMANDS))
 
-        Raises:
-            DriverError: it could not be read; then the machine must not be changed.
-        """
-        asleep = await self._curtailed()
-        if asleep is None:
-            raise BadAnswer(f"{self._rpc.name}: its config does not say whether it sleeps; it must not be changed")
-        return Prior(asleep).to_text()
+    # --- sleep and wake ------------------------------------------------------------------------------------------
 
-    async def sleep(self) -> WriteOutcome:
-        """Ask it to sleep. Never raises; "acknowledged" means that its own config says so."""
-        return await self._set_asleep(True)
-
-    async def wake(self, prior_state: str) -> WriteOutcome:
-        """Wake it, unless it was asleep before. Never raises."""
-        try:
-            prior = Prior.from_text(prior_state)
-        except ValueError as error:
-            return refused(self._wall, f"{self._rpc.name}: nothing sent: {error}")
-        if prior.asleep:
-            return acknowledged(self._wall, "was asleep before; left asleep, nothing sent")
-        return await self._set_asleep(False)
-
-    async def _set_asleep(self, asleep: bool) -> WriteOutcome:
-        if not self.writes_allowed:
-            return not_allowed(self._wall, self._rpc.name)
-        async with self._writing:
-            try:
-                if await self._curtailed() is asleep:
-                    return acknowledged(self._wall, f"{'asleep' if asleep else 'awake'} already; nothing sent")
-                session = await self._logon()
-            except (Refused, BadAnswer) as error:
-                return refused(self._wall, f"nothing sent: {error}")
-            except DriverError as error:
-                return unknown(self._wall, f"nothing sent: {error}")
-            try:
-                return await self._curtail(session, asleep)
-            finally:
-                await self._logoff(session)
-
-    async def _curtail(self, session: str, asleep: bool) -> WriteOutcome:
-        action = "sleep" if asleep else "wakeup"
-        lost: DriverError | None = None
-        try:
-            answer = await self._rpc.command("curtail", f"{session},{action}")
-            refuse_errors(answer, self._rpc.name, f"curtail {action}")
-        except Refused as error:
-            return refused(self._wall, str(error))
-        except DriverError as error:
-            lost = error
-        seen = await self._read_back(asleep)
-        if seen is asleep:
-            note = f"; the answer was lost ({lost})" if lost is not None else ""
-            return acknowledged(self._wall, f"curtail {action} sent and read back{note}")
-        # Its answer only says that the command was sent on, so that nothing seen yet is no proof of refusal.
-        what = str(lost) if lost is not None else f"{self._rpc.name}: curtail {action} was answered with success"
-        return unknown(self._wall, f"{what}; asleep reads back as {seen}")
-
-    async def _read_back(self, asleep: bool) -> bool | None:
-        seen: bool | None = None
-        for pause_s in self._timeouts.read_back_s:
-            await self._pause(pause_s)
-            try:
-                seen = await self._curtailed()
-            except DriverError:
-                continue
-            if seen is asleep:
-                break
-        return seen
-
-    async def _curtailed(self) -> bool | None:
+    async def read_asleep(self) -> bool | None:
+        """See :class:`~drivers.asic.control.TwoStates`."""
         answer = await self._rpc.command("config")
         refuse_errors(answer, self._rpc.name, "config")
         return curtailed(answer)
+
+    async def tell(self, asleep: bool) -> str:
+        """See :class:`~drivers.asic.control.TwoStates`; its answer only says that the command was sent on."""
+        action = "sleep" if asleep else "wakeup"
+        answer = await self._rpc.command("curtail", f"{self._session},{action}")
+        refuse_errors(answer, self._rpc.name, f"curtail {action}")
+        return f"curtail {action}"
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        """A session, without which it takes no command."""
+        self._session = await self._logon()
+        try:
+            yield
+        finally:
+            await self._logoff(self._session)
 
     async def _logon(self) -> str:
         """Open the machine's only session, waiting a little for somebody else's to end.
@@ -162,7 +87,7 @@ class LuxOs:
             code, message = error
             if pause_s is None or not (code == SESSION_ACTIVE or "session" in message.lower()):
                 break
-            await self._pause(pause_s)
+            await self._given.pause(pause_s)
         raise Refused(f"{self._rpc.name}: logon refused with code {code} ({message}); end the other session")
 
     async def _logoff(self, session: str) -> None:

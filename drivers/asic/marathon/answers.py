@@ -5,14 +5,13 @@ Source: the readings and settings that open fleet tools use (UpstreamData/pyasic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from drivers.asic.cgminer_status import MAX_BOARDS, MAX_FANS, Identity, measured_or_none
 from drivers.asic.fields import first, integer, mac, number, temperatures, text, to_ths
 from drivers.asic.power import LimitState, Setting
+from drivers.asic.work_mode import WorkModes
 from drivers.capabilities import Board, MinerStatus
 from drivers.errors import BadAnswer
 
@@ -23,35 +22,6 @@ BY_POWER = "PowerTarget"
 HASHING_THS = 0.1
 MAX_WORD = 40
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Prior:
-    """What has to be put back on waking: the word of the work mode."""
-
-    mode: str
-
-    @property
-    def asleep(self) -> bool:
-        """True where it was asleep before, and so has to stay."""
-        return self.mode == SLEEP
-
-    def to_text(self) -> str:
-        """Compact JSON, for the journal."""
-        return json.dumps({"family": FAMILY_NAME, "mode": self.mode}, separators=(",", ":"), sort_keys=True)
-
-    @classmethod
-    def from_text(cls, prior: str) -> Prior:
-        """Read what :meth:`to_text` wrote.
-
-        Raises:
-            ValueError: it is something else.
-        """
-        value = json.loads(prior[:1000])
-        mode = value.get("mode") if isinstance(value, dict) and value.get("family") == FAMILY_NAME else None
-        if not isinstance(mode, str) or not 0 < len(mode) <= MAX_WORD:
-            raise ValueError(f"prior state of {FAMILY_NAME} with the word of a mode expected, seen {prior[:80]!r}")
-        return cls(mode)
 
 
 def work_mode(config: Json) -> str | None:
@@ -125,9 +95,7 @@ def identity_of(overview: Json) -> Identity:
     )
 
 
-def marathon_status(
-    brief: Json, hashboards: Json, fans: Json, identity: Identity, mode: str | None, *, latency_ms: float = 0.0
-) -> MinerStatus:
+def marathon_status(brief: Json, hashboards: Json, fans: Json, identity: Identity, mode: str | None) -> MinerStatus:
     """One status from ``brief`` and, where they were read, ``hashboards``, ``fans`` and the work mode."""
     said = text(brief.get("status"))
     mining = None if said is None else said.lower() == "mining"
@@ -161,7 +129,6 @@ def marathon_status(
         fans_rpm=tuple(speed for speed in speeds if speed is not None),
         boards=boards,
         errors=errors,
-        latency_ms=round(latency_ms, 1),
     )
 
 
@@ -181,3 +148,18 @@ def _board(at: int, row: Json) -> Board:
         temperature_max_c=max(degrees, default=None),
         ok=None if chips is None else chips > 0,
     )
+
+
+def _is_mode(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= MAX_WORD
+
+
+MODES = WorkModes(
+    family=FAMILY_NAME,
+    sleep=SLEEP,
+    of=work_mode,
+    put=lambda config, mode, name: with_mode(config, {"work-mode-selector": mode}, name=name),
+    valid=_is_mode,
+    expected="the word of a mode",
+    at_once=False,
+)

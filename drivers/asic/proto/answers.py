@@ -49,9 +49,7 @@ def identity_of(system: Json, network: Json) -> Identity:
     )
 
 
-def proto_status(
-    mining: Json, telemetry: Json, cooling: Json, pools: Json, identity: Identity, *, latency_ms: float = 0.0
-) -> MinerStatus:
+def proto_status(mining: Json, telemetry: Json, cooling: Json, pools: Json, identity: Identity) -> MinerStatus:
     """One status from ``mining`` and, where they were read, the other pages."""
     said = part(mining, "mining-status")
     rate = to_ths(said.get("hashrate_ghs"))
@@ -81,7 +79,6 @@ def proto_status(
         boards=boards,
         pools=tuple(_pool(row) for row in listed(pools, "pools")[:MAX_POOLS]),
         errors=errors,
-        latency_ms=round(latency_ms, 1),
     )
 
 

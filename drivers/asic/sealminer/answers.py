@@ -35,7 +35,7 @@ def asleep(stats: dict[str, Any] | None) -> bool | None:
     return False if any(rate is not None and rate > HASHING_THS for rate in rates) else None
 
 
-def sealminer_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
+def sealminer_status(answers: Answers) -> MinerStatus:
     """One status from the answers to :data:`COMMANDS`, any of which may be missing but the first."""
     stats = answers.get("stats")
     values = next((row for row in rows(stats, "STATS") if "PM State" in row or "Board Count" in row), {})
@@ -66,7 +66,6 @@ def sealminer_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatu
         boards=boards,
         pools=pools_from(answers.get("pools")),
         errors=_errors(values, boards),
-        latency_ms=round(latency_ms, 1),
     )
 
 

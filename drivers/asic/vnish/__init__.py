@@ -5,10 +5,8 @@ The family itself lives here; its driver and the answers it reads in files of th
 
 from __future__ import annotations
 
-from drivers.asic.credentials import Credentials
 from drivers.asic.evidence import words
-from drivers.asic.family import Address, Evidence, Family
-from drivers.asic.timing import Timeouts
+from drivers.asic.family import Evidence, Family
 from drivers.asic.vnish.answers import NAME, ROOT, part
 from drivers.asic.vnish.driver import Vnish
 
@@ -16,17 +14,6 @@ __all__ = ["FAMILY", "Vnish"]
 
 SURE = 95
 INFO_PAGE = ROOT + "info"
-
-
-def _make(at: Address, credentials: Credentials | None, timeouts: Timeouts, writes_allowed: bool) -> Vnish:
-    return Vnish(
-        at.host,
-        http_host=at.web_host,
-        http_port=80 if at.http_port is None else at.http_port,
-        credentials=credentials,
-        timeouts=timeouts,
-        writes_allowed=writes_allowed,
-    )
 
 
 def _certainty(evidence: Evidence) -> int:
@@ -39,7 +26,7 @@ def _certainty(evidence: Evidence) -> int:
 FAMILY = Family(
     name=NAME,
     title="VNish",
-    make=_make,
+    make=Vnish,
     certainty=_certainty,
     sleeps=True,
     limits_power=True,

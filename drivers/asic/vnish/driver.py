@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from time import monotonic, time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from drivers.asic.control import SleepControl, SleepsByControl, within
+from drivers.asic.control import SleepControl, SleepsByControl
 from drivers.asic.credentials import Credentials
+from drivers.asic.family import Address
+from drivers.asic.given import Given
 from drivers.asic.http import HttpClient
-from drivers.asic.outcome import sleep_for
 from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
-from drivers.asic.session import SessionHttp, Token, checked, try_
-from drivers.asic.timing import Timeouts
+from drivers.asic.reading import timed
+from drivers.asic.session import SessionHttp, Token, bearer, checked, try_
 from drivers.asic.vnish.answers import (
     NAME,
     ROOT,
@@ -49,51 +48,18 @@ async def log_in(http: HttpClient, credentials: Credentials) -> Token:
 class Vnish(SleepsByControl, LimitsByControl):
     """One machine with VNish: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter` (by presets in watts).
 
-    Args:
-        host: address of the machine.
-        http_host: address of the web interface where it is another one.
-        http_port: web interface.
-        credentials: its password; only writes and the power limit need it.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
-        wall: UTC clock in seconds.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
+    Only writes and the power limit need its password.
     """
 
     family = NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        http_host: str | None = None,
-        http_port: int = 80,
-        credentials: Credentials | None = None,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self._timeouts = timeouts or Timeouts()
-        self._http = HttpClient(http_host or host, http_port, timeout_s=self._timeouts.http_s)
-        self._session = SessionHttp(
-            self._http,
-            credentials,
-            log_in=log_in,
-            header=lambda token: {"Authorization": f"Bearer {token}"},
-            mono=mono,
-        )
-        self._mono = mono
+    def __init__(self, at: Address, given: Given) -> None:
+        self._given = given
+        self._http = HttpClient(at.web_host, at.web(), timeout_s=given.timeouts.http_s)
+        self._session = SessionHttp(self._http, given.credentials, log_in=log_in, header=bearer, mono=given.mono)
         writing = asyncio.Lock()
-        name = self._http.name
-        self._sleep = SleepControl(
-            NAME, name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, _writing=writing
-        )
-        self._power = PowerControl(
-            NAME, name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, writing=writing
-        )
+        self._sleep = SleepControl(NAME, self._http.name, self, given, writing=writing)
+        self._power = PowerControl(NAME, self._http.name, self, given, writing)
         self._info: Any = None
         self._info_until = float("-inf")
         self._presets: dict[int, str] = {}
@@ -106,9 +72,7 @@ class Vnish(SleepsByControl, LimitsByControl):
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        status = await within(self._timeouts.status_s, self._http.name, self._read())
-        return replace(status, latency_ms=round((self._mono() - began) * 1000, 1))
+        return await timed(self._given, self._http.name, self._read())
 
     async def _read(self) -> MinerStatus:
         summary = await self._session.get(ROOT + "summary", open_=True)
@@ -119,11 +83,11 @@ class Vnish(SleepsByControl, LimitsByControl):
             state = state_of(await self._session.get(ROOT + "status", open_=True))
         if state is None and not part(summary, "miner"):
             raise BadAnswer(f"{self._http.name}: neither summary nor status tells a state; not VNish?")
-        if self._mono() >= self._info_until:
+        if self._given.mono() >= self._info_until:
             info = await try_(self._session.get(ROOT + "info", open_=True))
             self._info = info if isinstance(info, dict) else self._info
-            kept_s = self._timeouts.identity_max_age_s if isinstance(info, dict) else INFO_RETRY_S
-            self._info_until = self._mono() + kept_s
+            kept_s = self._given.timeouts.identity_max_age_s if isinstance(info, dict) else INFO_RETRY_S
+            self._info_until = self._given.mono() + kept_s
         return vnish_status(summary, self._info, state=state)
 
     # --- sleep and wake ------------------------------------------------------------------------------------------
@@ -164,7 +128,7 @@ class Vnish(SleepsByControl, LimitsByControl):
 
     async def _set_preset(self, preset: str, *, switching: bool | None) -> str:
         body = with_preset(await self._overclock(), preset, switching)
-        said = part(await self._session.call("POST", ROOT + "settings", body, timeout_s=self._timeouts.write_s))
+        said = part(await self._session.call("POST", ROOT + "settings", body, timeout_s=self._given.timeouts.write_s))
         if said.get("restart_required") is True:
             try:
                 await self._order("mining/restart")
@@ -187,7 +151,7 @@ class Vnish(SleepsByControl, LimitsByControl):
         return overclock
 
     async def _order(self, command: str) -> str:
-        said = part(await self._session.call("POST", ROOT + command, timeout_s=self._timeouts.write_s))
+        said = part(await self._session.call("POST", ROOT + command, timeout_s=self._given.timeouts.write_s))
         if said.get("success") is False:
             raise Refused(f"{self._http.name}: {command} was answered with success: false")
         return "success"

@@ -5,10 +5,8 @@ The family itself lives here; its driver, the answers it reads and the cipher of
 
 from __future__ import annotations
 
-from drivers.asic.credentials import Credentials
 from drivers.asic.evidence import heads, words
-from drivers.asic.family import Address, Evidence, Family
-from drivers.asic.timing import Timeouts
+from drivers.asic.family import Evidence, Family
 from drivers.asic.whatsminer_v2.answers import NAME
 from drivers.asic.whatsminer_v2.driver import WhatsminerV2
 
@@ -16,16 +14,6 @@ __all__ = ["FAMILY", "WhatsminerV2"]
 
 SURE = 90
 LIKELY = 70
-
-
-def _make(at: Address, credentials: Credentials | None, timeouts: Timeouts, writes_allowed: bool) -> WhatsminerV2:
-    return WhatsminerV2(
-        at.host,
-        rpc_port=at.rpc_port or 4028,
-        credentials=credentials,
-        timeouts=timeouts,
-        writes_allowed=writes_allowed,
-    )
 
 
 def _certainty(evidence: Evidence) -> int:
@@ -45,7 +33,7 @@ def _certainty(evidence: Evidence) -> int:
 FAMILY = Family(
     name=NAME,
     title="Whatsminer (API 2)",
-    make=_make,
+    make=WhatsminerV2,
     certainty=_certainty,
     sleeps=True,
     limits_power=True,

@@ -5,17 +5,16 @@ Source: MicroBT's document of API 2.0.5, published answers of M20S, M30S, M50 an
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from drivers.asic.cgminer_status import Answers, Identity, measured_or_none, pools_from
+from drivers.asic.cgminer_status import Answers, Identity, measured_or_none, pools_from, with_sleep
 from drivers.asic.fields import first, integer, mac, number, rows, temperatures, text, to_ths
 from drivers.capabilities import Board, MinerStatus
 
 NAME = "whatsminer-v2"
 MAX_BOARDS = 16
 MAX_ERRORS = 20
-HASHING_THS = 0.1
+TOLD = "told to be off, but hashing"
 PLAUSIBLE_FACTOR = 3.0
 MHS_PER_THS = 1e6
 
@@ -34,10 +33,9 @@ def is_off(status: dict[str, Any] | None) -> bool | None:
     return {"true": True, "false": False}.get(flag.strip().lower()) if isinstance(flag, str) else None
 
 
-def whatsminer_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStatus:
+def whatsminer_status(answers: Answers) -> MinerStatus:
     """One status from ``summary``, ``devs`` or ``edevs``, ``pools``, ``status`` and the slow commands; all may miss."""
     summary = next(iter(rows(answers.get("summary"), "SUMMARY")), {})
-    identity = identity_from(answers)
     boards = _boards(answers)
     power_w = measured_or_none(summary.get("Power"))
     fans = [integer(summary.get(name)) for name in ("Fan Speed In", "Fan Speed Out")]
@@ -45,10 +43,6 @@ def whatsminer_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStat
     hottest += [board.temperature_max_c for board in boards if board.temperature_max_c is not None]
     status = MinerStatus(
         family=NAME,
-        model=identity.model,
-        firmware=identity.firmware,
-        mac=identity.mac,
-        serial=identity.serial,
         uptime_s=integer(first(summary, "Elapsed", "Uptime")),
         hashrate_ths=hashrate_ths(summary),
         hashrate_nominal_ths=to_ths(summary.get("Factory GHS"), "GH") or None,
@@ -60,17 +54,8 @@ def whatsminer_status(answers: Answers, *, latency_ms: float = 0.0) -> MinerStat
         # It lists three slots, whether or not a pool is in them.
         pools=tuple(pool for pool in pools_from(answers.get("pools")) if pool.url or pool.user),
         errors=errors_from(answers),
-        latency_ms=latency_ms,
     )
-    return with_sleep(status, is_off(answers.get("status")))
-
-
-def with_sleep(status: MinerStatus, off: bool | None) -> MinerStatus:
-    """The status with what the machine says of being off, unless its hash rate says otherwise."""
-    hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-    if off and hashing:
-        return replace(status, sleeping=False, errors=(*status.errors, "told to be off, but hashing"))
-    return replace(status, sleeping=False if hashing else off)
+    return with_sleep(identity_from(answers).into(status), is_off(answers.get("status")), TOLD)
 
 
 def hashrate_ths(summary: dict[str, Any]) -> float | None:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from time import monotonic, time
 from typing import Any
 
 from drivers.asic.cgminer import CgminerClient, error_of, refuse_errors
-from drivers.asic.cgminer_status import Answers, Identity
-from drivers.asic.control import SleepControl, SleepsByControl, within
-from drivers.asic.credentials import Credentials
-from drivers.asic.outcome import sleep_for
-from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
-from drivers.asic.timing import Timeouts
+from drivers.asic.cgminer_status import HASHING_THS, Answers, Identity, is_hashing, with_sleep
+from drivers.asic.control import SleepControl, SleepsByControl
+from drivers.asic.family import Address
+from drivers.asic.given import Given
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting, watts_of
+from drivers.asic.reading import timed
 from drivers.asic.whatsminer_v2.answers import (
-    HASHING_THS,
     NAME,
+    TOLD,
     errors_from,
     identity_from,
     is_off,
     limit_from,
     whatsminer_status,
-    with_sleep,
 )
 from drivers.asic.whatsminer_v2.api import WriteApi
 from drivers.capabilities import MinerStatus
@@ -39,43 +37,18 @@ WRITE_S = 10.0
 class WhatsminerV2(SleepsByControl, LimitsByControl):
     """One Whatsminer with API 1 or 2: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
 
-    Args:
-        host: address of the machine.
-        rpc_port: JSON socket.
-        credentials: the admin password; only writes need it.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
-        wall: UTC clock in seconds.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
+    Only writes need its admin password.
     """
 
     family = NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        rpc_port: int = 4028,
-        credentials: Credentials | None = None,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self._timeouts = timeouts or Timeouts()
-        self._rpc = CgminerClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
-        self._write = WriteApi(self._rpc, credentials, mono)
-        self._writes_allowed = writes_allowed
-        self._mono = mono
+    def __init__(self, at: Address, given: Given) -> None:
+        self._given = given
+        self._rpc = CgminerClient(at.host, at.rpc(), timeout_s=given.timeouts.rpc_s)
+        self._write = WriteApi(self._rpc, given.credentials, given.mono)
         writing = asyncio.Lock()
-        self._sleep = SleepControl(
-            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, _writing=writing
-        )
-        self._power = PowerControl(
-            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, writing=writing
-        )
+        self._sleep = SleepControl(NAME, self._rpc.name, self, given, writing=writing)
+        self._power = PowerControl(NAME, self._rpc.name, self, given, writing)
         self._identity = Identity()
         self._identity_at = float("-inf")
         self._errors: tuple[str, ...] = ()
@@ -90,9 +63,7 @@ class WhatsminerV2(SleepsByControl, LimitsByControl):
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        status = await within(self._timeouts.status_s, self._rpc.name, self._read())
-        return replace(status, latency_ms=round((self._mono() - began) * 1000, 1))
+        return await timed(self._given, self._rpc.name, self._read())
 
     async def _read(self) -> MinerStatus:
         try:
@@ -101,33 +72,29 @@ class WhatsminerV2(SleepsByControl, LimitsByControl):
             # Some versions refuse to sum up while off; their state they always tell.
             answers = {"status": await self._state()}
         status = whatsminer_status(answers)
-        if "status" not in answers and not (status.hashrate_ths and status.hashrate_ths > HASHING_THS):
-            status = with_sleep(status, is_off(await self._optional("status")))
+        if "status" not in answers and not is_hashing(status):
+            status = with_sleep(status, is_off(await self._optional("status")), TOLD)
         if status.uptime_s is not None and self._uptime_s is not None and status.uptime_s < self._uptime_s:
             self._identity_at = float("-inf")
         self._uptime_s = status.uptime_s
         await self._refresh()
-        if self._writes_allowed:
+        if self._given.writes_allowed:
             await self._write.keep_ready()
             if self._write.not_ready is not None:
                 status = replace(status, errors=(*status.errors, self._write.not_ready))
-        identity = Identity(status.model, status.firmware, status.mac, status.serial)
-        known = self._identity.over(identity)
-        errors = tuple(dict.fromkeys((*status.errors, *self._errors)))
-        return replace(
-            status, model=known.model, firmware=known.firmware, mac=known.mac, serial=known.serial, errors=errors
-        )
+        status = self._identity.over(Identity.of(status)).into(status)
+        return replace(status, errors=tuple(dict.fromkeys((*status.errors, *self._errors))))
 
     async def _refresh(self) -> None:
         """Read what seldom changes, when it has grown old."""
-        if self._mono() - self._identity_at > self._timeouts.identity_max_age_s:
+        if self._given.mono() - self._identity_at > self._given.timeouts.identity_max_age_s:
             found = {name: answer for name in SLOW_COMMANDS if (answer := await self._optional(name)) is not None}
             self._identity = identity_from(found).over(self._identity)
-            self._identity_at = self._mono()
-        if self._mono() - self._errors_at > ERRORS_MAX_AGE_S:
+            self._identity_at = self._given.mono()
+        if self._given.mono() - self._errors_at > ERRORS_MAX_AGE_S:
             answer = await self._optional("get_error_code")
             self._errors = errors_from({"get_error_code": answer}) if answer is not None else ()
-            self._errors_at = self._mono()
+            self._errors_at = self._given.mono()
 
     async def _optional(self, command: str) -> dict[str, Any] | None:
         try:
@@ -153,7 +120,7 @@ class WhatsminerV2(SleepsByControl, LimitsByControl):
 
     async def tell(self, asleep: bool) -> str:
         """See :class:`~drivers.asic.control.TwoStates`."""
-        timeout_s = min(self._timeouts.write_s, WRITE_S)
+        timeout_s = min(self._given.timeouts.write_s, WRITE_S)
         if asleep:
             # A string, not a truth value; with it the machine answers before it cuts its boards off.
             return await self._write.tell("power_off", {"respbefore": "true"}, timeout_s=timeout_s)
@@ -174,11 +141,10 @@ class WhatsminerV2(SleepsByControl, LimitsByControl):
     async def tell_limit(self, limit_w: int) -> str:
         """See :class:`~drivers.asic.power.Limited`."""
         parameters = {"power_limit": str(limit_w)}
-        return await self._write.tell("adjust_power_limit", parameters, timeout_s=min(self._timeouts.write_s, WRITE_S))
+        return await self._write.tell(
+            "adjust_power_limit", parameters, timeout_s=min(self._given.timeouts.write_s, WRITE_S)
+        )
 
     async def tell_settings(self, settings: Mapping[str, Setting]) -> str:
         """See :class:`~drivers.asic.power.Limited`."""
-        limit_w = settings.get("power_limit_w")
-        if not isinstance(limit_w, int) or isinstance(limit_w, bool):
-            raise Refused(f"{self._rpc.name}: the prior limit holds no watts; nothing sent")
-        return await self.tell_limit(limit_w)
+        return await self.tell_limit(watts_of(settings, "power_limit_w", self._rpc.name))

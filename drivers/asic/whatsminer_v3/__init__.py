@@ -5,10 +5,8 @@ The family itself lives here; its driver and the answers it reads in files of th
 
 from __future__ import annotations
 
-from drivers.asic.credentials import Credentials
-from drivers.asic.family import Address, Evidence, Family
+from drivers.asic.family import Evidence, Family
 from drivers.asic.framed import PORT
-from drivers.asic.timing import Timeouts
 from drivers.asic.whatsminer_v3.answers import NAME, message, refusal
 from drivers.asic.whatsminer_v3.driver import WhatsminerV3
 
@@ -16,16 +14,6 @@ __all__ = ["FAMILY", "WhatsminerV3"]
 
 SURE = 95
 LIKELY = 80
-
-
-def _make(at: Address, credentials: Credentials | None, timeouts: Timeouts, writes_allowed: bool) -> WhatsminerV3:
-    return WhatsminerV3(
-        at.host,
-        rpc_port=at.rpc_port or PORT,
-        credentials=credentials,
-        timeouts=timeouts,
-        writes_allowed=writes_allowed,
-    )
 
 
 def _certainty(evidence: Evidence) -> int:
@@ -39,7 +27,7 @@ def _certainty(evidence: Evidence) -> int:
 FAMILY = Family(
     name=NAME,
     title="Whatsminer (API 3)",
-    make=_make,
+    make=WhatsminerV3,
     certainty=_certainty,
     sleeps=True,
     limits_power=True,

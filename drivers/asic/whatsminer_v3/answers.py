@@ -10,15 +10,14 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from drivers.asic.cgminer_status import MAX_BOARDS, MAX_POOLS, Identity, measured_or_none
+from drivers.asic.cgminer_status import MAX_BOARDS, MAX_POOLS, Identity, measured_or_none, with_sleep
 from drivers.asic.fields import first, integer, mac, rows, temperatures, text, to_ths
 from drivers.capabilities import Board, MinerStatus, Pool
 
 NAME = "whatsminer-v3"
-HASHING_THS = 0.1
+STOPPED = "its service is stopped, but hashing"
 MAX_ERRORS = 20
 TOKEN_LETTERS = 8
 _SALT = re.compile(r"[!-~]{1,64}")
@@ -56,18 +55,17 @@ def salt_of(info: Json) -> str | None:
     return found if isinstance(found, str) and _SALT.fullmatch(found) else None
 
 
-def is_working(info: Json | None) -> bool | None:
-    """Whether a ``get.device.info`` answer says that the mining service runs; ``None`` where it does not say."""
+def is_asleep(info: Json | None) -> bool | None:
+    """Whether a ``get.device.info`` answer says that the mining service is stopped; ``None`` where it does not say."""
     flag = part(info, "miner").get("working")
     if isinstance(flag, bool):
-        return flag
-    return {"true": True, "false": False}.get(flag.strip().lower()) if isinstance(flag, str) else None
+        return not flag
+    return {"true": False, "false": True}.get(flag.strip().lower()) if isinstance(flag, str) else None
 
 
-def whatsminer_status(status: Json | None, info: Json | None = None, *, latency_ms: float = 0.0) -> MinerStatus:
+def whatsminer_status(status: Json | None, info: Json | None = None) -> MinerStatus:
     """One status from ``get.miner.status`` (``summary``, ``edevs`` and ``pools`` in one) and ``get.device.info``."""
     summary = part(status, "summary")
-    identity = identity_from(info)
     boards = tuple(_board(at, row) for at, row in enumerate(rows(message(status), "edevs")[:MAX_BOARDS]))
     power_w = measured_or_none(summary.get("power-realtime"))
     fans = [integer(summary.get(name)) for name in ("fan-speed-in", "fan-speed-out")]
@@ -75,10 +73,6 @@ def whatsminer_status(status: Json | None, info: Json | None = None, *, latency_
     hottest += [board.temperature_max_c for board in boards if board.temperature_max_c is not None]
     read = MinerStatus(
         family=NAME,
-        model=identity.model,
-        firmware=identity.firmware,
-        mac=identity.mac,
-        serial=identity.serial,
         uptime_s=integer(summary.get("elapsed")),
         hashrate_ths=to_ths(first(summary, "hash-realtime", "hash-1min", "hash-average"), "TH"),
         hashrate_nominal_ths=to_ths(summary.get("factory-hash"), "TH") or None,
@@ -89,17 +83,8 @@ def whatsminer_status(status: Json | None, info: Json | None = None, *, latency_
         boards=boards,
         pools=tuple(_pool(row) for row in rows(message(status), "pools")[:MAX_POOLS]),
         errors=errors_from(info),
-        latency_ms=latency_ms,
     )
-    return with_sleep(read, is_working(info))
-
-
-def with_sleep(status: MinerStatus, working: bool | None) -> MinerStatus:
-    """The status with what the machine says of its service, unless its hash rate says otherwise."""
-    hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-    if working is False and hashing:
-        return replace(status, sleeping=False, errors=(*status.errors, "its service is stopped, but hashing"))
-    return replace(status, sleeping=False if hashing else (None if working is None else not working))
+    return with_sleep(identity_from(info).into(read), is_asleep(info), STOPPED)
 
 
 def identity_from(info: Json | None) -> Identity:

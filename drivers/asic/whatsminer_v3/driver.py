@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from time import monotonic, time
 from typing import Any
 
-from drivers.asic.cgminer_status import Identity
-from drivers.asic.control import SleepControl, SleepsByControl, within
-from drivers.asic.credentials import Credentials
+from drivers.asic.cgminer_status import Identity, is_hashing, with_sleep
+from drivers.asic.control import SleepControl, SleepsByControl
+from drivers.asic.family import Address
 from drivers.asic.fields import integer
 from drivers.asic.framed import PORT, FramedClient
-from drivers.asic.outcome import sleep_for
-from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting
-from drivers.asic.timing import Timeouts
+from drivers.asic.given import Given
+from drivers.asic.power import LimitsByControl, LimitState, PowerControl, Setting, watts_of
+from drivers.asic.reading import timed
 from drivers.asic.whatsminer_v3.answers import (
-    HASHING_THS,
     NAME,
+    STOPPED,
     errors_from,
     identity_from,
-    is_working,
+    is_asleep,
     limit_from,
     refusal,
     salt_of,
     whatsminer_status,
-    with_sleep,
     write_token,
 )
 from drivers.capabilities import MinerStatus
@@ -47,43 +45,17 @@ WRITE_S = 10.0
 class WhatsminerV3(SleepsByControl, LimitsByControl):
     """One Whatsminer with API 3: :class:`MinerReader`, :class:`Sleeper` and :class:`PowerLimiter`.
 
-    Args:
-        host: address of the machine.
-        rpc_port: length-framed socket.
-        credentials: account and its password; only writes need it. The account is ``super`` where none is named.
-        timeouts: time limits.
-        writes_allowed: the site's allow-list; False makes every write ``REFUSED``.
-        wall: UTC clock in seconds; the machine compares it with its own.
-        mono: monotonic clock in seconds.
-        pause: waits for seconds.
+    Only writes need an account and its password; the account is ``super`` where none is named.
     """
 
     family = NAME
 
-    def __init__(
-        self,
-        host: str,
-        *,
-        rpc_port: int = PORT,
-        credentials: Credentials | None = None,
-        timeouts: Timeouts | None = None,
-        writes_allowed: bool = False,
-        wall: Callable[[], float] = time,
-        mono: Callable[[], float] = monotonic,
-        pause: Callable[[float], Awaitable[None]] = sleep_for,
-    ) -> None:
-        self._timeouts = timeouts or Timeouts()
-        self._rpc = FramedClient(host, rpc_port, timeout_s=self._timeouts.rpc_s)
-        self._credentials = credentials
-        self._wall = wall
-        self._mono = mono
+    def __init__(self, at: Address, given: Given) -> None:
+        self._given = given
+        self._rpc = FramedClient(at.host, at.rpc(PORT), timeout_s=given.timeouts.rpc_s)
         writing = asyncio.Lock()
-        self._sleep = SleepControl(
-            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, _writing=writing
-        )
-        self._power = PowerControl(
-            NAME, self._rpc.name, self, writes_allowed, self._timeouts, wall=wall, pause=pause, writing=writing
-        )
+        self._sleep = SleepControl(NAME, self._rpc.name, self, given, writing=writing)
+        self._power = PowerControl(NAME, self._rpc.name, self, given, writing)
         self._salt: str | None = None
         self._ahead_s: float | None = None
         """How far the machine's clock was ahead of the agent's when it last said the time."""
@@ -99,25 +71,14 @@ class WhatsminerV3(SleepsByControl, LimitsByControl):
         Raises:
             DriverError: it did not answer, or not in a way that can be understood.
         """
-        began = self._mono()
-        status = await within(self._timeouts.status_s, self._rpc.name, self._read())
-        return replace(status, latency_ms=round((self._mono() - began) * 1000, 1))
+        return await timed(self._given, self._rpc.name, self._read())
 
     async def _read(self) -> MinerStatus:
         status = whatsminer_status(await self._ask("get.miner.status", STATUS_PARTS))
-        hashing = status.hashrate_ths is not None and status.hashrate_ths > HASHING_THS
-        if not hashing or self._mono() - self._info_at > INFO_MAX_AGE_S:
+        if not is_hashing(status) or self._given.mono() - self._info_at > INFO_MAX_AGE_S:
             info = await self._info()
-            status = with_sleep(status, is_working(info))
-        known = self._identity
-        return replace(
-            status,
-            model=known.model,
-            firmware=known.firmware,
-            mac=known.mac,
-            serial=known.serial,
-            errors=(*status.errors, *self._errors),
-        )
+            status = with_sleep(status, is_asleep(info), STOPPED)
+        return replace(self._identity.into(status), errors=(*status.errors, *self._errors))
 
     async def _info(self) -> dict[str, Any] | None:
         """``get.device.info``, which a status can do without."""
@@ -128,7 +89,7 @@ class WhatsminerV3(SleepsByControl, LimitsByControl):
         self._identity = identity_from(info).over(self._identity)
         self._errors = errors_from(info)
         self._salt = salt_of(info)  # so that a write need not ask for it first
-        self._info_at = self._mono()
+        self._info_at = self._given.mono()
         return info
 
     async def _ask(self, command: str, param: object = None) -> dict[str, Any]:
@@ -143,8 +104,7 @@ class WhatsminerV3(SleepsByControl, LimitsByControl):
 
     async def read_asleep(self) -> bool | None:
         """See :class:`~drivers.asic.control.TwoStates`."""
-        working = is_working(await self._ask("get.device.info", "miner"))
-        return None if working is None else not working
+        return is_asleep(await self._ask("get.device.info", "miner"))
 
     async def tell(self, asleep: bool) -> str:
         """See :class:`~drivers.asic.control.TwoStates`."""
@@ -167,10 +127,7 @@ class WhatsminerV3(SleepsByControl, LimitsByControl):
 
     async def tell_settings(self, settings: Mapping[str, Setting]) -> str:
         """See :class:`~drivers.asic.power.Limited`."""
-        limit_w = settings.get("power_limit_w")
-        if not isinstance(limit_w, int) or isinstance(limit_w, bool):
-            raise Refused(f"{self._rpc.name}: the prior limit holds no watts; nothing sent")
-        return await self.tell_limit(limit_w)
+        return await self.tell_limit(watts_of(settings, "power_limit_w", self._rpc.name))
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -197,28 +154,28 @@ class WhatsminerV3(SleepsByControl, LimitsByControl):
         return str(answer.get("msg", ""))[:200]
 
     async def _send(self, command: str, param: str | int) -> dict[str, Any]:
-        if self._credentials is None:
+        if self._given.credentials is None:
             raise Refused(f"{self._rpc.name}: writing needs an account's password; give the group credentials")
         if self._salt is None:
             self._salt = salt_of(await self._ask("get.device.info", "salt"))
             if self._salt is None:
                 raise Refused(f"{self._rpc.name}: get.device.info gave no salt; nothing sent")
-        ts = int(self._wall())
-        user = self._credentials.user
+        ts = int(self._given.wall())
+        user = self._given.credentials.user
         request = {
             "cmd": command,
             "param": param,
             "ts": ts,
-            "token": write_token(command, self._credentials.password, self._salt, ts),
+            "token": write_token(command, self._given.credentials.password, self._salt, ts),
             "account": ACCOUNT if user in NO_ACCOUNT else user,
         }
-        answer = await self._rpc.request(request, min(self._timeouts.write_s, WRITE_S))
+        answer = await self._rpc.request(request, min(self._given.timeouts.write_s, WRITE_S))
         self._note_clock(answer)
         return answer
 
     def _note_clock(self, answer: dict[str, Any]) -> None:
         when = integer(answer.get("when"))
-        self._ahead_s = None if not when else when - self._wall()
+        self._ahead_s = None if not when else when - self._given.wall()
 
     def _hint(self, code: int | None) -> str:
         if self._ahead_s is not None and abs(self._ahead_s) > CLOCK_MARGIN_S:
