@@ -153,9 +153,9 @@ class Demo:
         """A site's file as data."""
         return build_site(plan, ports, broker_port=self.broker_port, registrar_key=self.registrar_key)
 
-    def time_scale(self, plan: Plan) -> float:  # noqa: ARG002 - all sites of a demo run alike
-        """How many times faster than real ones a site's machines change."""
-        return self.size.time_scale
+    def pace(self, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002 - all sites of a demo run alike
+        """How fast a site's machines change, as options of ``tizgin simulate``."""
+        return ("--time-scale", f"{self.size.time_scale:g}")
 
     def tested(self, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002 - all sites of a demo have the same outputs
         """Outputs that are commissioned."""
@@ -262,8 +262,8 @@ class Demo:
         """The plant runs, and every output is exercised; returns the protocol of the commissioning."""
         files = self.folder.site(plan.id)
         name = f"simulate-{plan.id}"
-        scale = ("--time-scale", f"{self.time_scale(plan):g}", "--seed", str(plan.number))
-        command = tizgin_command("simulate", str(files.config), *scale, "--control-port", "0", "--json")
+        pace = (*self.pace(plan), "--seed", str(plan.number))
+        command = tizgin_command("simulate", str(files.config), *pace, "--control-port", "0", "--json")
         child = self.simulators[plan.id] = await self.processes.start(name, command, cwd=files.root)
         outputs = json.loads(await self.tizgin("agent", "outputs", "--config", str(files.config), "--json"))
         self.controls[plan.id] = int((await child.ready(child.out, timeout_s=READY_S))["control_port"])
