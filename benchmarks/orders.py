@@ -7,7 +7,7 @@ and so is an order that waits behind another. ``accepted_in_agent``, ``first_out
 are the agent's own signed figures, from the order's bytes entering it (``readback`` is their sum: ``first_output`` and
 what the signed word counts from the switch's command).
 
-``kw95``, for each firmware family at a site of its own, all at once: machines as slow as real ones
+``kw95``, for each firmware family at a site of its own, several at once: machines as slow as real ones
 (``simulator/data/latencies.yaml``) whose every answer takes 0.2 s, a limit at half the power, from the order's arrival
 until 95 % of what was ordered is off by the simulation's own power; held, and given back whole before the next cut.
 ``back``: from the release's arrival until all mine at full power, in the two stages that the orders ask for. Where
@@ -136,9 +136,9 @@ async def measure(folder: Path, sizes: Sizes, say: Callable[[str], None]) -> Fou
         with connected(collector(plant), topics, hear) as client:
             for desk in desks:
                 desk.client = client
-            slow = begin(slow=True)
             accepted = await asyncio.to_thread(many_orders, polled, sizes.orders, sizes.rate_per_s)
             say(f"{len(accepted.outside_ms)} orders accepted")
+            slow = begin(slow=True)
             cut = await asyncio.to_thread(cuts, polled, sizes.cuts)
             say(f"{len(cut)} cuts by contactors held and given back")
             by_sleep = await asyncio.gather(*begin(slow=False), *slow)

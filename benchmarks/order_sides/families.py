@@ -12,6 +12,7 @@ BARS_S = {"luxos": 15.0, "braiins": 15.0, STOCK: 60.0}
 """Until 95 % of the ordered power is off. No other family has a public figure for how fast it sleeps, nor a bar."""
 SHARE = 0.95
 LONG_WAKE_S = 30.0
+"""Longer waking is shortened."""
 SHORT_BOOT_S, SHORT_RAMP_S = 2.0, 7.0
 
 
@@ -38,11 +39,14 @@ def wakes_truly(family: Family) -> bool:
     return family.wake_boot_s.value + family.wake_ramp_s.value <= LONG_WAKE_S
 
 
-def with_short_waking(latencies: Latencies, name: str) -> dict[str, Any]:
-    """The simulator's data with a family that wakes soon, as ``--latencies`` of ``tizgin simulate`` takes it."""
+def delays_beside(latencies: Latencies, name: str) -> dict[str, Any]:
+    """The simulator's data, as ``--latencies`` of ``tizgin simulate`` takes it, with what is not timed in a family
+    shortened: the boot after its board was exercised, and waking where it is long. Going to sleep stays as it is."""
     found: dict[str, Any] = latencies.model_dump(mode="json", by_alias=True)
     key = next(key for key, family in latencies.families.items() if name == key or name in family.names)
-    source = "shortened, for only the way down is timed"
-    found["families"][key]["wake_boot_s"] = {"value": SHORT_BOOT_S, "source": source}
-    found["families"][key]["wake_ramp_s"] = {"value": SHORT_RAMP_S, "source": source}
+    shorter = {"power_boot_s": SHORT_BOOT_S}
+    if not wakes_truly(latencies.families[key]):
+        shorter |= {"wake_boot_s": SHORT_BOOT_S, "wake_ramp_s": SHORT_RAMP_S}
+    for time, value in shorter.items():
+        found["families"][key][time] = {"value": value, "source": "shortened, for it is not timed"}
     return found

@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.order_sides.families import SleepingSite, wakes_truly, with_short_waking
+from benchmarks.order_sides.families import SleepingSite, delays_beside
 from simulator.fleet.kinds import KINDS
 from simulator.latencies import Latencies, load_latencies
 from simulator.machine import MachineState
@@ -29,9 +29,11 @@ from tizgin.demo.start import Demo
 
 POLLED_TIME_SCALE = 60.0
 STEADY_S = 300.0
+AT_ONCE = 2
+"""Commands, and sites whose plant comes up, at once: all together would only take the processor from each other."""
 LOOK_S = 0.5
 STABLE_LOOKS, STABLE_SHARE = 5, 0.01
-SLEEPERS_PERIOD_S = 5
+SLEEPERS_PERIOD_S = 10
 ANSWER_S = 0.2
 """From a request to a machine of the further sites until its answer. Real ones take 0.02 to 2 s."""
 
@@ -40,19 +42,31 @@ ANSWER_S = 0.2
 class Plant(Demo):
     """The demo's processes with other sites."""
 
+    patience: float = 4.0
     period_s: int = 30
     """Of the first site's machine polls."""
     sleeping: tuple[SleepingSite, ...] = ()
     """The further sites."""
-    failed: list[str] = field(default_factory=list)
+    commands: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    comings_up: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+
+    async def tizgin(self, *arguments: str, cwd: Path | None = None, good: tuple[int, ...] = (0,)) -> str:
+        """The demo's, a few at once."""
+        async with self.commands:
+            return await Demo.tizgin(self, *arguments, cwd=cwd, good=good)
+
+    async def _simulate(self, plan: Plan) -> dict[str, Any]:
+        """The demo's, a few at once."""
+        async with self.comings_up:
+            return await Demo._simulate(self, plan)
 
     def of(self, plan: Plan) -> SleepingSite | None:
         """What a further site is for; ``None`` for the first."""
         return self.sleeping[plan.number - 2] if plan.number > 1 else None
 
     def make_plans(self, latencies: Latencies) -> list[Plan]:
-        """The polled site, and the others, whose only commissioned board has a single machine: a real one takes more
-        than a minute to boot after its board was opened and closed."""
+        """The polled site, and the others, whose only commissioned board has a single machine: it boots after its board
+        was opened and closed."""
         plans = [plan_site(1, self.size.asics, latencies)]
         for number, site in enumerate(self.sleeping, 2):
             rest, last = divmod(site.machines - 1, 3)
@@ -96,7 +110,7 @@ class Plant(Demo):
         return made
 
     def write_files(self) -> None:
-        """The demo's, with the makers' own log-ins, and delays with a shorter way up where the true one is long."""
+        """The demo's, with the makers' own log-ins, and shorter delays of what is not timed."""
         Demo.write_files(self)
         latencies = load_latencies()
         for plan in self.plans[1:]:
@@ -106,8 +120,7 @@ class Plant(Demo):
                 secret = files.root / "secrets" / "miners"
                 secret.unlink()
                 write_secret(secret, f"{login[1]}\n")
-            if not wakes_truly(latencies.family(site.family)):
-                write_yaml(self._delays(plan), with_short_waking(latencies, site.family))
+            write_yaml(self._delays(plan), delays_beside(latencies, site.family))
 
     def _delays(self, plan: Plan) -> Path:
         return self.folder.site(plan.id).root / "latencies.yaml"
@@ -116,8 +129,7 @@ class Plant(Demo):
         """Real time at the further sites."""
         if plan.number == 1:
             return ("--time-scale", f"{POLLED_TIME_SCALE:g}")
-        delays = self._delays(plan)
-        return ("--time-scale", "1", *(("--latencies", str(delays)) if delays.exists() else ()))
+        return ("--time-scale", "1", "--latencies", str(self._delays(plan)))
 
     def tested(self, plan: Plan) -> tuple[str, ...]:
         """Every output of the polled site, one of each further site."""
@@ -129,8 +141,6 @@ class Plant(Demo):
         Raises:
             DemoError: it does not come to that in time.
         """
-        # At a further site the machine behind the exercised output still boots, as a real one would.
-        wanted = plan.machines if plan.number == 1 else plan.machines - 1
         powers: list[int] = []
         shown: dict[str, Any] = {}
         async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
@@ -140,7 +150,7 @@ class Plant(Demo):
                 ready = (
                     shown.get("mode") == "armed"
                     and shown.get("freshness") == "fresh"
-                    and (live.get("asics_hashing") or 0) >= wanted
+                    and (live.get("asics_hashing") or 0) >= plan.machines
                 )
                 powers = [*powers[1 - STABLE_LOOKS :], net_w] if ready and isinstance(net_w, int) else []
                 if len(powers) == STABLE_LOOKS and max(powers) - min(powers) <= STABLE_SHARE * max(powers):
