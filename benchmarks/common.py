@@ -10,7 +10,7 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,15 @@ def report(
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
         return
-    for group, figures in result.items():
-        if isinstance(figures, dict):
-            for key, value in figures.items():
-                sys.stdout.write(f"{name} {group}.{key} = {value}\n")
+    for key, value in _flat(result):
+        if "." in key:
+            sys.stdout.write(f"{name} {key} = {value}\n")
+
+
+def _flat(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Figures of groups within groups under names with dots."""
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -32,7 +32,7 @@ from simulator.devices.relay import RelayUnit
 from simulator.devices.snmp_pdu import SnmpPduAgent
 from simulator.faults import DeviceFaults, Faults, Parameter
 from simulator.fleet.kinds import KINDS
-from simulator.latencies import load_latencies
+from simulator.latencies import Latencies, load_latencies
 from simulator.loopback import Endpoint, SimulationError, host_port, refuse_foreign_addresses
 from simulator.plant import Plant
 
@@ -50,6 +50,7 @@ class SimulatedSite:
         site: a checked site file whose addresses all lie on loopback.
         time_scale: machine delays and ramps are divided by it; registers, switches and clocks run in real time.
         seed: of all randomness; equal seeds give equal plants.
+        latencies: delays of machines and switches; the packaged ones by default.
         step_s: period of the plant's steps. Switches move at exact times whatever it is.
         base_dir: where relative secret files of the site file are looked for.
         ephemeral: bind every server to a free port instead of the site file's; see :attr:`addresses`.
@@ -65,6 +66,7 @@ class SimulatedSite:
         *,
         time_scale: float = 1.0,
         seed: int = 0,
+        latencies: Latencies | None = None,
         step_s: float = 0.1,
         base_dir: Path | None = None,
         ephemeral: bool = False,
@@ -79,7 +81,7 @@ class SimulatedSite:
         self._clock = clock
         self._wall_ms = wall_ms
         refuse_foreign_addresses(site)
-        latencies = load_latencies()
+        latencies = latencies or load_latencies()
         for group in site.miners:
             if _server_family(group) is None:
                 raise SimulationError(

@@ -1,1 +1,1 @@
-"""Parts of :mod:`benchmarks.orders`: the plant, the dispatcher, the floor's peer and the watch over a fast fleet."""
+"""Parts of :mod:`benchmarks.orders`: the plant, the dispatcher, what is measured, and the floor's peer."""

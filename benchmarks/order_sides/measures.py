@@ -1,4 +1,4 @@
-"""What is measured at the plant: many orders, cuts by contactors, the floor, and how fast a fast fleet is down."""
+"""What is measured at the polled site: many orders, cuts by contactors, and the floor."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +31,8 @@ CUT_SHARE = 0.97
 ANSWER_S, HELD_S, DONE_S, BACK_S = 20.0, 30.0, 60.0, 90.0
 BACK_SHARE = 0.97
 SAMPLE_S = 0.05
-RELEASE = {"restore_stage_permille": 1000, "restore_stage_delay_s": 1}
+RETURN = {"restore_stage_permille": 1000, "restore_stage_delay_s": 1}
+"""Of orders: what one contactor took returns at once."""
 HOLDING = str(OrderState.HOLDING)
 
 
@@ -106,7 +106,7 @@ def many_orders(desk: Dispatcher, count: int, rate_per_s: float) -> Accepted:
 
 def release(desk: Dispatcher, held: SignedOrder) -> None:
     """Give back what an order held, and wait for its signed end."""
-    order = desk.order(action="release", target=held.order.id, **RELEASE)
+    order = desk.order(action="release", target=held.order.id)
     desk.send(order)
     desk.wait(order, "cmd_ack", within_s=ANSWER_S)
     desk.wait(held, "cmd_eff", str(OrderState.DONE), str(OrderState.CANCELLED), within_s=DONE_S)
@@ -125,7 +125,7 @@ def cuts(desk: Dispatcher, count: int) -> list[dict[str, int]]:
     usual_w = desk.plant.true_power_w(desk.plan)
     for number in range(count):
         _load_back(desk, usual_w)
-        common: dict[str, Any] = {"until_released": True, "execute_within_s": 60, "methods": ("switch",)}
+        common: dict[str, Any] = {"until_released": True, "execute_within_s": 60, "methods": ("switch",), **RETURN}
         if number % 2:
             feeder = OUTPUTS[number // 2 % len(OUTPUTS)]
             order = desk.order(action="open_feeders", feeders=(feeder,), persons=2, **common)
@@ -209,56 +209,3 @@ def floor_ms(
     if len(heard) < count:
         raise RuntimeError(f"the floor's peer answered {len(heard)} of {count}")
     return [(heard[i] - at) / 1e6 for i, at in enumerate(due)]
-
-
-@dataclass(slots=True)
-class Watch:
-    """The simulation's own power of a site, looked at again and again by a thread."""
-
-    desk: Dispatcher
-    seen: list[tuple[int, float]]
-    """(wall clock ms, W)"""
-    ended: threading.Event
-
-    def run(self) -> None:
-        """Until it is ended."""
-        while not self.ended.wait(SAMPLE_S):
-            power_w = self.desk.plant.true_power_w(self.desk.plan)
-            self.seen.append((time.time_ns() // 1_000_000, power_w))
-
-
-def kw95_s(desk: Dispatcher, count: int) -> list[float]:
-    """Limits at half the power, by sleep alone: s from the signed ``received`` until 95 % of what was ordered is off
-    for good, by the simulation's own power (no meter's delay in it).
-
-    Raises:
-        RuntimeError: it never was.
-    """
-    found: list[float] = []
-    usual_w = desk.plant.true_power_w(desk.plan)
-    for _ in range(count):
-        _load_back(desk, usual_w)
-        before_w = desk.plant.true_power_w(desk.plan)
-        limit_w = round(before_w / 2000) * 1000
-        watch = Watch(desk, [], threading.Event())
-        thread = threading.Thread(target=watch.run, daemon=True)
-        thread.start()
-        order = desk.order(
-            action="limit", limit_kw=limit_w / 1000, methods=("sleep",), until_released=True, execute_within_s=60
-        )
-        desk.send(order)
-        desk.wait(order, "cmd_eff", HOLDING, within_s=HELD_S * 2)
-        watch.ended.set()
-        thread.join()
-        desk.story(order)
-        received = desk.first(order, "cmd_rx")
-        enough_w = before_w - 0.95 * (before_w - limit_w)
-        over = [at for at, power_w in watch.seen if power_w > enough_w]
-        under = [at for at, power_w in watch.seen if power_w <= enough_w and at > max(over, default=0)]
-        if received is None or received.rx_ms is None or not under:
-            raise RuntimeError(f"{desk.plan.id}: {before_w:.0f} W never stayed under {enough_w:.0f} W")
-        found.append((under[0] - received.rx_ms) / 1000)
-        back = desk.order(action="release", target=order.order.id, **RELEASE)
-        desk.send(back)
-        desk.wait(back, "cmd_ack", within_s=ANSWER_S)
-    return found

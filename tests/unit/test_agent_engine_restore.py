@@ -60,9 +60,9 @@ async def test_a_release_wakes_exactly_what_was_put_to_sleep(core: Core) -> None
     assert (await core.effects(order.id))[-1]["state"] == "done"
 
 
-async def test_the_return_is_staged(core: Core) -> None:
+async def test_the_return_is_in_the_stages_of_the_order_whatever_its_release_says(core: Core) -> None:
     order = await held(core, "stop", restore=Restore(stage_permille=250, stage_delay_s=30))
-    await core.release(order)
+    await core.release(order, restore=AT_ONCE)
     began, seen = core.clock.mono_ns(), []
     while order.id in core.journal.live:
         await core.step()

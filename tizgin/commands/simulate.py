@@ -15,6 +15,7 @@ import typer
 from tizgin.errors import EXIT_WRONG_USE, UserError
 
 if TYPE_CHECKING:
+    from simulator.latencies import Latencies
     from simulator.site import SimulatedSite
 
 app = typer.Typer(add_completion=False)
@@ -44,12 +45,18 @@ def simulate(
         float, typer.Option(help="Machines sleep, wake and boot this many times faster. Nothing else is scaled.")
     ] = 1.0,
     seed: Annotated[int, typer.Option(help="Of all randomness: equal seeds give equal plants.")] = 0,
+    latencies: Annotated[
+        Path | None,
+        typer.Option(help="Delays of a site's machines and switches, in the shape of simulator/data/latencies.yaml."),
+    ] = None,
     control_port: Annotated[
         int | None, typer.Option(help="Loopback port for faults and state as JSON; 0 takes a free one.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line when everything is bound.")] = False,
 ) -> None:
     """Serve every meter, relay, PDU and miner of a site file from one physical plant, until SIGINT or SIGTERM."""
+    if fleet is not None and latencies is not None:
+        raise UserError("--latencies belongs to a site", exit_code=EXIT_WRONG_USE)
     if fleet is not None and site_file is None:
         _fleet(fleet, mix, rpc_port, web_port, time_scale, seed, control_port)
         return
@@ -71,11 +78,28 @@ def simulate(
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # standard output is for results
     try:
         simulated = SimulatedSite(
-            load_site(site_file), time_scale=time_scale, seed=seed, base_dir=site_file.resolve().parent
+            load_site(site_file),
+            time_scale=time_scale,
+            seed=seed,
+            latencies=_delays(latencies),
+            base_dir=site_file.resolve().parent,
         )
         asyncio.run(_serve(simulated, control_port, as_json))
     except (ConfigError, SimulationError, ProfileError) as error:
         raise UserError(str(error)) from error
+
+
+def _delays(path: Path | None) -> Latencies | None:
+    import yaml
+
+    from simulator.latencies import load_latencies
+
+    if path is None:
+        return None
+    try:
+        return load_latencies(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"--latencies {path}: {error}") from error
 
 
 def _fleet(

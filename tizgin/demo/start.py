@@ -70,6 +70,8 @@ class Demo:
     folder: Folder
     processes: Processes
     say: Say
+    patience: float = 1.0
+    """Times the usual limits of commands and of programs that come up."""
     rng: random.Random = field(default_factory=random.Random)
     plans: list[Plan] = field(default_factory=list)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -112,7 +114,8 @@ class Demo:
         """
         name = " ".join(("tizgin", *arguments[:3]))
         where = cwd or self.folder.root
-        _, out = await self.processes.run(name, tizgin_command(*arguments), cwd=where, timeout_s=COMMAND_S, good=good)
+        limit_s = COMMAND_S * self.patience
+        _, out = await self.processes.run(name, tizgin_command(*arguments), cwd=where, timeout_s=limit_s, good=good)
         return out
 
     # building up ----------------------------------------------------------------------------------------------------
@@ -151,9 +154,9 @@ class Demo:
         """A site's file as data."""
         return build_site(plan, ports, broker_port=self.broker_port, registrar_key=self.registrar_key)
 
-    def time_scale(self, plan: Plan) -> float:  # noqa: ARG002 - all sites of a demo run alike
-        """How many times faster than real ones a site's machines change."""
-        return self.size.time_scale
+    def pace(self, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002 - all sites of a demo run alike
+        """How fast a site's machines change, as options of ``tizgin simulate``."""
+        return ("--time-scale", f"{self.size.time_scale:g}")
 
     def tested(self, plan: Plan) -> tuple[str, ...]:  # noqa: ARG002 - all sites of a demo have the same outputs
         """Outputs that are commissioned."""
@@ -186,7 +189,7 @@ class Demo:
         ready = self.folder.central / "ready.json"
         command = tizgin_command("central", "run", "--config", config, "--ready-file", str(ready))
         self.central = await self.processes.start("central", command, cwd=self.folder.central)
-        self.api_url = str((await self.central.ready(ready, timeout_s=READY_S))["api_url"])
+        self.api_url = str((await self.central.ready(ready, timeout_s=READY_S * self.patience))["api_url"])
         self.say(f"central and its broker run: {self.api_url}")
 
     async def _start_witness(self) -> None:
@@ -199,7 +202,7 @@ class Demo:
             "--ready-file", str(folder / "ready.json"),
         )  # fmt: skip
         child = await self.processes.start("witness", command, cwd=folder)
-        await child.ready(folder / "ready.json", timeout_s=READY_S)
+        await child.ready(folder / "ready.json", timeout_s=READY_S * self.patience)
         self.say("the system operator's witness runs: it cosigns the sites' checkpoints, as central does")
 
     async def _make_keys(self) -> dict[str, str]:
@@ -260,11 +263,11 @@ class Demo:
         """The plant runs, and every output is exercised; returns the protocol of the commissioning."""
         files = self.folder.site(plan.id)
         name = f"simulate-{plan.id}"
-        scale = ("--time-scale", f"{self.time_scale(plan):g}", "--seed", str(plan.number))
-        command = tizgin_command("simulate", str(files.config), *scale, "--control-port", "0", "--json")
+        pace = (*self.pace(plan), "--seed", str(plan.number))
+        command = tizgin_command("simulate", str(files.config), *pace, "--control-port", "0", "--json")
         child = self.simulators[plan.id] = await self.processes.start(name, command, cwd=files.root)
         outputs = json.loads(await self.tizgin("agent", "outputs", "--config", str(files.config), "--json"))
-        self.controls[plan.id] = int((await child.ready(child.out, timeout_s=READY_S))["control_port"])
+        self.controls[plan.id] = int((await child.ready(child.out, timeout_s=READY_S * self.patience))["control_port"])
         tested = await commission(await asyncio.to_thread(load_site, files.config), outputs, self.tested(plan))
         seen = ", ".join(f"{t.output} {t.seen_w / 1000:.0f} kW in {t.open_ms} ms" for t in tested)
         self.say(f"{plan.id}: outputs opened and closed, measured at their meters: {seen}")
@@ -281,7 +284,7 @@ class Demo:
         )
         child = await self.processes.start(f"agent-{plan.id}", command, cwd=files.root)
         self.agents[plan.id] = child
-        await child.ready(files.ready, timeout_s=READY_S)
+        await child.ready(files.ready, timeout_s=READY_S * self.patience)
         return child
 
     async def _arm(
@@ -320,11 +323,12 @@ class Demo:
 
     async def _agent_with_register(self, plan: Plan, files: SiteFolder) -> None:
         child = await self.start_agent(plan)
-        deadline = time.monotonic() + REGISTER_S
+        limit_s = REGISTER_S * self.patience
+        deadline = time.monotonic() + limit_s
         while not await asyncio.to_thread(_has_register, files.state / "ledger.db"):
             child.require_running("before it had the register")
             if time.monotonic() > deadline:
-                raise DemoError(f"{child.name}: no register within {REGISTER_S:g} s; its log is {child.log}")
+                raise DemoError(f"{child.name}: no register within {limit_s:g} s; its log is {child.log}")
             await asyncio.sleep(POLL_S)
 
     # steady ---------------------------------------------------------------------------------------------------------
