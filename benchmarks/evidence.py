@@ -7,7 +7,8 @@ of 50 meters. ``proof_ms``: an inclusion proof out of the ledger's log, made and
 witnessed bundle that central's own code built, judged by the verifier's own command from its start to the last total;
 ``verify_jobs2_per_s`` the same with two processes; ``rss_mb`` the largest resident memory of such a process, and
 ``rss_year_mb`` what follows for a year of 50 meters (1.75 million records) from the memory at two sizes. The floor is a
-bare Ed25519 verification of as many bytes, which no verifier of single signatures can do without.
+bare Ed25519 verification of as many bytes, which no verifier of single signatures can do without. ``cpu_to_floor`` and
+``year_cpu_s`` are of processor time in one process, which other programs on the machine move less.
 """
 
 from __future__ import annotations
@@ -297,13 +298,15 @@ class _Evidence:
 
 
 class Verified(NamedTuple):
-    """One bundle, verified in a process of its own: median seconds with one and with two jobs, and memory."""
+    """One bundle, verified in a process of its own: median seconds with one and two jobs, memory, processor time."""
 
     records: int
     payload_bytes: int
     alone_s: float
     jobs2_s: float
     rss_mb: float
+    cpu_s: float
+    """With one job; the least of all runs."""
 
 
 def verified(folder: Path, points: int, slots: int, runs: int) -> Verified:
@@ -324,45 +327,48 @@ def verified(folder: Path, points: int, slots: int, runs: int) -> Verified:
     return Verified(
         len(made.lines),
         len(made.lines[-2][2].payload),
-        percentile([seconds for seconds, _ in alone], 0.5),
-        percentile([seconds for seconds, _ in two], 0.5),
-        max(memory for _, memory in (*alone, *two)),
+        percentile([seconds for seconds, _, _ in alone], 0.5),
+        percentile([seconds for seconds, _, _ in two], 0.5),
+        max(memory for _, memory, _ in (*alone, *two)),
+        min(cpu for _, _, cpu in alone),
     )
 
 
 MEASURED = """
-import resource, sys
+import resource, sys, time
 from pathlib import Path
 from verifier.cli import main
 memory = Path(sys.argv.pop(1))
 status = main()
 own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-memory.write_text(str(max(int(own.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)))
+most = max(int(own.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+memory.write_text(f"{most} {time.process_time()}")
 sys.exit(status)
 """
 """Memory is that of the program alone (``VmHWM``): a resource usage would begin with that of who started it."""
 
 
-def _run(words: list[str], folder: Path) -> tuple[float, float]:
-    """Seconds and MB of one run; with several processes, of the largest of them."""
+def _run(words: list[str], folder: Path) -> tuple[float, float, float]:
+    """Seconds, MB and seconds of processor time of one run; with several processes MB are of the largest of them."""
     memory = folder / "memory"
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", MEASURED, str(memory), *words], capture_output=True, check=False)
     took = time.perf_counter() - began
     if done.returncode != 0:
         raise RuntimeError(f"the verifier was not content: {done.stdout[-600:]!r} {done.stderr[-600:]!r}")
-    return took, int(memory.read_text(encoding="utf-8")) / 1024
+    most, cpu = memory.read_text(encoding="utf-8").split()
+    return took, int(most) / 1024, float(cpu)
 
 
-def ed25519_verify_per_s(payload_bytes: int, count: int) -> float:
-    """Bare verifications per second, key and message decoded beforehand."""
+def ed25519_verify_per_s(payload_bytes: int, count: int) -> tuple[float, float]:
+    """Bare verifications per second and per second of processor time, key and message decoded beforehand."""
     key = SigningKey.generate()
     message = pae(RECORD_TYPE, base64.b85encode(bytes(payload_bytes))[:payload_bytes])
     signature = key.sign(message)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     if not all(key.public.verifies(message, signature) for _ in range(count)):
         raise RuntimeError("the floor's own signature does not verify")
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - began), count / (time.process_time() - cpu)
 
 
 def main() -> int:
@@ -377,7 +383,8 @@ def main() -> int:
             each = asyncio.run(ledger_bytes(folder, 2000))
         small = verified(folder, points, slots // 4, 1)
         found = verified(folder, points, slots, runs)
-        bare = percentile([ed25519_verify_per_s(found.payload_bytes, 2000) for _ in range(5)], 0.5)
+        floors = [ed25519_verify_per_s(found.payload_bytes, 2000) for _ in range(5)]
+        bare, bare_cpu = percentile([wall for wall, _ in floors], 0.5), max(cpu for _, cpu in floors)
         growth = max(0.0, (found.rss_mb - small.rss_mb) / (found.records - small.records))
         report(
             "evidence",
@@ -394,12 +401,14 @@ def main() -> int:
                 "records_verified": found.records,
                 "year_s": round(YEAR_RECORDS * found.alone_s / found.records),
                 "year_jobs2_s": round(YEAR_RECORDS * found.jobs2_s / found.records),
+                "year_cpu_s": round(YEAR_RECORDS * found.cpu_s / found.records),
                 "rss_mb": round(found.rss_mb, 1),
                 "rss_year_mb": round(found.rss_mb + growth * (YEAR_RECORDS - found.records)),
             },
-            floor={"ed25519_verify_per_s": round(bare)},
+            floor={"ed25519_verify_per_s": round(bare), "ed25519_verify_per_cpu_s": round(bare_cpu)},
             ratios={
                 "verify_to_floor": round(found.records / found.alone_s / bare, 3),
+                "cpu_to_floor": round(found.records / found.cpu_s / bare_cpu, 3),
                 "jobs2_to_alone": round(found.alone_s / found.jobs2_s, 3),
             },
             as_json=options.json,

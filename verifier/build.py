@@ -33,7 +33,8 @@ def sources() -> dict[str, bytes]:
         FileNotFoundError: it does not run from source files.
     """
     folder = Path(__file__).parent
-    found = {f"verifier/{path.name}": path.read_bytes() for path in sorted(folder.glob("*.py"))}
+    paths = sorted(folder.rglob("*.py"))
+    found = {f"verifier/{path.relative_to(folder).as_posix()}": path.read_bytes() for path in paths}
     if "verifier/verify.py" not in found:
         raise FileNotFoundError(f"{folder}: no source files of the verifier; build it from a checkout")
     return found

@@ -1,9 +1,4 @@
-"""One metering point through the period: slots, registers, energy, grades.
-
-Grades of a slot: ``A`` as ``B``, and a source outside the site vouches for it (:mod:`verifier.standing`); ``B`` read,
-and cosigned by the witnesses in time; ``C`` read, but cosigned late or by too few; ``Z`` no energy and proven so, ``R``
-energy known from registers on both sides or from the meter's own profile, ``M`` missing, ``X`` a check failed.
-"""
+"""One metering point through the period: slots, registers, energy, :mod:`grades <verifier.grades>`."""
 
 from __future__ import annotations
 
@@ -14,9 +9,13 @@ from verifier.canonical import Object
 from verifier.curve import Curve, check_archive, read_curve
 from verifier.dark import IMPORT, Edge, Gap, dead_slots, read_gap
 from verifier.errors import BindError, CalendarError, ContinuityError, DecodeError, EnergyError, RatioError, VerifyError
+from verifier.grades import Grades, counts
 from verifier.independent import Independent
 from verifier.meterside import check_events, check_phases
 from verifier.metrology import applied_ratio
+from verifier.plausible.around import Context
+from verifier.plausible.kept import Kept
+from verifier.plausible.point import Gather
 from verifier.profile import Profile
 from verifier.readings import (
     EXPORT,
@@ -27,6 +26,7 @@ from verifier.readings import (
     check_energy,
     check_frames,
     check_times,
+    claimed,
     opening_of,
     read_bind,
     registers_of,
@@ -34,12 +34,12 @@ from verifier.readings import (
 )
 from verifier.records import Record
 from verifier.register import Point, Register
+from verifier.serials import Serials
 from verifier.spots import Spots
 from verifier.standing import Standing
 from verifier.suspicion import Suspicion
 from verifier.switches import Switches
 
-GRADES = "ABCZRMX"
 MAX_ERRORS = 50
 
 
@@ -82,6 +82,8 @@ class MeteringPoint:
     """Whose signatures count."""
     independent: tuple[Independent, ...] = ()
     """The system operator's readings of this meter."""
+    context: Context | None = None
+    """What the streams of the site tell of plausibility; without it no time before the asked period is looked at."""
     errors: list[VerifyError] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     asked_totals: Totals = field(default_factory=Totals)
@@ -89,13 +91,13 @@ class MeteringPoint:
     first: Registers | None = None
     last: Registers | None = None
     serial: str | None = None
-    _grades: bytearray = field(init=False)
+    _grades: Grades = field(init=False)
     _profile: Profile = field(init=False)
     _suspicion: Suspicion = field(init=False)
+    _plausible: Gather = field(init=False)
     standing: Standing = field(init=False)
     spots: Spots = field(init=False)
-    _serials: list[tuple[str | None, bool, str]] = field(default_factory=list)
-    """Serial numbers as they were bound, whether a person's act led to it, and where."""
+    _serials: Serials = field(init=False)
     _bind: Bind | None = None
     _bind_doc: Object = field(default_factory=dict)
     _curve: Curve | None = None
@@ -110,29 +112,31 @@ class MeteringPoint:
 
     def __post_init__(self) -> None:
         slots = (self.asked.end_s - self.asked.start_s) // self.slot_s
-        self._grades = bytearray(b"?" * slots)
+        self._grades = Grades(self.asked.start_s, slots, self.slot_s)
+        self._serials = Serials(self.id)
         self._profile = Profile(self.asked.start_s, slots, self.slot_s)
-        self._suspicion = Suspicion(self.slot_s)
+        self._suspicion = Suspicion()
+        context = self.context or Context(self.asked.start_s, self.limit_w)
+        self._plausible = Gather(self.id, self.asked.start_s, slots, self.slot_s, context)
         self.standing = Standing(self.asked.start_s, slots, self.slot_s, window_ms(self.slot_s))
         self.spots = Spots(self.id, self.register)
 
     @property
     def slots(self) -> int:
         """Slots of the asked period."""
-        return len(self._grades)
+        return self._grades.slots
 
     def counts(self) -> dict[str, int]:
         """Slots per grade."""
-        return {grade: self._grades.count(grade.encode()) for grade in GRADES if grade.encode() in self._grades}
+        return counts(self._grades.letters)
 
     def verified_wh(self) -> int:
         """Energy of slots that are A or B, of an instrument whose papers are valid."""
-        return self.standing.verified_wh(self._grades)
+        return self.standing.verified_wh(self._grades.letters)
 
     def late(self, end_s: int) -> int:
         """Slots read but not witnessed in time, but for the last ones before ``end_s``, which still may be."""
-        tail = (end_s - 2 * self.slot_s - 600 - self.asked.start_s) // self.slot_s
-        return self._grades[: max(0, tail)].count(b"C")
+        return self._grades.late(end_s)
 
     def feed(self, records: Iterable[Record]) -> None:
         """All records of this point in one epoch. What is wrong goes to ``errors``.
@@ -173,25 +177,30 @@ class MeteringPoint:
         """The stream broke: what was not read before is failed, not missing."""
         self._settle("X")
         if self._next_s is None:
-            self._mark_range(self.asked.start_s, self.asked.end_s, "X")
+            self._grades.mark_range(self.asked.start_s, self.asked.end_s, "X")
         else:
-            self._mark_range(self._next_s, self.asked.end_s, "X")
+            self._grades.mark_range(self._next_s, self.asked.end_s, "X")
         self._bind, self._bound_s, self._reading = None, None, None
 
     def finish(self) -> None:
         """After the last epoch: slots that nothing was said about were not bound, so they are missing."""
-        self._grades = self._grades.replace(b"?", b"M")
+        self._grades.finish()
         for error in self._profile.contradictions(self.id):
             self._error(error)
         for t0, wh in self._profile.told.items():
-            index = (t0 - self.asked.start_s) // self.slot_s
-            if 0 <= index < self.slots and self._grades[index] == ord("M"):
-                self._mark(t0, "R")
+            if self._grades.told(t0):
                 self.asked_totals.bridged_wh += wh
         self.doubts.extend(self._suspicion.doubts(self.id))
         self.doubts.extend(self.spots.doubts)
-        self.doubts.extend(self.standing.lift(self._grades, self.spots.quarters(), self.independent))
-        self._judge_serials()
+        self.doubts.extend(self.standing.lift(self._grades.letters, self.spots.quarters(), self.independent))
+        self.doubts.extend(self._serials.doubts())
+        for wrong in self._serials.errors(self.registered.serial if self.registered else None):
+            self._error(wrong)
+        self._plausible.finish()
+
+    def kept(self) -> Kept:
+        """For the rules that look at several points, once all is read."""
+        return self._plausible.kept(self._grades.letters, self.standing.valid())
 
     # Records
 
@@ -200,8 +209,7 @@ class MeteringPoint:
         if self._bound_s is None:
             self._bound_s = -(-record.at // (1000 * self.slot_s)) * self.slot_s
         swapped = record.doc.get("swap") is not None
-        if not self._serials or self._serials[-1][0] != bind.serial or swapped:
-            self._serials.append((bind.serial, swapped, record.where))
+        self._serials.bind(bind.serial, record.where, swapped=swapped)
         earlier = self._bind
         self._bind, self.serial = bind, bind.serial
         opening = opening_of(record, bind, self.slot_s)
@@ -217,22 +225,12 @@ class MeteringPoint:
         known, self._bind_doc = self.registered, record.doc
         same = known is not None and not (known.serial and bind.serial and known.serial != bind.serial)
         self.standing.bind(record.doc, bind.maps[IMPORT], registered=same)
+        self._plausible.bind(record.doc, bind)
         if known is not None and (bind.ct, bind.vt) != (known.ct, known.vt):
             raise RatioError(
                 f"{record.where}: {self.id} is bound with ratios {bind.ct} and {bind.vt}, "
                 f"the register has {known.ct} and {known.vt}"
             )
-
-    def _judge_serials(self) -> None:
-        """The meter of the register is the one in service last; each earlier one was exchanged by a person's act."""
-        known = self.registered.serial if self.registered else None
-        for number, (serial, _, where) in enumerate(self._serials):
-            after = self._serials[number + 1] if number + 1 < len(self._serials) else None
-            if after is not None:
-                why = "by a person's act" if after[1] else "and nobody's act says why"
-                self.doubts.append(f"SERIAL {self.id}: meter {serial} was exchanged for {after[0]} {why}")
-            if known is not None and serial not in {None, known} and not (after is not None and after[1]):
-                self._error(RatioError(f"{where}: serial number {serial!r}, the register has {known!r}"))
 
     def _take_archive(self, record: Record) -> None:
         doc, bind = record.doc, self._bind
@@ -245,6 +243,7 @@ class MeteringPoint:
         if self._curve is not None:
             check_archive(doc, self._curve, self.slot_s, record.where)
         self._profile.archive(doc, self._next_s, bind.maps[IMPORT].quantum_wh(0), record.where)
+        self._plausible.archive(doc)
 
     def _take_spot(self, record: Record) -> None:
         if self._bind is None:
@@ -265,6 +264,7 @@ class MeteringPoint:
             totals.gaps += period.holds(t0, t1)
         self._pending.append(read_gap(doc, self._bind.maps, window_ms(self.slot_s), record.where))
         self._suspicion.gap(doc)
+        self._plausible.gap(doc)
         self.standing.gap(t0, doc["why"])
 
     def _take_interval(self, record: Record) -> None:
@@ -288,16 +288,16 @@ class MeteringPoint:
             self._check_continuity(record, opening)
         else:
             self._cross(record, bind, opening, t0)
-        self._mark(t0, record.grade)
+        self._grades.mark(t0, record.grade)
         for totals, period in ((self.asked_totals, self.asked), (self.reported_totals, self.reported)):
             if period.holds(t0, t1):
                 totals.intervals += 1
                 totals.wh += doc["wh"]
                 if doc["exp_wh"] is not None:
                     totals.exp_wh = (totals.exp_wh or 0) + doc["exp_wh"]
+        self._plausible.interval(doc, closing[IMPORT])
         if self.asked.holds(t0, t1):
             self._profile.read(t0, doc["wh"])
-            self._suspicion.interval(doc, closing[IMPORT], bind.maps[IMPORT])
             self.standing.interval(t0, doc["wh"], doc["exp_wh"], closing[IMPORT])
             self.first, self.last = self.first or opening, closing
         self._reading = Reading(t1, doc["rt1"], closing, bind)
@@ -326,7 +326,7 @@ class MeteringPoint:
             count = (missing.end_s - missing.start_s) // self.slot_s
             self._error(CalendarError(f"{self.id}: {count} slots from {missing.start_s} are neither read nor gaps"))
             self._settle("M")
-            self._mark_range(missing.start_s, missing.end_s, "M")
+            self._grades.mark_range(missing.start_s, missing.end_s, "M")
 
     def _check_continuity(self, record: Record, opening: Registers) -> None:
         before = self._reading
@@ -364,7 +364,7 @@ class MeteringPoint:
         if energy < 0:
             raise EnergyError(f"{record.where}: the register ran backwards over the gap")
         for gap in self._pending:
-            self._mark(gap.t0, "Z" if gap.t0 in dead else "R" if gap.t0 >= start else "M")
+            self._grades.mark(gap.t0, "Z" if gap.t0 in dead else "R" if gap.t0 >= start else "M")
         self._pending.clear()
         self._profile.bridged(start, t0, energy)
         self.standing.bridged(start, t0, energy)
@@ -382,18 +382,11 @@ class MeteringPoint:
         self._error(error)
         t0 = doc.get("t0")
         if doc["ty"] in {"interval", "gap"} and type(t0) is int:
-            self._mark(t0, "X")
+            self._grades.mark(t0, "X")
             self._settle("X")
         if doc["ty"] == "interval":
             # What follows is still held against what this one said, so that one fault is reported as one.
-            self._reading = self._claimed(doc)
-
-    def _claimed(self, doc: Object) -> Reading | None:
-        try:
-            closing = {str(point): int(pair[1]) for point, pair in doc["reg"].items()}
-            return Reading(int(doc["t1"]), int(doc["rt1"]), closing, self._bind) if self._bind else None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return None
+            self._reading = claimed(doc, self._bind)
 
     def _error(self, error: VerifyError) -> None:
         if len(self.errors) < MAX_ERRORS:
@@ -401,14 +394,5 @@ class MeteringPoint:
 
     def _settle(self, grade: str) -> None:
         for gap in self._pending:
-            self._mark(gap.t0, grade)
+            self._grades.mark(gap.t0, grade)
         self._pending.clear()
-
-    def _mark(self, t0: int, grade: str) -> None:
-        index, rest = divmod(t0 - self.asked.start_s, self.slot_s)
-        if rest == 0 and 0 <= index < len(self._grades):
-            self._grades[index] = ord(grade)
-
-    def _mark_range(self, start_s: int, end_s: int, grade: str) -> None:
-        for t0 in range(max(start_s, self.asked.start_s), min(end_s, self.asked.end_s), self.slot_s):
-            self._mark(t0, grade)

@@ -20,6 +20,8 @@ from verifier.errors import InputLimit, VerifyError
 from verifier.independent import Independent
 from verifier.log import MAX_LEAVES, Cosigned, EpochLog, places_of
 from verifier.metering import MeteringPoint, Period, Totals
+from verifier.plausible.around import Context
+from verifier.plausible.kept import Kept
 from verifier.records import Record, read_stream
 from verifier.register import Register
 from verifier.report import PointReport
@@ -41,6 +43,8 @@ class Case:
     """Epoch → cosigned checkpoints, and how many there are in all; for epochs with a log."""
     independent: Mapping[str, tuple[Independent, ...]] = field(default_factory=dict)
     """The system operator's own readings, by metering point."""
+    context: Context | None = None
+    """What the streams of the site tell of plausibility."""
     judging: frozenset[str] = frozenset()
     """Points that orders are judged by: their slots are kept."""
 
@@ -77,6 +81,8 @@ class Judged:
     """Net energy of each slot of the asked period, see :class:`verifier.standing.Standing`."""
     slots: dict[str, list[Slot]] = field(default_factory=dict)
     """By epoch, for points that orders are judged by: one for every record of the stream."""
+    kept: Kept | None = None
+    """For the rules that look at several points."""
     broken: set[str] = field(default_factory=set)
     """Epochs in which the stream could not be read to its end."""
 
@@ -156,6 +162,7 @@ def judge_point(case: Case, bundle: Bundle, logs: Mapping[str, EpochLog], point:
         register.contracted_w,
         register,
         case.independent.get(point, ()),
+        case.context,
     )
     found = Judged(point, PointReport.of(walk), walk.reported_totals, 0, walk.errors, walk.doubts, 0)
     broken: list[VerifyError] = []
@@ -187,6 +194,7 @@ def judge_point(case: Case, bundle: Bundle, logs: Mapping[str, EpochLog], point:
     walk.finish()
     found.report = PointReport.of(walk)
     found.net = walk.standing.net
+    found.kept = walk.kept()
     found.asked_intervals = walk.asked_totals.intervals
     found.errors = broken + walk.errors
     if case.logs:

@@ -163,3 +163,12 @@ def between(
         return over
     most = Fraction(MARGIN * limit_w * (times_ms[1] - times_ms[0]), 3_600_000) + 2 * how.quantum_wh(first)
     return tuple(wh for wh in over if wh <= most)
+
+
+def claimed(doc: Object, bind: Bind | None) -> Reading | None:
+    """The closing reading of an interval that was refused, as far as it has one."""
+    try:
+        closing = {str(point): int(pair[1]) for point, pair in doc["reg"].items()}
+        return Reading(int(doc["t1"]), int(doc["rt1"]), closing, bind) if bind else None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return None

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from verifier.balance import Summary
+from verifier.compared import Compared
 from verifier.dark import IMPORT
 from verifier.errors import VerifyError
 from verifier.judgement import Judgement
 from verifier.metering import MeteringPoint, Period
+from verifier.plausible.table import Table
 from verifier.records import Record
 
 NAMES = {
@@ -71,6 +73,8 @@ class PointReport:
     independent: list[dict[str, object]] = field(default_factory=list)
     without_spot: list[str] = field(default_factory=list)
     """Quarters of the asked period without a spot reading by somebody outside the site."""
+    lowered: dict[str, int] = field(default_factory=dict)
+    """Rule → slots that it lowers to C."""
 
     @classmethod
     def of(cls, point: MeteringPoint) -> PointReport:
@@ -115,8 +119,11 @@ class Report:
     errors: list[VerifyError] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     points: dict[str, PointReport] = field(default_factory=dict)
+    plausibility: Table | None = None
+    """What the readings say of each other; ``None`` where the run ended before."""
     balance: Summary | None = None
     verdicts: Judgement | None = None
+    compared: Compared | None = None
 
     @property
     def exit(self) -> int:
@@ -164,18 +171,21 @@ class Report:
         return f"{self.cosigned} of {self.checkpoints} checkpoints cosigned as the register's policy asks{withheld}"
 
     def _beside(self) -> Iterator[str]:
-        """What the site itself balanced, and what the collector judged."""
+        """What the site itself balanced, what the readings say of each other, and what the collector judged."""
         if self.balance is not None:
             found = self.balance
             known = f"{found.slots} slots, {found.unknown} of them not known, {found.over} out of tolerance"
             sums = f"main {_kwh(found.main_wh)} kWh, unexplained {_kwh(found.residual_wh)} kWh"
             yield f"Balance        {known} | {sums}"
+        if self.plausibility is not None:
+            yield from self.plausibility.lines()
         if self.verdicts is None:
             yield "Verdicts       no verdicts"
         else:
             first, *others = self.verdicts.lines()
             yield f"Verdicts       {first}"
-            yield from (f"      {line}" for line in others)
+            beside = self.compared.lines() if self.compared is not None else ()
+            yield from (f"      {line}" for line in (*others, *beside))
 
     def to_json(self) -> str:
         """The report for machines."""
@@ -204,11 +214,14 @@ class Report:
                     "spots": point.spots,
                     "independent": point.independent,
                     "without_spot": point.without_spot,
+                    "lowered": point.lowered,
                 }
                 for name, point in self.points.items()
             },
+            "plausibility": None if self.plausibility is None else self.plausibility.report(),
             **({"balance": asdict(self.balance)} if self.balance is not None else {}),
             **({"verdicts": self.verdicts.report()} if self.verdicts is not None else {}),
+            **({"compared": self.compared.report()} if self.compared is not None else {}),
             "checks": [{"n": c.n, "name": c.name, "ok": c.ok, "detail": c.detail} for c in self.checks],
             "errors": [error.line() for error in self.errors[:MAX_ERRORS]],
             "doubts": self.doubts[:MAX_ERRORS],
@@ -233,7 +246,7 @@ class Report:
             lines += [f"      {line}" for line in _standing(point)]
         if self.points:
             lines.append("Grades         A as B, papers valid, and vouched for by a source outside the site,")
-            lines.append("               B read, signed and witnessed in time, C witnessed late or not at all,")
+            lines.append("               B read, signed and witnessed in time, C late, not witnessed or implausible,")
             lines.append("               Z no energy (proven), R bridged by registers, M missing, X failed")
             lines.append(f"Time evidence  {self._evidence()}")
             lines += self._beside()
@@ -250,6 +263,8 @@ def _standing(point: PointReport) -> Iterator[str]:
     """The other axis of one point, and who outside the site vouches for it."""
     axis = ", ".join(f"{name} {_kwh(entry['wh'])} ({entry['slots']} slots)" for name, entry in point.status.items())
     yield f"verified {_kwh(point.verified_wh)} kWh (A or B, papers valid) | by status: {axis or '-'}"
+    if point.lowered:
+        yield "lowered to C: " + ", ".join(f"{count} slots by {rule}" for rule, count in point.lowered.items())
     for one in point.independent:
         agrees = {True: "agrees", False: "DIFFERS", None: "cannot be compared"}[one["agrees"]]  # type: ignore[index] # set to one of these
         span = f"{_utc(int(str(one['from'])))} to {_utc(int(str(one['to'])))}"

@@ -160,6 +160,11 @@ class Standing:
         good = (i for i, grade in enumerate(grades) if grade in b"AB" and self._status[i] == valid)
         return sum(self._wh[i] for i in good if self._wh[i] != NONE)
 
+    def valid(self) -> bytes:
+        """1 for each slot that was read with valid papers."""
+        valid = STATUSES.index(VALID)
+        return bytes(status == valid and wh != NONE for status, wh in zip(self._status, self._wh, strict=True))
+
     def quarters(self) -> Iterator[str]:
         """Quarters that the asked period touches."""
         seen: set[str] = set()

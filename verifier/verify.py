@@ -6,15 +6,13 @@ stream is judged by itself, so that one broken meter does not hide what the othe
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from verifier.archive import Bundle, Entry
 from verifier.balance import Balances
-from verifier.canonical import Object, read_canonical
 from verifier.claims import judge_claims
-from verifier.commands import Claim, CommandStream
+from verifier.compared import compare
 from verifier.epochs import EpochWalk, judge_link
 from verifier.errors import (
     ArchiveError,
@@ -24,28 +22,29 @@ from verifier.errors import (
     LineError,
     ManifestError,
     RecordKeyError,
-    ReportError,
     TruncatedError,
     UsageError,
     VerifyError,
 )
 from verifier.independent import read_all
 from verifier.judgement import judge
-from verifier.log import SLACK_S, EpochLog, places_of, read_log
+from verifier.log import SLACK_S, EpochLog, read_log
 from verifier.manifest import MAX_MANIFEST, check_files, open_bundle, read_manifest
-from verifier.metering import Period, Totals
+from verifier.metering import Period
 from verifier.notes import MAX_NOTE, Note, read_note
+from verifier.plausible.around import Around
+from verifier.plausible.conclude import conclude
 from verifier.points import Case, Judged, check_balances, judge_points
-from verifier.records import Record, read_stream, stream_of
+from verifier.records import stream_of
 from verifier.register import Register, read_register, read_trust
 from verifier.report import Report
-from verifier.shown import check_shown
+from verifier.sitestreams import SiteStreams
 from verifier.switches import Switches
+from verifier.totals import check_totals
 from verifier.verdicts import FILES as VERDICTS
 from verifier.verdicts import origin_of, read_verdicts
 
 HEAD = ("manifest.json", "keys.json", "report.json")
-MAX_REPORT = 4_194_304
 MAX_SLOTS = 4_000_000
 Logs = dict[str, EpochLog]
 
@@ -120,14 +119,17 @@ def verify(
             # 11 Orders: every answer has its order, every order is what its record says, and the figures of every
             #    report follow from its trace and the meter's slots.
             # 12 Time: every record's clock lies between the cosignatures before and after it.
+            # Beside them: are the readings plausible? V01 to V26, judged here, give doubts and lower grades, no errors.
             points = _streams(bundle, register, period, made, report, head, jobs, independent)
+            # What the collector's verdicts say, whether of these records, and what of it was found here too.
             if verdicts is not None:
                 broken = any(error.check in {5, 6, 7} for error in report.errors)
                 report.verdicts = judge(verdicts, bundle, period, made, report.records, whole=not broken)
                 report.doubts.extend(report.verdicts.doubts)
+                report.compared = None if report.plausibility is None else compare(report.verdicts, report.plausibility)
 
             # 13 The totals in the bundle are those recomputed.
-            _totals(bundle, made, register, points, report)
+            check_totals(bundle, made, register, points, report)
     except VerifyError as error:
         report.failed(error)
     return report
@@ -205,20 +207,17 @@ def _streams(
     logs = _logs(bundle, register, ordered, report, head)
     switches, balances = Switches(), Balances(register.slot_s)
     walks = {epoch: EpochWalk(epoch, register.epochs[epoch], register.logs[epoch]) for epoch in ordered}
-    claims: list[Claim] = []
-    records = {
-        epoch: _site_streams(
-            bundle, register, walks[epoch], epochs[epoch], switches, balances, report, logs.get(epoch), claims
-        )
-        for epoch in ordered
-    }
     ids = {stream[3:] for streams in epochs.values() for stream in streams if stream.startswith("mp:")}
     names = sorted(ids | set(register.points))
+    around = Around(register.slot_s, period.start_s, period.end_s, frozenset(names), register.contracted_w)
+    beside = SiteStreams(bundle, register, report, switches, balances, around)
+    records = {epoch: beside.read(walks[epoch], epochs[epoch], logs.get(epoch)) for epoch in ordered}
     if not names:
         raise CannotVerify("neither the register nor the bundle has a metering point")
     known = {epoch: (tuple(log.cosigned), log.checkpoints) for epoch, log in logs.items()}
-    own, judging = read_all(independent, register), frozenset(claim.point for claim in claims)
-    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known, own, judging)
+    own, judging = read_all(independent, register), frozenset(claim.point for claim in beside.claims)
+    context = around.context(len(names))
+    case = Case(bundle.path, register, period, made, switches, tuple(ordered), known, own, context, judging)
     points: dict[str, Judged] = {}
     for point in judge_points(case, bundle, logs, names, jobs):
         points[point.id] = point
@@ -232,7 +231,11 @@ def _streams(
     report.balance = balances.summary(period.start_s, period.end_s)
     report.errors.extend(balances.errors)
     report.doubts.extend(balances.doubts())
-    report.reports, wrong, asked = judge_claims(claims, register, points)
+    report.errors.extend(around.errors)
+    report.plausibility, implausible = conclude(points, around, register)
+    report.doubts.extend(implausible)
+    report.points.update((name, point.report) for name, point in points.items())
+    report.reports, wrong, asked = judge_claims(beside.claims, register, points)
     report.errors.extend(wrong)
     report.doubts.extend(asked)
     _epoch_ends(register, ordered, walks, logs, records, report)
@@ -243,7 +246,7 @@ def _streams(
     report.judge(9, "registers", f"{sum(p.asked_intervals for p in points.values())} intervals recomputed")
     dead = sum(p.report.grades.get("Z", 0) for p in points.values())
     report.judge(10, "de-energised", f"{dead} slots proven")
-    told = f", {report.reports} reports recomputed" if claims else ""
+    told = f", {report.reports} reports recomputed" if beside.claims else ""
     report.judge(11, "orders", f"{report.orders} received, {report.answers} answers{told}")
     report.judge(12, "time", f"{report.cosigned} cosigned checkpoints, clocks within {SLACK_S} s of them")
     return points
@@ -314,105 +317,3 @@ def _epoch_number(epoch: str) -> tuple[int, str]:
     if not epoch.startswith("e") or not number.isdecimal() or len(number) > 6 or len(rest) != 8:
         raise LineError(f"{epoch!r} is no epoch")
     return int(number), epoch
-
-
-def _site_streams(
-    bundle: Bundle,
-    register: Register,
-    walk: EpochWalk,
-    streams: Mapping[str, Entry],
-    switches: Switches,
-    balances: Balances,
-    report: Report,
-    log: EpochLog | None,
-    claims: list[Claim],
-) -> int:
-    """Every stream of an epoch that is not a metering point's; how many records they have."""
-    epoch, before = walk.epoch, report.records
-    commands = CommandStream(register.site, epoch, register.issuers)
-    # Positions of switches and the genesis stand in 'site', so it is read before the meters.
-    for stream in sorted(streams, key=lambda name: (name != "site", name)):
-        if stream.startswith("mp:"):
-            continue
-        entry = streams[stream]
-        index = bundle.entries.get(f"{entry.name.removesuffix('.tzr')}.idx")
-        try:
-            places = places_of(bundle, index, entry.name) if log is not None else None
-            lines = read_stream(
-                bundle, entry, site=register.site, keys=walk.keys, log=log, places=places, revoked=register.revoked
-            )
-            counted = report.counted(_noting(lines, walk), faults=True)
-            if stream == "site":
-                switches.feed(walk.watch(_with_genesis(counted, register, epoch)))
-            elif stream == "cmd":
-                commands.feed(counted)
-            else:
-                balances.feed(counted)
-        except InputLimit:
-            raise
-        except VerifyError as error:
-            report.errors.append(error)
-    report.errors.extend(commands.errors)
-    report.doubts.extend(commands.doubts)
-    report.orders += commands.orders
-    report.answers += commands.answers
-    claims.extend(commands.claims)
-    if log is not None:
-        origin = f"tizgin/{register.site}/{epoch}"
-        report.errors.extend(check_shown(log, commands.shown, origin, register.logs[epoch]))
-    return report.records - before
-
-
-def _noting(records: Iterator[Record], walk: EpochWalk) -> Iterator[Record]:
-    for record in records:
-        walk.used.add(record.kid)
-        yield record
-
-
-def _with_genesis(records: Iterator[Record], register: Register, epoch: str) -> Iterator[Record]:
-    """The records of a ``site`` stream, its first one checked against the register."""
-    empty = True
-    for record in records:
-        if empty:
-            doc = record.doc
-            slot_s, k_rec = doc.get("slot_s"), doc.get("k_rec")
-            own = base64.b64encode(register.epochs[epoch][0].key.raw).decode()
-            if record.ty != "genesis" or doc.get("site") != register.site:
-                raise GenesisError(f"{record.where}: a {record.ty} record, expected the genesis of {register.site}")
-            if slot_s != register.slot_s or k_rec != own or doc.get("simulation") is not register.simulation:
-                raise GenesisError(f"{record.where}: slot length, key or simulation mark differ from the register")
-        elif record.ty == "genesis":
-            raise GenesisError(f"{record.where}: a second genesis in one epoch")
-        empty = False
-        yield record
-    if empty:
-        raise GenesisError(f"epoch {epoch}: the stream 'site' is empty")
-
-
-def _totals(bundle: Bundle, made: Period, register: Register, points: Mapping[str, Judged], report: Report) -> None:
-    try:
-        doc = read_canonical(bundle.read(bundle.entries["report.json"], MAX_REPORT), max_bytes=MAX_REPORT)
-        stated = {str(entry["id"]): entry for entry in doc["points"].values()}
-        named = list(doc["points"]) == [f"p{i:04d}" for i in range(len(stated))] and list(stated) == sorted(stated)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ReportError(f"report.json: {error}") from None
-    span = {"from": made.start_s, "to": made.end_s}
-    head = {"v": 1, "site": register.site, "period": span, "slot_s": register.slot_s}
-    if {name: value for name, value in doc.items() if name != "points"} != head or not named:
-        raise ReportError("report.json: site, period, slot length or the list of points is not that of the bundle")
-    with_records = {stream_of(name)[1][3:] for name in bundle.entries if "/mp_" in name and name.endswith(".tzr")}
-    if set(stated) != with_records:
-        raise ReportError(f"report.json has points {sorted(stated)}, the bundle {sorted(with_records)}")
-    for point, entry in stated.items():
-        if not _same(point, entry, points[point].reported_totals):
-            report.errors.append(ReportError(f"report.json: {point} differs from {points[point].reported_totals}"))
-    total = sum(p.reported_totals.wh for p in points.values())
-    report.judge(13, "totals", f"{len(stated)} points, {total} Wh equal to report.json")
-
-
-def _same(point: str, entry: Object, totals: Totals) -> bool:
-    body = {"id": point, "wh": totals.wh, "intervals": totals.intervals, "gaps": totals.gaps}
-    exported = entry.get("exp_wh")
-    return {name: value for name, value in entry.items() if name != "exp_wh"} == body and (
-        exported == totals.exp_wh or (exported == 0 and totals.exp_wh is None)
-    )

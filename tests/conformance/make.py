@@ -185,6 +185,21 @@ def verdict_forked() -> Case:
     return case(site)
 
 
+def implausible() -> Case:
+    """More than the contract and a register that stood still; the collector tells of one of them, and of two others."""
+    site = fresh()
+    papers(site, "M1")
+    papers(site, "M2")
+    site.register["sites"][0]["contracted_w"] = 30_000
+    site.streams["mp:M2"][2]["q"] = ["frozen"]
+    log = VerdictLog(site)
+    told = [finding(START, site.last, rule=rule) for rule in ("V06", "V13", "V21")]
+    log.run(START, site.last, told)
+    log.checkpoint(site.last + 1000)
+    site.beside = lambda _: log.files()
+    return case(site)
+
+
 def seeded_after(site: Site) -> SigningKey:
     """One more key, of a fixed seed too."""
     seed = hashlib.sha256(f"tizgin conformance inspector {site.epoch}".encode()).digest()
@@ -204,6 +219,7 @@ CASES: dict[str, Callable[[], Case]] = {
         deep,
         vouched,
         plausible,
+        implausible,
         scheduled,
         verdict_dropped,
         verdict_forked,

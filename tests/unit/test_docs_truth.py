@@ -21,6 +21,7 @@ from drivers.asic.identify import AUTO, FAMILIES
 from drivers.profiles.catalogue import catalogue
 from grid.registrar.register import build
 from tizgin.cli import COMMANDS, available, load
+from verifier.plausible.rules import RULES
 from wire import (
     acts,
     dsse,
@@ -132,6 +133,16 @@ def test_configuration_has_every_firmware_family_where_it_belongs() -> None:
     for family in FAMILIES:
         assert ("sleep" in told[family.name]) == family.sleeps, family.name
         assert ("power limit" in told[family.name]) == family.limits_power, family.name
+
+
+def test_verification_has_exactly_the_rules_that_the_verifier_judges() -> None:
+    section = text_of("docs/verification.md").partition("| rules | here |")[2].partition("\n\n")[0]
+    told = {rule: (here, lowers) for rule, here, lowers in
+            re.findall(r"^\| (V[V\d ]+) \| (.+) \| .+? \| (.+?) \|$", section, re.MULTILINE)}  # fmt: skip
+    assert list(told) == list(RULES)
+    for rule, (here, lowers) in told.items():
+        assert lowers.startswith("yes") == RULES[rule].lowers, rule
+        assert {code for code in RULES[rule].codes if f"`{code}`" not in here} == set(), rule
 
 
 def test_readme_counts_what_there_is() -> None:

@@ -57,7 +57,9 @@ def test_the_one_file_has_the_same_bytes_at_any_time_and_line_end(
 def test_the_one_file_holds_the_verifier_and_nothing_else(pyz: Path, repository: Path) -> None:
     with zipfile.ZipFile(pyz) as made:
         names = set(made.namelist())
-    assert names == {"__main__.py"} | {f"verifier/{path.name}" for path in (repository / "verifier").glob("*.py")}
+    own = {path.relative_to(repository).as_posix() for path in (repository / "verifier").rglob("*.py")}
+    assert names == {"__main__.py"} | own
+    assert "verifier/plausible/rules.py" in names
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

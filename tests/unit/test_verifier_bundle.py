@@ -94,6 +94,7 @@ def test_json_and_text_say_the_same(site: Site, judge: Callable[..., Report]) ->
         "spots": [],
         "independent": [],
         "without_spot": ["2026-Q3"],
+        "lowered": {},
     }
     assert (doc["records"], doc["checkpoints"], doc["cosigned"]) == (report.records, 0, 0)
     text = report.to_text()
