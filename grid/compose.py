@@ -71,6 +71,9 @@ class OrderRequest(BaseModel):
     """The newest checkpoint of the site's log that the issuer knows, as a note's text."""
 
 
+STAGES = frozenset({"restore_stage_permille", "restore_stage_delay_s"})
+
+
 def read_request(fields: dict[str, Any]) -> OrderRequest:
     """A request from options, a form or a file; absent ones are ``None`` and fall to their defaults.
 
@@ -123,6 +126,8 @@ def compose(request: OrderRequest, *, now_ms: int, seq: int) -> Order:
     Raises:
         ComposeError: fields that do not go together; the message names them.
     """
+    if request.action == "release" and STAGES & request.model_fields_set:
+        raise ComposeError(f"release: load returns in the steps of its order; leave {' and '.join(sorted(STAGES))} out")
     start = max(now_ms, request.not_before_ms or now_ms)
     execute_by = start + request.execute_within_s * 1000
     hold = _hold(request, start)

@@ -154,13 +154,11 @@ def _hold(order: Order, t: Texts) -> str:
 
 def _restore(order: Order, t: Texts) -> str:
     restore = order.restore
-    parts = [
-        t(
-            "in steps of {share} every {seconds} s",
-            share=permille(restore.stage_permille, t),
-            seconds=restore.stage_delay_s,
-        )
-    ]
+    if order.action == "release":
+        parts = [t("in the steps of the order that is released")]
+    else:
+        share = permille(restore.stage_permille, t)
+        parts = [t("in steps of {share} every {seconds} s", share=share, seconds=restore.stage_delay_s)]
     if restore.max_w_per_min is not None:
         parts.append(t("at most {power} per minute", power=kilowatt(restore.max_w_per_min, t)))
     if restore.min_mhz is not None:

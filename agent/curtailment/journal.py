@@ -63,6 +63,7 @@ class OrderDoc:
     """Of a release or cancellation: the order that had not come yet."""
     ceiling_w: int | None = None
     max_w_per_min: int | None = None
+    min_mhz: int | None = None
     not_before: int | None = None
     stage_total_w: int = 0
     stages: int = 0

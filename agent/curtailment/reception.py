@@ -452,6 +452,7 @@ class Reception:
             target.doc.released_by = order.id
             target.doc.ceiling_w = order.restore.ceiling_w
             target.doc.max_w_per_min = order.restore.max_w_per_min
+            target.doc.min_mhz = order.restore.min_mhz
             target.doc.not_before = order.not_before
             if target.state in {S.VALIDATED, S.SCHEDULED, S.ARMED}:
                 effect = self.engine.teller.effect(target, S.CANCELLED)

@@ -70,7 +70,7 @@ class Restorer:
         unfit = self.voltage.unfit(order.doc.point)
         if unfit is not None:
             return unfit
-        least = order.restore.min_mhz
+        least = max((x for x in (order.restore.min_mhz, order.doc.min_mhz) if x is not None), default=None)
         if least is not None:
             seen = self._frequency_mhz(order.doc.point)
             if seen is None or seen < least:

@@ -277,16 +277,9 @@ class Desk:
                 self._notes[raw] = (order, error)
 
     def release_fields(self, page: OrderPage) -> dict[str, str]:
-        """Fields of a release of an order. Its words on the return of load are the order's own, which stay in force."""
+        """Fields of a release of an order, which returns in the order's own steps."""
         order = page.signed.order
-        return {
-            "site": order.site,
-            "epoch": order.epoch,
-            "action": "release",
-            "target": order.id,
-            "restore_stage_permille": str(order.restore.stage_permille),
-            "restore_stage_delay_s": str(order.restore.stage_delay_s),
-        }
+        return {"site": order.site, "epoch": order.epoch, "action": "release", "target": order.id}
 
     def orders(self) -> list[tuple[str, str, str, bool, bool]]:
         """(id, site, action, mine, drill) of recent orders: signed here first, then others that central carries."""

@@ -125,6 +125,14 @@ async def test_below_its_least_frequency_nothing_comes_back(core: Core) -> None:
     assert "frequency" in (order.block or "")
 
 
+async def test_a_release_may_ask_for_a_higher_frequency_than_its_order(core: Core) -> None:
+    order = await held(core, restore=Restore(stage_permille=1000, stage_delay_s=1, min_mhz=49_000))
+    await core.release(order, restore=Restore(min_mhz=50_500))
+    await core.pass_time(30, step_s=5)
+    assert closings(core) == []
+    assert "needed 50500" in (order.block or "")
+
+
 async def test_machines_behind_an_open_switch_are_not_spoken_to(core: Core) -> None:
     order = await held(core)
     slept = {t for k, t in core.plant.writes if k == "sleep"}

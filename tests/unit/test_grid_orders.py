@@ -187,6 +187,7 @@ def test_escalation_does_not_make_switches_a_method() -> None:
         ({"surprise": 1}, "surprise"),
         ({"action": "release", "limit_kw": None}, "name a target"),
         ({"action": "release", "limit_kw": None, "target": "all", "hold_minutes": 5}, "has no hold"),
+        ({"action": "release", "limit_kw": None, "target": "all", "restore_stage_delay_s": 5}, "steps of its order"),
     ],
 )
 def test_what_is_not_an_order_is_refused(changes: dict[str, Any], message: str) -> None:

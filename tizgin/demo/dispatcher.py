@@ -241,8 +241,6 @@ class Dispatcher:
                 action="release",
                 target=task.id,
                 basis_code="demo",
-                restore_stage_permille=self.plan.stage_permille,
-                restore_stage_delay_s=self.plan.stage_delay_s,
             )
             self.client.post_order(release.raw)
         done = self.until(tasks, OrderState.DONE, RETURN_WITHIN_S)
