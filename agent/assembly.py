@@ -12,7 +12,7 @@ from agent.checkpoints import Checkpointer
 from agent.clock import Clock, Step, StepWatch, SystemClock, TrustedTime
 from agent.commissioning.commissioner import Commissioner
 from agent.condition import wrong_with
-from agent.curtailment.account import Account, Terms
+from agent.curtailment.account import Account
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.forecast import Forecaster
@@ -20,6 +20,7 @@ from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
+from agent.curtailment.samples import Terms
 from agent.curtailment.shed import Shedder
 from agent.duty import Duty
 from agent.errors import AgentError

@@ -14,6 +14,7 @@ from typing import Any
 
 from verifier.canonical import Object
 from verifier.schedule import LISTED, plan_of, worst
+from verifier.supply import Supply
 
 STANDS_MS, LATE_MS, MAX_DUTY_MS = 15_000, 60_000, 400 * 86_400_000
 OVER = frozenset({"restoring", "superseded", "done", "cancelled", "expired"})
@@ -33,6 +34,7 @@ class Curve:
     reasons: set[str] = field(default_factory=set)
     parts: int = 0
     point: str | None = None
+    supply: Supply = field(default_factory=Supply)
     _edges: list[int] = field(default_factory=list)
     _energy: list[int] = field(default_factory=list)
     _known: list[int] = field(default_factory=list)
@@ -58,6 +60,7 @@ class Curve:
         if self.point not in {None, doc["point"]}:
             raise ValueError(f"is of point {doc['point'][:60]}, its trace began at {self.point}")
         notes = [self._notes(_listed(doc, name), width) for name, width in (("pos", 3), ("states", 2), ("why", 3))]
+        self.supply.take(doc, t0)
         self.parts, self.point, self._edges = self.parts + 1, doc["point"], []
         at = t0
         for step, watt in zip(steps, watts, strict=True):
@@ -225,6 +228,8 @@ def recompute(
         told |= {"floor_w": plan.floor, "hours": rows[:LISTED]}
         if told["verdict"] != "not_due":
             told["verdict"] = worst(rows)
+    if curve.supply.spans:
+        told["uq"] = curve.supply.figures(begin, end)
     return {
         "id": order["id"],
         "basis": basis,

@@ -13,6 +13,7 @@ from typing import Any
 
 from wire.orders import Order
 from wire.record_types import Baseline, BaselineFigure, CmdReport
+from wire.supply import supply_figures
 from wire.windows import Window, by_hour, told, verdict
 
 HOLD_MS = 15_000
@@ -239,6 +240,8 @@ def report(
     if order.hours is not None and facts.floor_w is not None:
         found["floor_w"] = facts.floor_w
         found["hours"] = [told(hour, before, order.tolerance_w) for hour in by_hour(windows)[:MAX_HOURS]]
+    if supply := supply_figures(parts, begin, end):
+        found["uq"] = supply
     return found
 
 

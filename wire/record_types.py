@@ -435,6 +435,45 @@ class CmdTrace(TypedDict):
     pos: list[list[int | str]]
     states: list[list[int | str]]
     why: list[list[int | str]]
+    uq: NotRequired[list[SupplySamples]]
+    """Absent where no meter at the order's points read voltage or reactive power."""
+
+
+class SupplySamples(TypedDict):
+    """Voltage and reactive power at metering or virtual point ``mp``, span after span; ``dt`` as of the trace, to the
+    end of each.
+
+    ``lo`` and ``hi`` are the least and the greatest voltage since the span before, mV on the primary side, of all that
+    the meter reads between ``line`` and line or of each ``phase`` (``of``; null before any was read); ``qlo`` and
+    ``qhi`` of reactive power, var, drawn positive. Null where it was not read.
+    """
+
+    mp: str
+    of: str | None
+    dt: list[int]
+    lo: list[int | None]
+    hi: list[int | None]
+    qlo: list[int | None]
+    qhi: list[int | None]
+
+
+class SupplyExtremes(TypedDict):
+    """Least and greatest voltage, mV, and reactive power, var, over a time; null where it was not read."""
+
+    lo_mv: int | None
+    hi_mv: int | None
+    lo_var: int | None
+    hi_var: int | None
+
+
+class SupplyFigures(TypedDict):
+    """One point and kind of voltage of the trace: before the duty began, during it, and after its end."""
+
+    mp: str
+    of: str | None
+    before: SupplyExtremes
+    during: SupplyExtremes
+    after: SupplyExtremes
 
 
 class BaselineFigure(TypedDict):
@@ -497,3 +536,5 @@ class CmdReport(TypedDict):
     """Of a schedule: below which no hour's limit counts."""
     hours: NotRequired[list[list[int]]]
     """Of a schedule, at most the first 744: [begin s, limit W, windows, known, met] of each hour with a window."""
+    uq: NotRequired[list[SupplyFigures]]
+    """Absent where the trace has none."""

@@ -22,13 +22,14 @@ import yaml
 
 from agent.clock import TrustedTime
 from agent.curtailment import shed as shed_module
-from agent.curtailment.account import Account, Terms
+from agent.curtailment.account import Account
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet, KnownMachine
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder, limit_of
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
+from agent.curtailment.samples import Terms
 from agent.curtailment.shed import Shedder
 from agent.ledger import Ledger, Txn
 from agent.ledger import store as store_module
@@ -336,6 +337,10 @@ class Plant:
     """Meter → the switch behind which it is fed: it is silent while that is open."""
     volts: float | None = None
     """Phase voltage at every meter; none of them reads it where it is ``None``."""
+    meter_volts: dict[str, float] = field(default_factory=dict)
+    """Another one at some meters."""
+    meter_var: dict[str, float] = field(default_factory=dict)
+    """Reactive power that a meter reads; the others read none."""
     extra_w: int = 0
     writes: list[tuple[str, str]] = field(default_factory=list)
     undurable: list[tuple[str, str]] = field(default_factory=list)
@@ -403,7 +408,14 @@ class Plant:
                     self.clock.now_ms(),
                     self.clock.mono_ns(),
                     {"power_w": Reading(value, Quality.GOOD), "frequency_hz": Reading(50.0, Quality.GOOD)}
-                    | ({} if self.volts is None else {"voltage_l1_n_v": Reading(self.volts, Quality.GOOD)}),
+                    | {
+                        name: Reading(value, Quality.GOOD)
+                        for name, value in (
+                            ("voltage_l1_n_v", self.meter_volts.get(device, self.volts)),
+                            ("power_reactive_var", self.meter_var.get(device)),
+                        )
+                        if value is not None
+                    },
                 )
             )
 
