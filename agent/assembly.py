@@ -143,7 +143,7 @@ class Assembly:
         outputs = {s: port for s, port in self.bench.switches.items() if self.gates.switches[s].control is not None}
         self.fleet = Fleet(site, self.graph, self.live, self.gates, self.journal, clock, self.bench.machines, outputs)
         self.fleet.expect = self.bench.expect
-        self.bench.on_image = lambda relay, image: self.fleet.loops.take(relay, image.inputs, image.temperatures)
+        self.bench.on_image = lambda relay, image: self.fleet.take(relay, image.inputs, image.temperatures)
         shedder = Shedder(self.fleet, self.journal, self.live, clock, site.agent.timing.sleep_concurrency)
         restorer = Restorer(site, self.fleet, self.gates, self.journal, self.live, shedder, clock)
         self.engine = Engine(

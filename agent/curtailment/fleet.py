@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
+from agent.curtailment.compensation import Banks
 from agent.curtailment.cooling import Loops
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, limit_of
@@ -70,6 +71,7 @@ class Fleet:
     expect: Callable[[Iterable[str]], None] = lambda _machines: None
     """Told which machines are about to answer again, so that they are asked soon."""
     loops: Loops = field(init=False)
+    banks: Banks = field(init=False)
     _by_group: dict[str, list[KnownMachine]] = field(default_factory=dict)
     _meter_of: dict[str, str | None] = field(default_factory=dict)
     _schemes: dict[frozenset[str], Scheme] = field(default_factory=dict)
@@ -81,7 +83,13 @@ class Fleet:
         self._meter_of = {s: self._feeder_point(s) for s in self.switches}
         self.journal.tenant_of = self.tenant_of
         self.loops = Loops(self.site, self.clock)
+        self.banks = Banks(self.site, self.clock)
         self.gates.darkens = self.darkens
+
+    def take(self, device: str, inputs: Mapping[str, bool | None], temperatures: Mapping[str, float | None]) -> None:
+        """A module was read: signals of cooling loops, contacts of compensation; ``None`` is not known."""
+        self.loops.take(device, inputs, temperatures)
+        self.banks.take(device, inputs)
 
     def shed_wh(self, tenant: str | None) -> int:
         """What a tenant gave under orders so far, Wh; the owner's own machines are a tenant without a name."""

@@ -76,8 +76,16 @@ class Forecaster:
             "machines": self._machines(asleep, sleepers),
             "switches": self._switches(opened, outputs),
             "left_out": {"machines": self._left_machines(asleep, sleepers), "switches": self._left_switches(opened)},
+            "reactive": self._reactive(point, power, after, opened),
             "floors": (await reach(self.site, self.fleet, self.gates, self.live)).total.model_dump(),
         }
+
+    def _reactive(self, point: str, power: int | None, after: int | None, opened: Choice) -> dict[str, Any]:
+        """Reactive power after the cut: what the machines and switches of the plan leave behind."""
+        now = self.fleet.positions()
+        then = now | dict.fromkeys(opened.targets, False)
+        var = self.live.reactive_var(point)
+        return self.fleet.banks.expect(var, (power, after), self.fleet.energised(now), self.fleet.graph.energised(then))
 
     async def _took_s(self, kind: str) -> float | None:
         """Median time from a write's intent to its outcome in this ledger; ``None`` where none was ever made."""
