@@ -342,6 +342,9 @@ class Plant:
     meter_var: dict[str, float] = field(default_factory=dict)
     """Reactive power that a meter reads; the others read none."""
     extra_w: int = 0
+    battery_w: int | None = None
+    """What a battery behind KM3 draws; it gives below 0. Read by em-3, unless :attr:`battery_silent`."""
+    battery_silent: bool = False
     writes: list[tuple[str, str]] = field(default_factory=list)
     undurable: list[tuple[str, str]] = field(default_factory=list)
     """Writes that found no durable intent."""
@@ -374,7 +377,11 @@ class Plant:
 
     @property
     def net_w(self) -> int:
-        return BASE_W + self.extra_w + sum(m.power_w for m in self.machines.values())
+        return BASE_W + self.extra_w + self.stored_w + sum(m.power_w for m in self.machines.values())
+
+    @property
+    def stored_w(self) -> int:
+        return (self.battery_w or 0) if "KM3" in self.switches and self.switches["KM3"].closed else 0
 
     @property
     def asleep(self) -> set[str]:
@@ -398,7 +405,10 @@ class Plant:
                 live.put_miner(machine.id, None, Quality.NO_CONNECTION, "dark")
         if self.meter_silent or self.blackout:
             return
-        for device, value in (("em-0", self.net_w), ("em-1", self.feeder_w("KM1")), ("em-2", self.feeder_w("KM2"))):
+        read = [("em-0", self.net_w), ("em-1", self.feeder_w("KM1")), ("em-2", self.feeder_w("KM2"))]
+        if self.battery_w is not None and not self.battery_silent:
+            read.append(("em-3", self.stored_w))
+        for device, value in read:
             feed = self.switches.get(self.dark_meters.get(device, ""))
             if feed is not None and not feed.closed:
                 continue
