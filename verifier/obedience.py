@@ -14,7 +14,7 @@ from typing import Any
 
 from verifier.canonical import Object
 from verifier.schedule import LISTED, plan_of, worst
-from verifier.supply import Supply
+from verifier.supply import MAX_POINTS, Supply, listed, rows_of, share
 
 STANDS_MS, LATE_MS, MAX_DUTY_MS = 15_000, 60_000, 400 * 86_400_000
 OVER = frozenset({"restoring", "superseded", "done", "cancelled", "expired"})
@@ -35,6 +35,7 @@ class Curve:
     parts: int = 0
     point: str | None = None
     supply: Supply = field(default_factory=Supply)
+    batteries: dict[str, Curve] = field(default_factory=dict)
     _edges: list[int] = field(default_factory=list)
     _energy: list[int] = field(default_factory=list)
     _known: list[int] = field(default_factory=list)
@@ -61,6 +62,8 @@ class Curve:
             raise ValueError(f"is of point {doc['point'][:60]}, its trace began at {self.point}")
         notes = [self._notes(_listed(doc, name), width) for name, width in (("pos", 3), ("states", 2), ("why", 3))]
         self.supply.take(doc, t0)
+        for one in listed(doc, "bat"):
+            self._battery(t0, one)
         self.parts, self.point, self._edges = self.parts + 1, doc["point"], []
         at = t0
         for step, watt in zip(steps, watts, strict=True):
@@ -73,6 +76,15 @@ class Curve:
         self.reasons.update(code for _, _, code in notes[2])
         if not {state for _, state in self.states} <= STATES or not self.reasons <= REASONS:
             raise ValueError("a state or a reason that is not in the contract")
+
+    def _battery(self, t0: int, one: Object) -> None:
+        if not isinstance(one.get("mp"), str) or len(self.batteries) > MAX_POINTS:
+            raise ValueError(f"bat of a trace names points, at most {MAX_POINTS}")
+        own = self.batteries.setdefault(one["mp"], Curve())
+        own._edges = []
+        for at, (watt,) in rows_of(t0, one.get("dt"), [one.get("w")]):
+            if not own.points or own.points[-1][0] < at:
+                own.points.append((at, watt))
 
     @staticmethod
     def _notes(rows: list[Any], width: int) -> list[list[Any]]:
@@ -230,6 +242,9 @@ def recompute(
             told["verdict"] = worst(rows)
     if curve.supply.spans:
         told["uq"] = curve.supply.figures(begin, end)
+    if curve.batteries and order.get("measured_at", "net_import") == "net_import":
+        means = {name: own.mean for name, own in curve.batteries.items()}
+        told["storage"] = share(means, windows, before, begin, step)
     return {
         "id": order["id"],
         "basis": basis,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from verifier.canonical import Object
 KINDS = frozenset({None, "line", "phase"})
 FIGURES = ("lo_mv", "hi_mv", "lo_var", "hi_var")
 MAX_POINTS = 4096
+Mean = Callable[[int, int], int | None]
 
 
 @dataclass(slots=True)
@@ -33,7 +35,7 @@ class Supply:
             told = self.spans.setdefault((point, of or ""), [])
             if len(self.spans) > MAX_POINTS:
                 raise ValueError(f"uq of a trace names more than {MAX_POINTS} points")
-            for at, row in _rows(t0, steps, columns):
+            for at, row in rows_of(t0, steps, columns):
                 for low, high in (row[:2], row[2:]):
                     if (low is None) is not (high is None) or (low is not None and high is not None and low > high):
                         raise ValueError("a span of uq has a least value above its greatest, or one of them alone")
@@ -64,7 +66,12 @@ def listed(doc: Object, name: str) -> list[Object]:
     return found
 
 
-def _rows(t0: int, steps: Any, columns: list[Any]) -> list[tuple[int, list[int | None]]]:
+def rows_of(t0: int, steps: Any, columns: list[Any]) -> list[tuple[int, list[int | None]]]:
+    """(ms, values) out of columns of a trace.
+
+    Raises:
+        ValueError: not columns of one length with whole numbers or null.
+    """
     if any(not isinstance(one, list) for one in (steps, *columns)) or len({len(one) for one in (steps, *columns)}) != 1:
         raise ValueError("dt and values of a trace are lists of one length")
     if any(type(step) is not int for step in steps):
@@ -84,3 +91,26 @@ def _extremes(rows: list[list[int | None]]) -> Object:
         values = sorted(row[place] for row in rows if row[place] is not None)  # type: ignore[type-var]  # no null is left
         found[name] = None if not values else values[0] if place in {0, 2} else values[-1]
     return found
+
+
+def share(
+    means: Mapping[str, Mean], windows: Sequence[tuple[int, int | None]], before: int | None, begin: int, step_s: int
+) -> Object:
+    """The reduction over the windows (begin s, W) that are known, and what each battery had to do with it."""
+    known = [(at, watt) for at, watt in windows if watt is not None]
+    cut = [before - watt for _, watt in known if before is not None and watt < before]
+    points: list[Object] = []
+    for name in sorted(means):
+        was = means[name](begin - 60_000, begin)
+        powers = [means[name](at * 1000, (at + step_s) * 1000) for at, _ in known]
+        read = [p for p in powers if p is not None]
+        given, taken = [0 if p > 0 else -p for p in read], [p if p > 0 else 0 for p in read]
+        found: Object = {"mp": name, "before_w": was, "missing": len(powers) - len(read)}
+        found["discharge_wh"] = sum(given) * step_s // 3600
+        found["more_discharge_wh"] = found["less_charge_wh"] = None
+        if was is not None:
+            gave, took = (0, was) if was > 0 else (-was, 0)
+            found["more_discharge_wh"] = sum(g - gave for g in given if g > gave) * step_s // 3600
+            found["less_charge_wh"] = sum(took - t for t in taken if t < took) * step_s // 3600
+        points.append(found)
+    return {"reduced_wh": None if before is None else sum(cut) * step_s // 3600, "points": points}

@@ -437,6 +437,8 @@ class CmdTrace(TypedDict):
     why: list[list[int | str]]
     uq: NotRequired[list[SupplySamples]]
     """Absent where no meter at the order's points read voltage or reactive power."""
+    bat: NotRequired[list[StorageSamples]]
+    """Of an order at the net point: what the meters of batteries read; absent where there is none."""
 
 
 class SupplySamples(TypedDict):
@@ -457,6 +459,14 @@ class SupplySamples(TypedDict):
     qhi: list[int | None]
 
 
+class StorageSamples(TypedDict):
+    """Power of a battery at its metering point ``mp``, W, charging positive; ``dt`` as of the trace."""
+
+    mp: str
+    dt: list[int]
+    w: list[int | None]
+
+
 class SupplyExtremes(TypedDict):
     """Least and greatest voltage, mV, and reactive power, var, over a time; null where it was not read."""
 
@@ -474,6 +484,29 @@ class SupplyFigures(TypedDict):
     before: SupplyExtremes
     during: SupplyExtremes
     after: SupplyExtremes
+
+
+class StorageFigures(TypedDict):
+    """What a battery had to do with the windows of the duty. ``before_w`` is its mean over the minute before.
+
+    ``discharge_wh`` is all it gave in windows whose power is known, ``more_discharge_wh`` what it gave beyond what it
+    gave before, ``less_charge_wh`` what it charged less than before; ``missing`` counts windows in which it was not
+    read.
+    """
+
+    mp: str
+    before_w: int | None
+    discharge_wh: int
+    more_discharge_wh: int | None
+    less_charge_wh: int | None
+    missing: int
+
+
+class StorageShare(TypedDict):
+    """How much of the reduction was batteries': energy below the power before, and each battery's part."""
+
+    reduced_wh: int | None
+    points: list[StorageFigures]
 
 
 class BaselineFigure(TypedDict):
@@ -538,3 +571,5 @@ class CmdReport(TypedDict):
     """Of a schedule, at most the first 744: [begin s, limit W, windows, known, met] of each hour with a window."""
     uq: NotRequired[list[SupplyFigures]]
     """Absent where the trace has none."""
+    storage: NotRequired[StorageShare]
+    """Of an order by net import, where the trace has ``bat``."""

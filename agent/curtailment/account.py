@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from agent.clock import Clock
+from agent.curtailment import electrical
 from agent.curtailment.electrical import Electrical, first
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
@@ -28,6 +29,7 @@ from agent.errors import LedgerError
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
 from agent.live import LiveState
+from config.nodes import Storage
 from config.site import Site
 from wire import canonical, obedience
 from wire.orders import Order, parse_order
@@ -41,6 +43,9 @@ BEFORE_MS = 900_000
 MAX_SAMPLES = 1_000
 MAX_NOTES = 100
 MAX_BUFFER = 20_000
+MAX_BATTERY = 200
+"""Samples of batteries in one part, all together."""
+BATTERY_BEFORE_MS = 120_000
 RETRY_NS = 10_000_000_000
 PIECE = 2_000
 DAY_MS = 86_400_000
@@ -88,6 +93,7 @@ class Account:
                 live = self.journal.live.get(order_id)
                 self._open[order_id] = Open(order, live, doc["facts"], doc["parts"], doc["states"], doc["first_n"])
                 self._open[order_id].points = self._points(doc["facts"]["point"])
+                self._open[order_id].batteries_ms = dict.fromkeys(self._batteries(order), 0)
             except Exception:  # an account that cannot be taken up must not keep the agent from its orders
                 log.exception("account_not_taken_up", order=order_id)
 
@@ -112,6 +118,7 @@ class Account:
         for order in new:
             self._begin(order)
         for account in self._open.values():
+            self._look_at_batteries(account)
             if account.live is not None and not account.over:
                 self._watch(account, account.live, now)
                 if second:
@@ -138,6 +145,18 @@ class Account:
     def _points(self, point: str) -> frozenset[str]:
         """Where voltage and reactive power belong to an order's account: at its point, and where the guard looks."""
         return frozenset({point, *self.guard.members(point), *self.guard.buses()})
+
+    def _look_at_batteries(self, account: Open) -> None:
+        for name, last in list(account.batteries_ms.items()):
+            new = [s for s in self._rings.get(name, ()) if s.at > last]
+            if new:
+                account.batteries_ms[name] = new[-1].at
+                account.batteries.setdefault(name, []).extend(new)
+
+    def _batteries(self, order: Order) -> list[str]:
+        """Where batteries are metered, for an order that they can meet without any machine."""
+        found = [self.fleet.battery_point(n) for n in self.site.nodes if isinstance(n, Storage)]
+        return sorted({name for name in found if name is not None}) if order.measured_at == "net_import" else []
 
     def _fill_rings(self, now: int) -> None:
         for point in (*(p.id for p in self.site.metering_points), *(v.id for v in self.site.virtual_points)):
@@ -168,6 +187,7 @@ class Account:
         account.samples += [s for s in self._rings.get(doc.point, ()) if s.at >= order.received_ms - BEFORE_MS]
         account.seen_ns = self._ring_ns.get(doc.point, -1) if account.samples else 0
         account.points, account.state = self._points(doc.point), order.state
+        account.batteries_ms = dict.fromkeys(self._batteries(order.order), order.received_ms - BATTERY_BEFORE_MS)
         for name in account.points:
             account.supply[name] = self.electrical.before(name, order.received_ms - BEFORE_MS)
         self._open[order.id] = account
@@ -251,6 +271,8 @@ class Account:
                 del account.samples[:-MAX_BUFFER]
                 for spans in account.supply.values():
                     del spans[:-MAX_BUFFER]
+                for powers in account.batteries.values():
+                    del powers[:-MAX_BUFFER]
 
     async def _write_parts(self, account: Open) -> None:
         while True:
@@ -261,16 +283,18 @@ class Account:
                 account.states,
             )
             states = [(int(at), str(state)) for at, state in rows]
-            supply = any(account.supply.values())
+            supply = any(account.supply.values()) or any(account.batteries.values())
             if not (account.samples or account.positions or account.reasons or states or supply):
                 return
             await self._write_part(account, states)
 
     async def _write_part(self, account: Open, states: list[tuple[int, str]]) -> None:
         samples, positions = account.samples[:MAX_SAMPLES], account.positions[:MAX_NOTES]
-        reasons, kept, supply = account.reasons[:MAX_NOTES], thinned(samples), first(account.supply)
+        reasons, kept = account.reasons[:MAX_NOTES], thinned(samples)
         began = [at for at, *_ in states] + [at for at, _, _ in positions + reasons] + [s.at for s in kept]
-        began += [spans[0].at for spans in supply.values()]
+        supply = first(account.supply, electrical.MAX_SPANS)
+        batteries = first(account.batteries, MAX_BATTERY)
+        began += [spans[0].at for spans in supply.values()] + [powers[0].at for powers in batteries.values()]
         t0 = min(began)
         times = [t0, *(s.at for s in kept)]
         fields = {
@@ -286,6 +310,7 @@ class Account:
             "why": [[at - t0, name, code] for at, name, code in reasons],
         }
         fields |= {"uq": self.electrical.part(supply, t0)} if supply else {}
+        fields |= {"bat": [_battery(name, kept, t0) for name, kept in batteries.items()]} if batteries else {}
         note = {"facts": account.facts, "parts": account.parts + 1, "states": account.states + len(states)}
         # The number of part 0 is known once it is written; whoever takes up before that reads from the beginning.
         note |= {"first_n": account.first_n}
@@ -296,6 +321,8 @@ class Account:
         del account.samples[: len(samples)], account.positions[: len(positions)], account.reasons[: len(reasons)]
         for point, spans in supply.items():
             del account.supply[point][: len(spans)]
+        for point, told in batteries.items():
+            del account.batteries[point][: len(told)]
         account.told.clear()
 
     async def _close(self, account: Open) -> None:
@@ -357,6 +384,11 @@ class Account:
             )
             found |= {int(row[0]) for row in rows}
         return found
+
+
+def _battery(point: str, samples: Sequence[Sample], t0: int) -> dict[str, Any]:
+    times = [t0, *(s.at for s in samples)]
+    return {"mp": point, "dt": [after - before for before, after in pairwise(times)], "w": [s.watt for s in samples]}
 
 
 def _decoded(rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, dict[str, Any]]]:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.clock import Clock
 from agent.curtailment.voltage import LINES, PHASES
@@ -24,6 +24,7 @@ BEFORE = 60
 """Spans kept in memory of each point, from before an order."""
 MAX_SPANS = 200
 """Spans in one part of a trace, all points together."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +143,11 @@ def _ended(seen: _Gathered, now: int, length_ms: int, *, flush: bool) -> list[Sp
     return [span]
 
 
-def first(spans: Mapping[str, Sequence[Span]]) -> dict[str, list[Span]]:
-    """The spans for one part, at most :data:`MAX_SPANS`."""
-    found, room = {}, MAX_SPANS
-    for point in sorted(spans):
-        if spans[point] and room > 0:
-            found[point] = list(spans[point][:room])
+def first(kept: Mapping[str, Sequence[T]], room: int) -> dict[str, list[T]]:
+    """What of each point goes into one part, at most ``room`` together."""
+    found: dict[str, list[T]] = {}
+    for point in sorted(kept):
+        if kept[point] and room > 0:
+            found[point] = list(kept[point][:room])
             room -= len(found[point])
     return found

@@ -61,6 +61,10 @@ class Open:
     retry_ns: int = 0
     points: frozenset[str] = frozenset()
     """Where voltage and reactive power belong to it."""
+    batteries: dict[str, list[Sample]] = field(default_factory=dict)
+    """Power of batteries, by their point; of an order by net import."""
+    batteries_ms: dict[str, int] = field(default_factory=dict)
+    """Time of the newest sample that was taken of each."""
     state: OrderState | None = None
     """In which it was looked at last."""
 

@@ -305,6 +305,7 @@ def test_the_largest_part_fits_into_a_record() -> None:
         "uq": {"dt": [999_999] * MAX_SPANS}
         | {n: [999_999_999] * MAX_SPANS for n in ("lo", "hi")}
         | {n: [-999_999_999] * MAX_SPANS for n in ("qlo", "qhi")},
+        "bat": {"dt": [999_999] * account_module.MAX_BATTERY, "w": [-9_999_999_999] * account_module.MAX_BATTERY},
     }
     assert len(str(fields).replace(" ", "")) + 1000 < MAX_PAYLOAD
 
