@@ -73,6 +73,7 @@ class Account:
     _rings: dict[str, deque[Sample]] = field(default_factory=dict)
     _ring_ns: dict[str, int] = field(default_factory=dict)
     _looked_ns: int = 0
+    _passed_ms: int = 0
     _due: asyncio.Event = field(default_factory=asyncio.Event)
     electrical: Electrical = field(init=False)
     guard: VoltageGuard = field(init=False)
@@ -114,7 +115,7 @@ class Account:
             self._fill_rings(now)
         new = [o for o in self.journal.live.values() if o.order.sheds and o.id not in self._open]
         new = [o for o in new if o.order.mode != "drill"]
-        self._look_at_supply(now, flush=bool(new))
+        self._look_at_supply(now, min((o.received_ms for o in new), default=None))
         for order in new:
             self._begin(order)
         for account in self._open.values():
@@ -131,13 +132,15 @@ class Account:
             return False
         return account.over or account.written_ms is None or now // MINUTE_MS != account.written_ms // MINUTE_MS
 
-    def _look_at_supply(self, now: int, *, flush: bool) -> None:
-        """Voltage and reactive power; spans end where an order begins or ends, or changes its state."""
+    def _look_at_supply(self, now: int, cut: int | None) -> None:
+        """Voltage and reactive power; spans end where an order begins (``cut``), or changes its state."""
         turned = [a for a in self._open.values() if a.live is not None and a.state != a.live.state]
         for account in turned:
             account.state = account.live.state if account.live is not None else None
         acting = any(a.state not in LASTING for a in self._open.values())
-        for point, span in self.electrical.look(now, acting=acting, flush=flush or bool(turned)):
+        # What was read up to the pass before this one was read in the state before.
+        cut, self._passed_ms = self._passed_ms if cut is None and turned else cut, now
+        for point, span in self.electrical.look(now, acting=acting, cut=cut):
             for account in self._open.values():
                 if point in account.points:
                     account.supply.setdefault(point, []).append(span)

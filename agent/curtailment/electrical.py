@@ -7,7 +7,7 @@ before. Memory only; :mod:`agent.curtailment.account` writes it down.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -53,9 +53,8 @@ class _Gathered:
     quiet_ms: int = LASTING_MS
     """Nothing read for so long is told."""
     begun_ms: int | None = None
-    at: int = 0
-    mv: list[int] = field(default_factory=list)
-    var: list[int] = field(default_factory=list)
+    read: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
+    """Time, mV and var of each reading."""
     ring: deque[Span] = field(default_factory=lambda: deque(maxlen=BEFORE))
 
 
@@ -75,13 +74,13 @@ class Electrical:
         for point in self.site.metering_points:
             self._seen[point.id].quiet_ms = max(LASTING_MS, round(3000 * periods.get(point.device, 1.0)) + 1000)
 
-    def look(self, now: int, *, acting: bool, flush: bool = False) -> list[tuple[str, Span]]:
+    def look(self, now: int, *, acting: bool, cut: int | None = None) -> list[tuple[str, Span]]:
         """Take in what is new; the spans that ended, with their points.
 
         Args:
             now: ms.
             acting: whether spans are short.
-            flush: end all spans here.
+            cut: end all spans at this moment (ms); what was read after it belongs to the next ones.
         """
         for point in self.site.metering_points:
             sample, seen = self.live.samples.get(point.device), self._seen[point.id]
@@ -93,22 +92,19 @@ class Electrical:
                 for of, names in (("line", LINES), ("phase", PHASES))
             }
             seen.of = seen.of or next((of for of, values in read.items() if values), None)
-            self._take(seen, now, sample.mono_ns, sample.at_ms, read.get(seen.of or "", ()), point.id)
+            self._take(seen, now, sample.mono_ns, sample.at_ms, read.get(seen.of or "", []), point.id)
         for virtual in self.site.virtual_points:
             seen, mono = self._seen[virtual.id], self.clock.mono_ns()
             if mono - seen.mono_ns >= 1_000_000_000:
-                self._take(seen, now, mono, now, (), virtual.id)
+                self._take(seen, now, mono, now, [], virtual.id)
         length = ACTING_MS if acting else LASTING_MS
-        return [(name, span) for name, seen in self._seen.items() for span in _ended(seen, now, length, flush=flush)]
+        return [(name, span) for name, seen in self._seen.items() for span in _ended(seen, now, length, cut)]
 
-    def _take(self, seen: _Gathered, now: int, mono_ns: int, at_ms: int, mv: Iterable[int], point: str) -> None:
+    def _take(self, seen: _Gathered, now: int, mono_ns: int, at_ms: int, mv: list[int], point: str) -> None:
         var = self.live.reactive_var(point)
         seen.mono_ns = mono_ns
-        before = len(seen.mv) + len(seen.var)
-        seen.mv += mv
-        seen.var += [] if var is None else [var]
-        if len(seen.mv) + len(seen.var) > before:
-            seen.at = at_ms
+        if mv or var is not None:
+            seen.read.append((at_ms, mv, [] if var is None else [var]))
         seen.begun_ms = now if seen.begun_ms is None else seen.begun_ms
 
     def before(self, point: str, since: int) -> list[Span]:
@@ -127,18 +123,21 @@ class Electrical:
         return found
 
 
-def _ended(seen: _Gathered, now: int, length_ms: int, *, flush: bool) -> list[Span]:
+def _ended(seen: _Gathered, now: int, length_ms: int, cut: int | None) -> list[Span]:
     """The span that is over, if one is; one without any reading is told once, after one that had some."""
-    if seen.begun_ms is None or not (flush or abs(now - seen.begun_ms) >= length_ms):
+    if seen.begun_ms is None or (cut is None and abs(now - seen.begun_ms) < length_ms):
         return []
-    span = Span(now)
-    if seen.mv or seen.var:
-        lo, hi = (min(seen.mv), max(seen.mv)) if seen.mv else (None, None)
-        qlo, qhi = (min(seen.var), max(seen.var)) if seen.var else (None, None)
-        span = Span(seen.at, lo, hi, qlo, qhi)
-    elif not seen.ring or not seen.ring[-1].known or abs(now - seen.ring[-1].at) < seen.quiet_ms:
+    done = [one for one in seen.read if cut is None or one[0] <= cut]
+    if done:
+        mv, var = [v for _, values, _ in done for v in values], [v for _, _, values in done for v in values]
+        lo, hi = (min(mv), max(mv)) if mv else (None, None)
+        qlo, qhi = (min(var), max(var)) if var else (None, None)
+        span = Span(done[-1][0], lo, hi, qlo, qhi)
+    elif cut is None and seen.ring and seen.ring[-1].known and abs(now - seen.ring[-1].at) >= seen.quiet_ms:
+        span = Span(now)
+    else:
         return []
-    seen.mv, seen.var, seen.begun_ms = [], [], now
+    seen.read, seen.begun_ms = [one for one in seen.read if cut is not None and one[0] > cut], now
     seen.ring.append(span)
     return [span]
 

@@ -99,6 +99,26 @@ async def test_an_order_tells_the_voltage_and_the_reactive_power_that_it_made(co
     assert {one["mp"] for one in said["uq"]} == {"M0"}, "of the points that nobody asked about, nothing"
 
 
+async def test_what_was_read_before_an_order_is_not_told_as_its_work(core: Core) -> None:
+    cut(core, 230.0, 12_000.0)
+    await live_on(core, 5)  # less than a span
+    order = await core.give("limit", limit_w=50_000, restore=Restore(stage_permille=300, stage_delay_s=20))
+    cut(core, 240.0, -9_000.0)
+    await live_on(core, 120)
+    await core.release(order)
+    cut(core, 231.0, 8_000.0)
+    for _ in range(90):
+        await live_on(core, 1)
+        if not core.journal.live:
+            break
+    await live_on(core, 1)
+    (said,) = await core.records("cmd_report")
+    (found,) = said["uq"]
+    assert found["before"] == {"lo_mv": 230_000, "hi_mv": 230_000, "lo_var": 12_000, "hi_var": 12_000}
+    assert found["during"] == {"lo_mv": 240_000, "hi_mv": 240_000, "lo_var": -9_000, "hi_var": -9_000}
+    assert found["after"] == {"lo_mv": 231_000, "hi_mv": 231_000, "lo_var": 8_000, "hi_var": 8_000}
+
+
 async def test_what_is_not_read_is_absent_or_null_and_never_zero(core: Core) -> None:
     await live_on(core, 30)
     order = await core.give("limit", limit_w=50_000)
