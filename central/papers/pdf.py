@@ -15,6 +15,7 @@ from central.pages.format import DASH, KAZAKHSTAN, kilowatt, localised
 from central.pages.texts import Texts
 from central.papers.curve import Marks, draw
 from central.papers.order_report import OrderReport
+from central.papers.supply import battery_rows
 from central.papers.supply import rows as supply_rows
 from wire.orders import Order
 from wire.registry import KeysDocument
@@ -87,7 +88,7 @@ def content(found: OrderReport, register: KeysDocument | None, texts: Texts, sit
         "verdict_code": said["verdict"],
         "order": [[texts("Order"), _ordered(order, texts)], *_order_rows(found, register, texts)],
         "figures_title": texts("Figures"),
-        "figures": _figures(said, texts),
+        "figures": _figures(said, texts) + battery_rows(said, texts, _energy),
         "curve_title": texts("Power at {point}", point=said["point"]),
         "curve": draw(found.samples, marks),
         "curve_note": texts(

@@ -95,6 +95,8 @@ def carried_out(site: Site, order_id: str, raw: bytes, key: SigningKey | None = 
     ]
     parts = [one | {"id": order_id, "point": "main"} for one in parts]
     voltage = {"mp": "main", "of": "line", "dt": [0, 15_000], "lo": [10_250_000, None], "hi": [10_912_000, None]}
+    parts[0]["bat"] = [{"mp": "m-bess", "dt": [840_000] + [5000] * 11, "w": [600_000] * 12}]
+    parts[1]["bat"] = [{"mp": "m-bess", "dt": [0] + [5000] * 239, "w": [-900_000] * 240}]
     parts[1]["uq"] = [voltage | {"qlo": [None, -4_000_000], "qhi": [None, -3_950_500]}]
     for one in parts:
         sent.append(add("cmd", "cmd_trace", at=rx + 1_290_000, **one))
@@ -186,10 +188,12 @@ def test_a_signed_record_that_is_no_report_is_none(central: RunningCentral, site
     path = f"/api/v1/orders/{order_id}"
     wait_for(lambda: central.get(path + "/report")["report"], "the report")
     odd = {"uq": [said["uq"][0] | {"during": {"lo_mv": "10"}}]}
+    stored = said["storage"]["points"][0] | {"more_discharge_wh": "1"}
     changes: list[dict[str, Any]] = [{"begin": "now"}, {"end": 10**15}, {"mw": {"m1_w": 1}}, odd]
+    changes.append({"storage": said["storage"] | {"points": [stored]}})
     for wrong in ({"verdict": "obeyed"}, *(said | change for change in changes)):
         site.send_lines(site.ledger.add("cmd", "cmd_report", **({"id": order_id} | wrong)), name="answer")
-    wait_for(lambda: len(central.get(path)["answers"]) == 8, "all answers")
+    wait_for(lambda: len(central.get(path)["answers"]) == 9, "all answers")
     assert central.get(path + "/report")["report"] == said
 
 
@@ -246,6 +250,23 @@ def test_the_paper_tells_voltage_and_reactive_power(
     found = loaded(central, order_id)
     found.fields = {name: value for name, value in found.fields.items() if name != "uq"}
     assert len(content(found, None, load_all()[language], "x")["supply"]) == 1, "an older report"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_paper_tells_what_was_a_battery(
+    central: RunningCentral, obeyed: tuple[str, dict[str, Any]], language: str
+) -> None:
+    order_id, said = obeyed
+    (battery,) = said["storage"]["points"]
+    assert battery["more_discharge_wh"] == battery["less_charge_wh"] * 3 // 2 > 200_000
+    texts = load_all()[language]
+    found = loaded(central, order_id)
+    rows = dict(content(found, None, texts, "x")["figures"])
+    words = rows[texts("of it battery {point}, no machine", point="m-bess")]
+    told = f"{battery['more_discharge_wh'] / 1000:.1f}"
+    assert (told if language == "en" else told.replace(".", ",")) in words
+    found.fields = {name: value for name, value in found.fields.items() if name != "storage"}
+    assert len(content(found, None, texts, "x")["figures"]) == len(rows) - 2, "an older report"
 
 
 def test_the_papers_font_has_the_kazakh_letters() -> None:
