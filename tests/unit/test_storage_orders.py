@@ -39,6 +39,17 @@ async def test_machines_sleep_only_for_the_rest_and_at_once(tmp_path: Path) -> N
         assert [t for kind, t in core.plant.writes if kind == "open"] == ["KM3"]
 
 
+async def test_machines_keep_their_time_to_fall_asleep_beside_a_battery(tmp_path: Path) -> None:
+    """A switch shows at the meter in seconds; a machine that was told a moment ago must not be taken for a refusal."""
+    async with battery_core(tmp_path, CHARGING_W) as core:
+        for machine in core.plant.machines.values():
+            machine.deaf = True  # as one that takes its time
+        await core.give("limit", limit_w=ALL_W - CHARGING_W - 6_000, **SWITCHES)
+        await core.pass_time(12)
+        assert [kind for kind, _ in core.plant.writes].count("sleep") == 2
+        assert [t for kind, t in core.plant.writes if kind == "open"] == ["KM3"]
+
+
 async def test_it_is_no_reduction_of_mining(tmp_path: Path) -> None:
     async with battery_core(tmp_path, CHARGING_W) as core:
         order = await core.give("limit", limit_w=MACHINES_W - 6_000, measured_at="gross_mining", **SWITCHES)
