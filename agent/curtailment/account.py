@@ -43,6 +43,8 @@ BEFORE_MS = 900_000
 MAX_SAMPLES = 1_000
 MAX_NOTES = 100
 MAX_BUFFER = 20_000
+MAX_POINTS = 8
+"""At which voltage and reactive power are kept for one order: a sum of many feeders says little by each of them."""
 MAX_BATTERY = 200
 """Samples of batteries in one part, all together."""
 BATTERY_BEFORE_MS = 120_000
@@ -147,7 +149,8 @@ class Account:
 
     def _points(self, point: str) -> frozenset[str]:
         """Where voltage and reactive power belong to an order's account: at its point, and where the guard looks."""
-        return frozenset({point, *self.guard.members(point), *self.guard.buses()})
+        names = dict.fromkeys((point, *self.guard.buses(), *self.guard.members(point)))
+        return frozenset(list(names)[:MAX_POINTS])
 
     def _look_at_batteries(self, account: Open) -> None:
         for name, last in list(account.batteries_ms.items()):

@@ -157,6 +157,14 @@ def ends_of(doc: dict[str, Any], one: dict[str, Any]) -> list[int]:
     return found
 
 
+async def test_a_sum_of_many_feeders_does_not_swell_the_trace(tmp_path: Path) -> None:
+    async with running_core(tmp_path, site=with_bank("BOARD2")) as core:
+        assert core.account._points("MINING") == {"MINING", "M1", "M2"}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("agent.curtailment.account.MAX_POINTS", 2)
+            assert core.account._points("MINING") == {"MINING", "M2"}, "a bus with capacitors before other feeders"
+
+
 # the guard -----------------------------------------------------------------------------------------------------------
 
 
