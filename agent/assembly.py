@@ -12,7 +12,7 @@ from agent.checkpoints import Checkpointer
 from agent.clock import Clock, Step, StepWatch, SystemClock, TrustedTime
 from agent.commissioning.commissioner import Commissioner
 from agent.condition import wrong_with
-from agent.curtailment.account import Account, Terms
+from agent.curtailment.account import Account
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.forecast import Forecaster
@@ -20,6 +20,7 @@ from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
+from agent.curtailment.samples import Terms
 from agent.curtailment.shed import Shedder
 from agent.duty import Duty
 from agent.errors import AgentError
@@ -142,7 +143,7 @@ class Assembly:
         outputs = {s: port for s, port in self.bench.switches.items() if self.gates.switches[s].control is not None}
         self.fleet = Fleet(site, self.graph, self.live, self.gates, self.journal, clock, self.bench.machines, outputs)
         self.fleet.expect = self.bench.expect
-        self.bench.on_image = lambda relay, image: self.fleet.loops.take(relay, image.inputs, image.temperatures)
+        self.bench.on_image = lambda relay, image: self.fleet.take(relay, image.inputs, image.temperatures)
         shedder = Shedder(self.fleet, self.journal, self.live, clock, site.agent.timing.sleep_concurrency)
         restorer = Restorer(site, self.fleet, self.gates, self.journal, self.live, shedder, clock)
         self.engine = Engine(

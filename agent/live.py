@@ -116,6 +116,10 @@ class LiveState:
         where the switch is read open and the meter above saw the branch fall. A record never says this power."""
         return self._possible(point, self._sum(point, self._judged_power))
 
+    def reactive_var(self, point: str) -> int | None:
+        """Reactive power at a metering or virtual point now, var, import positive; unknown as :meth:`power` is."""
+        return self._sum(point, lambda name: self._metering(name, "power_reactive_var")).value_w
+
     def _possible(self, point: str, power: Power) -> Power:
         """A site without generation gives nothing to the grid: what says so is a wrong sign, not a low load."""
         if point != self._net or self._gives or power.value_w is None or power.value_w >= -self._noise_w:
@@ -142,11 +146,14 @@ class LiveState:
         return Power(total, oldest_ms, oldest_ns, Quality.GOOD)
 
     def _metering_power(self, point: str) -> Power:
+        return self._metering(point, "power_w")
+
+    def _metering(self, point: str, name: str) -> Power:
         known = self._points.get(point)
         sample = self.samples.get(known.device) if known else None
         if known is None or sample is None:
             return UNKNOWN_POWER
-        reading = sample.readings.get("power_w", _NOT_READ)
+        reading = sample.readings.get(name, _NOT_READ)
         if not reading.quality.usable or not isinstance(reading.value, int | float):
             # Its age is that of the last reading, however often the meter was asked in vain since.
             return Power(None, *self._read.get(known.device, (0, 0)), reading.quality)

@@ -82,10 +82,8 @@ def _whole(claim: Claim, name: str) -> int:
 
 def _equal(stated: object, right: object) -> bool:
     """Equal in type too: true is no 1."""
-    return repr(stated) == repr(right) if not isinstance(right, dict) else stated == right and _types(stated, right)
-
-
-def _types(stated: object, right: object) -> bool:
     if isinstance(stated, dict) and isinstance(right, dict):
-        return all(_types(stated[name], right[name]) for name in right)
-    return type(stated) is type(right)
+        return stated.keys() == right.keys() and all(_equal(stated[name], right[name]) for name in right)
+    if isinstance(stated, list) and isinstance(right, list):
+        return len(stated) == len(right) and all(map(_equal, stated, right))
+    return type(stated) is type(right) and stated == right

@@ -14,6 +14,7 @@ from typing import Any
 
 from verifier.canonical import Object
 from verifier.schedule import LISTED, plan_of, worst
+from verifier.supply import MAX_POINTS, Supply, listed, rows_of, share
 
 STANDS_MS, LATE_MS, MAX_DUTY_MS = 15_000, 60_000, 400 * 86_400_000
 OVER = frozenset({"restoring", "superseded", "done", "cancelled", "expired"})
@@ -33,6 +34,8 @@ class Curve:
     reasons: set[str] = field(default_factory=set)
     parts: int = 0
     point: str | None = None
+    supply: Supply = field(default_factory=Supply)
+    batteries: dict[str, Curve] = field(default_factory=dict)
     _edges: list[int] = field(default_factory=list)
     _energy: list[int] = field(default_factory=list)
     _known: list[int] = field(default_factory=list)
@@ -58,6 +61,9 @@ class Curve:
         if self.point not in {None, doc["point"]}:
             raise ValueError(f"is of point {doc['point'][:60]}, its trace began at {self.point}")
         notes = [self._notes(_listed(doc, name), width) for name, width in (("pos", 3), ("states", 2), ("why", 3))]
+        self.supply.take(doc, t0)
+        for one in listed(doc, "bat"):
+            self._battery(t0, one)
         self.parts, self.point, self._edges = self.parts + 1, doc["point"], []
         at = t0
         for step, watt in zip(steps, watts, strict=True):
@@ -70,6 +76,15 @@ class Curve:
         self.reasons.update(code for _, _, code in notes[2])
         if not {state for _, state in self.states} <= STATES or not self.reasons <= REASONS:
             raise ValueError("a state or a reason that is not in the contract")
+
+    def _battery(self, t0: int, one: Object) -> None:
+        if not isinstance(one.get("mp"), str) or len(self.batteries) > MAX_POINTS:
+            raise ValueError(f"bat of a trace names points, at most {MAX_POINTS}")
+        own = self.batteries.setdefault(one["mp"], Curve())
+        own._edges = []
+        for at, (watt,) in rows_of(t0, one.get("dt"), [one.get("w")]):
+            if not own.points or own.points[-1][0] < at:
+                own.points.append((at, watt))
 
     @staticmethod
     def _notes(rows: list[Any], width: int) -> list[list[Any]]:
@@ -225,6 +240,11 @@ def recompute(
         told |= {"floor_w": plan.floor, "hours": rows[:LISTED]}
         if told["verdict"] != "not_due":
             told["verdict"] = worst(rows)
+    if curve.supply.spans:
+        told["uq"] = curve.supply.figures(begin, end)
+    if curve.batteries and order.get("measured_at", "net_import") == "net_import":
+        means = {name: own.mean for name, own in curve.batteries.items()}
+        told["storage"] = share(means, windows, before, begin, step)
     return {
         "id": order["id"],
         "basis": basis,

@@ -13,6 +13,7 @@ from typing import Any
 
 from wire.orders import Order
 from wire.record_types import Baseline, BaselineFigure, CmdReport
+from wire.supply import battery_parts, storage_share, supply_figures
 from wire.windows import Window, by_hour, told, verdict
 
 HOLD_MS = 15_000
@@ -239,6 +240,11 @@ def report(
     if order.hours is not None and facts.floor_w is not None:
         found["floor_w"] = facts.floor_w
         found["hours"] = [told(hour, before, order.tolerance_w) for hour in by_hour(windows)[:MAX_HOURS]]
+    if supply := supply_figures(parts, begin, end):
+        found["uq"] = supply
+    if (own := battery_parts(parts)) and order.measured_at == "net_import":
+        means = {point: Trace(told).mean for point, told in own.items()}
+        found["storage"] = storage_share(means, windows, before, begin, step_s)
     return found
 
 

@@ -435,6 +435,78 @@ class CmdTrace(TypedDict):
     pos: list[list[int | str]]
     states: list[list[int | str]]
     why: list[list[int | str]]
+    uq: NotRequired[list[SupplySamples]]
+    """Absent where no meter at the order's points read voltage or reactive power."""
+    bat: NotRequired[list[StorageSamples]]
+    """Of an order at the net point: what the meters of batteries read; absent where there is none."""
+
+
+class SupplySamples(TypedDict):
+    """Voltage and reactive power at metering or virtual point ``mp``, span after span; ``dt`` as of the trace, to the
+    end of each.
+
+    ``lo`` and ``hi`` are the least and the greatest voltage since the span before, mV on the primary side, of all that
+    the meter reads between ``line`` and line or of each ``phase`` (``of``; null before any was read); ``qlo`` and
+    ``qhi`` of reactive power, var, drawn positive. Null where it was not read.
+    """
+
+    mp: str
+    of: str | None
+    dt: list[int]
+    lo: list[int | None]
+    hi: list[int | None]
+    qlo: list[int | None]
+    qhi: list[int | None]
+
+
+class StorageSamples(TypedDict):
+    """Power of a battery at its metering point ``mp``, W, charging positive; ``dt`` as of the trace."""
+
+    mp: str
+    dt: list[int]
+    w: list[int | None]
+
+
+class SupplyExtremes(TypedDict):
+    """Least and greatest voltage, mV, and reactive power, var, over a time; null where it was not read."""
+
+    lo_mv: int | None
+    hi_mv: int | None
+    lo_var: int | None
+    hi_var: int | None
+
+
+class SupplyFigures(TypedDict):
+    """One point and kind of voltage of the trace: before the duty began, during it, and after its end."""
+
+    mp: str
+    of: str | None
+    before: SupplyExtremes
+    during: SupplyExtremes
+    after: SupplyExtremes
+
+
+class StorageFigures(TypedDict):
+    """What a battery had to do with the windows of the duty. ``before_w`` is its mean over the minute before.
+
+    ``discharge_wh`` is all it gave in windows whose power is known, ``more_discharge_wh`` what it gave beyond what it
+    gave before, ``less_charge_wh`` what it charged less than before; ``missing`` counts windows in which it was not
+    read.
+    """
+
+    mp: str
+    before_w: int | None
+    discharge_wh: int
+    more_discharge_wh: int | None
+    less_charge_wh: int | None
+    missing: int
+
+
+class StorageShare(TypedDict):
+    """How much of the reduction was batteries': energy below the power before, and each battery's part."""
+
+    reduced_wh: int | None
+    points: list[StorageFigures]
 
 
 class BaselineFigure(TypedDict):
@@ -497,3 +569,7 @@ class CmdReport(TypedDict):
     """Of a schedule: below which no hour's limit counts."""
     hours: NotRequired[list[list[int]]]
     """Of a schedule, at most the first 744: [begin s, limit W, windows, known, met] of each hour with a window."""
+    uq: NotRequired[list[SupplyFigures]]
+    """Absent where the trace has none."""
+    storage: NotRequired[StorageShare]
+    """Of an order by net import, where the trace has ``bat``."""

@@ -18,7 +18,7 @@ import structlog
 from agent.errors import AgentError
 from config.devices import Credentials as CredentialSource
 from config.devices import Device
-from config.nodes import Input, SaonStage
+from config.nodes import Compensation, Input, SaonStage
 from config.nodes import Switch as SwitchNode
 from config.site import Site
 from drivers.capabilities import Position, Switch, SwitchState, WriteOutcome, WriteStatus
@@ -78,6 +78,9 @@ def used_of(site: Site, device: str, profile: RelayProfile) -> Used:
     inputs: set[str] = set()
     counters: set[str] = set()
     for node in site.nodes:
+        if isinstance(node, Compensation) and node.position is not None:
+            wires = (node.position.open, node.position.closed)
+            inputs |= {wire.input for wire in wires if wire.device == device}
         if not isinstance(node, SwitchNode):
             continue
         if node.control is not None and node.control.device == device and node.actuator is not None:

@@ -12,35 +12,42 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any
 
 import structlog
 
 from agent.clock import Clock
+from agent.curtailment import electrical
+from agent.curtailment.electrical import Electrical, first
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.samples import MINUTE_MS, STEP_MS, Open, Sample, Terms, thinned
+from agent.curtailment.voltage import VoltageGuard
 from agent.errors import LedgerError
 from agent.ledger import Ledger, Txn
 from agent.ledger.store import dumps
 from agent.live import LiveState
+from config.nodes import Storage
 from config.site import Site
 from wire import canonical, obedience
 from wire.orders import Order, parse_order
 from wire.quality import CODES, Quality
-from wire.states import Flag, OrderState, ended
+from wire.states import Flag, OrderState
 
 log = structlog.get_logger()
 
 BEFORE_MS = 900_000
 """How much from before the order is kept in memory, for every point."""
-STEP_MS = 5_000
-"""Least distance of samples from before the order, and of those in a state that lasts."""
-MINUTE_MS = 60_000
 MAX_SAMPLES = 1_000
 MAX_NOTES = 100
 MAX_BUFFER = 20_000
+MAX_POINTS = 8
+"""At which voltage and reactive power are kept for one order: a sum of many feeders says little by each of them."""
+MAX_BATTERY = 200
+"""Samples of batteries in one part, all together."""
+BATTERY_BEFORE_MS = 120_000
 RETRY_NS = 10_000_000_000
 PIECE = 2_000
 DAY_MS = 86_400_000
@@ -48,53 +55,6 @@ GOOD = CODES[Quality.GOOD]
 LASTING = frozenset({OrderState.HOLDING, OrderState.SCHEDULED, OrderState.FAILED, OrderState.RESTORE_BLOCKED})
 SHORT = frozenset({OrderState.EXECUTING, OrderState.VERIFYING, OrderState.HOLDING, OrderState.FAILED})
 META = "account:"
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Power at ``at`` ms, W; ``lasting``: taken in a state in which not every sample is kept."""
-
-    at: int
-    watt: int | None
-    code: int
-    lasting: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What the register or the site file says, fixed when the order arrives."""
-
-    contracted_w: int
-    technological_s: int
-    emergency_w: int
-
-
-@dataclass(slots=True)
-class Open:
-    """An order whose account is not closed."""
-
-    order: Order
-    live: LiveOrder | None
-    """``None`` where it ended before this process began."""
-    facts: dict[str, Any]
-    parts: int = 0
-    states: int = 0
-    """How many of the order's transitions are in the parts."""
-    first_n: int | None = None
-    """Number of the record of part 0."""
-    samples: list[Sample] = field(default_factory=list)
-    positions: list[tuple[int, str, str]] = field(default_factory=list)
-    reasons: list[tuple[int, str, str]] = field(default_factory=list)
-    seen_ns: int = 0
-    known: dict[str, str] = field(default_factory=dict)
-    told: set[tuple[str, str]] = field(default_factory=set)
-    written_ms: int | None = None
-    retry_ns: int = 0
-
-    @property
-    def over(self) -> bool:
-        """Nothing further can happen to it."""
-        return self.live is None or ended(self.live.state)
 
 
 @dataclass(slots=True)
@@ -115,7 +75,14 @@ class Account:
     _rings: dict[str, deque[Sample]] = field(default_factory=dict)
     _ring_ns: dict[str, int] = field(default_factory=dict)
     _looked_ns: int = 0
+    _passed_ms: int = 0
     _due: asyncio.Event = field(default_factory=asyncio.Event)
+    electrical: Electrical = field(init=False)
+    guard: VoltageGuard = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.electrical = Electrical(self.site, self.live, self.clock)
+        self.guard = VoltageGuard(self.site, self.fleet.graph, self.live, frozenset)
 
     def load(self) -> None:
         """Take up the accounts that an earlier run left open; before the ledger's writer has work."""
@@ -128,6 +95,8 @@ class Account:
                 order = parse_order(bytes(raw[0][0])).order
                 live = self.journal.live.get(order_id)
                 self._open[order_id] = Open(order, live, doc["facts"], doc["parts"], doc["states"], doc["first_n"])
+                self._open[order_id].points = self._points(doc["facts"]["point"])
+                self._open[order_id].batteries_ms = dict.fromkeys(self._batteries(order), 0)
             except Exception:  # an account that cannot be taken up must not keep the agent from its orders
                 log.exception("account_not_taken_up", order=order_id)
 
@@ -146,10 +115,13 @@ class Account:
         if second:
             self._looked_ns = mono
             self._fill_rings(now)
-        for order in self.journal.live.values():
-            if order.order.sheds and order.id not in self._open and order.order.mode != "drill":
-                self._begin(order)
+        new = [o for o in self.journal.live.values() if o.order.sheds and o.id not in self._open]
+        new = [o for o in new if o.order.mode != "drill"]
+        self._look_at_supply(now, min((o.received_ms for o in new), default=None))
+        for order in new:
+            self._begin(order)
         for account in self._open.values():
+            self._look_at_batteries(account)
             if account.live is not None and not account.over:
                 self._watch(account, account.live, now)
                 if second:
@@ -161,6 +133,36 @@ class Account:
         if self.clock.mono_ns() < account.retry_ns:
             return False
         return account.over or account.written_ms is None or now // MINUTE_MS != account.written_ms // MINUTE_MS
+
+    def _look_at_supply(self, now: int, cut: int | None) -> None:
+        """Voltage and reactive power; spans end where an order begins (``cut``), or changes its state."""
+        turned = [a for a in self._open.values() if a.live is not None and a.state != a.live.state]
+        for account in turned:
+            account.state = account.live.state if account.live is not None else None
+        acting = any(a.state not in LASTING for a in self._open.values())
+        # What was read up to the pass before this one was read in the state before.
+        cut, self._passed_ms = self._passed_ms if cut is None and turned else cut, now
+        for point, span in self.electrical.look(now, acting=acting, cut=cut):
+            for account in self._open.values():
+                if point in account.points:
+                    account.supply.setdefault(point, []).append(span)
+
+    def _points(self, point: str) -> frozenset[str]:
+        """Where voltage and reactive power belong to an order's account: at its point, and where the guard looks."""
+        names = dict.fromkeys((point, *self.guard.buses(), *self.guard.members(point)))
+        return frozenset(list(names)[:MAX_POINTS])
+
+    def _look_at_batteries(self, account: Open) -> None:
+        for name, last in list(account.batteries_ms.items()):
+            new = [s for s in self._rings.get(name, ()) if s.at > last]
+            if new:
+                account.batteries_ms[name] = new[-1].at
+                account.batteries.setdefault(name, []).extend(new)
+
+    def _batteries(self, order: Order) -> list[str]:
+        """Where batteries are metered, for an order that they can meet without any machine."""
+        found = [self.fleet.battery_point(n) for n in self.site.nodes if isinstance(n, Storage)]
+        return sorted({name for name in found if name is not None}) if order.measured_at == "net_import" else []
 
     def _fill_rings(self, now: int) -> None:
         for point in (*(p.id for p in self.site.metering_points), *(v.id for v in self.site.virtual_points)):
@@ -190,6 +192,10 @@ class Account:
         account = Open(order.order, order, facts)
         account.samples += [s for s in self._rings.get(doc.point, ()) if s.at >= order.received_ms - BEFORE_MS]
         account.seen_ns = self._ring_ns.get(doc.point, -1) if account.samples else 0
+        account.points, account.state = self._points(doc.point), order.state
+        account.batteries_ms = dict.fromkeys(self._batteries(order.order), order.received_ms - BATTERY_BEFORE_MS)
+        for name in account.points:
+            account.supply[name] = self.electrical.before(name, order.received_ms - BEFORE_MS)
         self._open[order.id] = account
 
     def _watch(self, account: Open, order: LiveOrder, now: int) -> None:
@@ -269,6 +275,10 @@ class Account:
                 log.error("account_not_written", order=account.order.id, error=str(error), exc_info=not known)
                 account.retry_ns = self.clock.mono_ns() + RETRY_NS
                 del account.samples[:-MAX_BUFFER]
+                for spans in account.supply.values():
+                    del spans[:-MAX_BUFFER]
+                for powers in account.batteries.values():
+                    del powers[:-MAX_BUFFER]
 
     async def _write_parts(self, account: Open) -> None:
         while True:
@@ -279,7 +289,8 @@ class Account:
                 account.states,
             )
             states = [(int(at), str(state)) for at, state in rows]
-            if not (account.samples or account.positions or account.reasons or states):
+            supply = any(account.supply.values()) or any(account.batteries.values())
+            if not (account.samples or account.positions or account.reasons or states or supply):
                 return
             await self._write_part(account, states)
 
@@ -287,6 +298,9 @@ class Account:
         samples, positions = account.samples[:MAX_SAMPLES], account.positions[:MAX_NOTES]
         reasons, kept = account.reasons[:MAX_NOTES], thinned(samples)
         began = [at for at, *_ in states] + [at for at, _, _ in positions + reasons] + [s.at for s in kept]
+        supply = first(account.supply, electrical.MAX_SPANS)
+        batteries = first(account.batteries, MAX_BATTERY)
+        began += [spans[0].at for spans in supply.values()] + [powers[0].at for powers in batteries.values()]
         t0 = min(began)
         times = [t0, *(s.at for s in kept)]
         fields = {
@@ -301,6 +315,8 @@ class Account:
             "states": [[at - t0, state] for at, state in states],
             "why": [[at - t0, name, code] for at, name, code in reasons],
         }
+        fields |= {"uq": self.electrical.part(supply, t0)} if supply else {}
+        fields |= {"bat": [_battery(name, kept, t0) for name, kept in batteries.items()]} if batteries else {}
         note = {"facts": account.facts, "parts": account.parts + 1, "states": account.states + len(states)}
         # The number of part 0 is known once it is written; whoever takes up before that reads from the beginning.
         note |= {"first_n": account.first_n}
@@ -309,6 +325,10 @@ class Account:
         account.first_n = done[0].n if account.first_n is None and not account.parts else account.first_n
         account.parts, account.states = account.parts + 1, account.states + len(states)
         del account.samples[: len(samples)], account.positions[: len(positions)], account.reasons[: len(reasons)]
+        for point, spans in supply.items():
+            del account.supply[point][: len(spans)]
+        for point, told in batteries.items():
+            del account.batteries[point][: len(told)]
         account.told.clear()
 
     async def _close(self, account: Open) -> None:
@@ -372,22 +392,10 @@ class Account:
         return found
 
 
+def _battery(point: str, samples: Sequence[Sample], t0: int) -> dict[str, Any]:
+    times = [t0, *(s.at for s in samples)]
+    return {"mp": point, "dt": [after - before for before, after in pairwise(times)], "w": [s.watt for s in samples]}
+
+
 def _decoded(rows: Sequence[tuple[Any, ...]]) -> list[tuple[str, dict[str, Any]]]:
     return [(str(ty), canonical.decode(bytes(raw))) for ty, raw in rows]
-
-
-def thinned(samples: Sequence[Sample]) -> list[Sample]:
-    """What is kept: every sample, but of those in a lasting state one in 5 s, the least and the greatest of each
-    minute, and each change between known and unknown."""
-    edges: set[int] = set()
-    for _, minute in groupby((s for s in samples if s.lasting and s.watt is not None), lambda s: s.at // MINUTE_MS):
-        ranked = sorted(minute, key=lambda s: s.watt or 0)
-        edges |= {id(ranked[0]), id(ranked[-1])}
-    kept: list[Sample] = []
-    for sample in samples:
-        last = kept[-1] if kept else None
-        spaced = last is None or abs(sample.at - last.at) >= STEP_MS
-        turned = last is not None and (last.watt is None) is not (sample.watt is None)
-        if not sample.lasting or spaced or turned or id(sample) in edges:
-            kept.append(sample)
-    return kept

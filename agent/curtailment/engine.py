@@ -309,7 +309,7 @@ class Engine:
         # АПВ, АВР or somebody may close a switch again before the meter ever confirmed the opening.
         await self._reassert(order)
         waited = (self.clock.mono_ns() - order.wave_ns) / 1e9
-        opened = any(t in self.fleet.switches for t in order.doc.attempts)
+        opened = any(t in self.fleet.switches and not self.fleet.is_battery(t) for t in order.doc.attempts)
         patience = timing.switch_confirm_s if opened else min(order.order.escalation.after_s, timing.sleep_confirm_s)
         ramping = order.order.ramp_w_per_min is not None or order.order.max_step_w is not None
         if ramping and self.waves.sleep_left(order):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import Clock
+from agent.curtailment.compensation import Banks
 from agent.curtailment.cooling import Loops
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, limit_of
@@ -13,9 +14,12 @@ from agent.curtailment.planner import Machine, Output, Throttle
 from agent.live import LiveState, Miner
 from config.devices import MinerGroup
 from config.graph import Graph
+from config.nodes import Generator, Load, Storage
 from config.site import Site
 from drivers.capabilities import MinerStatus, Position, PowerLimiter, Sleeper, Switch
 
+ALIVE = (Load, Generator, Storage)
+"""What draws or gives power."""
 MAX_ATTEMPTS = 2
 STALE_PERIODS = 4.0
 MAX_SCHEMES = 64
@@ -70,6 +74,7 @@ class Fleet:
     expect: Callable[[Iterable[str]], None] = lambda _machines: None
     """Told which machines are about to answer again, so that they are asked soon."""
     loops: Loops = field(init=False)
+    banks: Banks = field(init=False)
     _by_group: dict[str, list[KnownMachine]] = field(default_factory=dict)
     _meter_of: dict[str, str | None] = field(default_factory=dict)
     _schemes: dict[frozenset[str], Scheme] = field(default_factory=dict)
@@ -80,8 +85,15 @@ class Fleet:
             self._by_group.setdefault(machine.group.id, []).append(machine)
         self._meter_of = {s: self._feeder_point(s) for s in self.switches}
         self.journal.tenant_of = self.tenant_of
+        self.journal.is_battery = self.is_battery
         self.loops = Loops(self.site, self.clock)
+        self.banks = Banks(self.site, self.clock)
         self.gates.darkens = self.darkens
+
+    def take(self, device: str, inputs: Mapping[str, bool | None], temperatures: Mapping[str, float | None]) -> None:
+        """A module was read: signals of cooling loops, contacts of compensation; ``None`` is not known."""
+        self.loops.take(device, inputs, temperatures)
+        self.banks.take(device, inputs)
 
     def shed_wh(self, tenant: str | None) -> int:
         """What a tenant gave under orders so far, Wh; the owner's own machines are a tenant without a name."""
@@ -212,7 +224,8 @@ class Fleet:
             if attempts.get(switch, 0) >= self.max_attempts(switch) or why is not None:
                 continue
             behind = self.machines_behind(switch, positions)
-            gain = self._gain(switch, behind)
+            battery = self.batteries_alone(self.dark(switch, positions))
+            gain = max(0, self._charging_w(switch, battery)) if battery else self._gain(switch, behind)
             node = self.gates.switches[switch]
             tenants = {m.group.tenant for m in behind}
             dark = self.dark(switch, positions)
@@ -225,6 +238,7 @@ class Fleet:
                     tenant_shed_wh=max((self.shed_wh(t) for t in tenants), default=0),
                     machines=frozenset(m.id for m in behind),
                     run_on_s=self.loops.run_on_s(dark),
+                    battery=bool(battery),
                     keep=self.loops.would_freeze(dark),
                 )
             )
@@ -240,6 +254,28 @@ class Fleet:
         if switch not in self._meter_of:
             self._meter_of[switch] = self._feeder_point(switch)
         return self._meter_of[switch]
+
+    def batteries_alone(self, nodes: frozenset[str]) -> tuple[Storage, ...]:
+        """The batteries among these nodes, where they are all that draws or gives there."""
+        found = [node for name in sorted(nodes) if isinstance(node := self.graph.nodes[name], ALIVE)]
+        batteries = tuple(node for node in found if isinstance(node, Storage))
+        return batteries if len(batteries) == len(found) else ()
+
+    def is_battery(self, target: str) -> bool:
+        """True of a switch with nothing but batteries behind it."""
+        return target in self.switches and bool(self.batteries_alone(self.dark(target, self.positions())))
+
+    def battery_point(self, battery: Storage) -> str | None:
+        """Where a battery is metered; ``None`` where it is not."""
+        above = (p for p in self.graph.parents(battery.id) if p in self.graph.switches)
+        return battery.metering_point or next((m for p in above if (m := self._feeder_point(p)) is not None), None)
+
+    def _charging_w(self, switch: str, batteries: tuple[Storage, ...]) -> int:
+        """What batteries behind a switch draw, by the switch's meter or their own; 0 where one of them is not known."""
+        own = self._meter_of.get(switch)
+        points = [own] if own is not None else [self.battery_point(battery) for battery in batteries]
+        powers = [None if point is None else self.live.power(point).value_w for point in points]
+        return 0 if None in powers else sum(watt for watt in powers if watt is not None)
 
     def _gain(self, switch: str, behind: list[KnownMachine]) -> int:
         point = self._meter_of.get(switch)

@@ -55,10 +55,16 @@ class Forecaster:
         target = max(limit_w, self.emergency_w())
         excess = None if power is None else power - target
         sleepers = self.fleet.sleepers({})
-        asleep = choose_machines(sleepers, excess) if excess is not None and excess > 0 else Choice(())
-        rest = None if excess is None else excess - asleep.expected_w
-        outputs = [self._after(o, asleep.expected) for o in self.fleet.outputs({})]
-        opened = choose_outputs(outputs, rest) if rest is not None and rest > 0 else Choice(())
+        found = self.fleet.outputs({})
+        unloaded = choose_outputs([o for o in found if o.battery], excess) if excess is not None else Choice(())
+        rest = None if excess is None else excess - unloaded.expected_w
+        asleep = choose_machines(sleepers, rest) if rest is not None and rest > 0 else Choice(())
+        rest = None if rest is None else rest - asleep.expected_w
+        outputs = [self._after(o, asleep.expected) for o in found]
+        more = (
+            choose_outputs([o for o in outputs if not o.battery], rest) if rest is not None and rest > 0 else Choice(())
+        )
+        opened = Choice(unloaded.targets + more.targets, {**unloaded.expected, **more.expected})
         after = None if power is None else power - asleep.expected_w - opened.expected_w
         return {
             "at": self.clock.now_ms(),
@@ -72,12 +78,20 @@ class Forecaster:
             "expected_w": asleep.expected_w + opened.expected_w,
             "after_w": after,
             "reached": None if after is None else after <= target,
-            "steps": self._steps(asleep, opened, took),
+            "steps": self._steps(unloaded, asleep, more, took),
             "machines": self._machines(asleep, sleepers),
             "switches": self._switches(opened, outputs),
             "left_out": {"machines": self._left_machines(asleep, sleepers), "switches": self._left_switches(opened)},
+            "reactive": self._reactive(point, power, after, opened),
             "floors": (await reach(self.site, self.fleet, self.gates, self.live)).total.model_dump(),
         }
+
+    def _reactive(self, point: str, power: int | None, after: int | None, opened: Choice) -> dict[str, Any]:
+        """Reactive power after the cut: what the machines and switches of the plan leave behind."""
+        now = self.fleet.positions()
+        then = now | dict.fromkeys(opened.targets, False)
+        var = self.live.reactive_var(point)
+        return self.fleet.banks.expect(var, (power, after), self.fleet.energised(now), self.fleet.graph.energised(then))
 
     async def _took_s(self, kind: str) -> float | None:
         """Median time from a write's intent to its outcome in this ledger; ``None`` where none was ever made."""
@@ -94,9 +108,23 @@ class Forecaster:
         gone = sum(watt for machine, watt in asleep.items() if machine in output.machines)
         return replace(output, gain_w=max(0, output.gain_w - gone))
 
-    def _steps(self, asleep: Choice, opened: Choice, took: Mapping[str, float | None]) -> list[dict[str, Any]]:
+    def _steps(
+        self, unloaded: Choice, asleep: Choice, opened: Choice, took: Mapping[str, float | None]
+    ) -> list[dict[str, Any]]:
         timing = self.site.agent.timing
         found = []
+        if unloaded.targets:
+            found.append(
+                {
+                    "kind": "switch",
+                    "count": len(unloaded.targets),
+                    "expected_w": unloaded.expected_w,
+                    "write_s": took["open"],
+                    "confirm_within_s": timing.switch_confirm_s,
+                    "wait_before_s": 0.0,
+                    "why": "batteries that charge go before any machine; only where the order allows switches",
+                }
+            )
         if asleep.targets:
             rounds = -(-len(asleep.targets) // timing.sleep_concurrency)
             each = took["sleep"]
@@ -145,7 +173,7 @@ class Forecaster:
                 "dispatch_name": self.gates.switches[name].dispatch_name,
                 "expected_w": opened.expected[name],
                 "machines": len(by_id[name].machines),
-                "why": "САОН feeder, taken last" if by_id[name].saon else "fewest operations for what is missing",
+                "why": _why(by_id[name]),
             }
             for name in opened.targets
         ]
@@ -179,3 +207,9 @@ class Forecaster:
         if (self.clock.mono_ns() - seen.mono_ns) / 1e9 > STALE_PERIODS * machine.group.period_s + 10:
             return "its newest answer is too old"
         return "put to sleep by an order already"
+
+
+def _why(output: Output) -> str:
+    if output.battery:
+        return "a battery that charges"
+    return "САОН feeder, taken last" if output.saon else "fewest operations for what is missing"

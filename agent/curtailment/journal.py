@@ -180,6 +180,8 @@ class Journal:
         self.shed_wh: dict[str, int] = {}
         """Tenant → energy that it gave under orders so far; the owner's own machines stand under no name."""
         self.tenant_of: Callable[[str], str | None] = lambda _target: None
+        self.is_battery: Callable[[str], bool] = lambda _target: False
+        """True of a switch with nothing but batteries behind it: what it brings is nobody's mining."""
         self._step_no: dict[str, int] = {}
 
     def load(self) -> None:
@@ -380,6 +382,8 @@ class Journal:
             self._gave(txn, held)
 
     def _gave(self, txn: Txn, held: Held) -> None:
+        if self.is_battery(held.target):
+            return
         tenant = self.tenant_of(held.target.removeprefix(LIMIT)) or ""
         gave_wh = held.expected_w * max(0, self.held_ms(held)) // 3_600_000
         self.shed_wh[tenant] = self.shed_wh.get(tenant, 0) + gave_wh

@@ -67,6 +67,8 @@ class Output:
     machines: frozenset[str] = frozenset()
     run_on_s: float = 0.0
     """How long cooling behind it has to run after its last machine."""
+    battery: bool = False
+    """Nothing but batteries hangs behind it: its gain is what they charge with, 0 where they give or nobody knows."""
     keep: str | None = None
     """Why it should stay closed although it may open: it keeps something from freezing."""
 

@@ -54,7 +54,9 @@ class Restorer:
 
     def __post_init__(self) -> None:
         self.limits = StandingLimits(self.site, self.clock)
-        self.voltage = VoltageGuard(self.site, self.fleet.graph, self.live)
+        self.voltage = VoltageGuard(
+            self.site, self.fleet.graph, self.live, lambda: self.fleet.energised(self.fleet.positions())
+        )
 
     def blocked(self, order: Holder) -> str | None:
         """Why nothing may come back now; ``None`` when it may. Doubt never restores."""

@@ -1,16 +1,19 @@
 """Is the voltage fit for load to come back? Capacitors and cables that stay lift it, a weak grid lowers it.
 
-Read at the meters of the point that an order is judged by, against the nominal voltage of the nearest node that states
-one. The agent regulates nothing; it waits.
+Read at the meters of the point that an order is judged by and at every live bus with compensation, against the nominal
+voltage of the nearest node that states one. Reactive power is recorded at the same points and holds nothing up: load
+that returns takes it back. The agent regulates nothing; it waits.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from agent.live import LiveState
 from config.graph import Graph
+from config.nodes import Bus, Compensation, Switch
 from config.site import Site
 
 BAND_PERCENT = 10
@@ -26,12 +29,42 @@ class VoltageGuard:
     site: Site
     graph: Graph
     live: LiveState
+    energised: Callable[[], Collection[str]]
+    """Nodes that are live now: a dead bus says nothing about the voltage at which load would return."""
+
+    def members(self, point: str) -> tuple[str, ...]:
+        """Metering points of an order's point, in the order of the site file."""
+        names = {name for v in self.site.virtual_points if v.id == point for _, name in v.terms()} or {point}
+        return tuple(known.id for known in self.site.metering_points if known.id in names)
+
+    def buses(self) -> dict[str, str]:
+        """Metering point → bus with compensation whose voltage it reads: at the bus, else at a switch that feeds it."""
+        found: dict[str, str] = {}
+        for node in self.site.nodes:
+            bus = self._bus_of(node.id) if isinstance(node, Compensation) else None
+            if bus is None:
+                continue
+            feeders = {n for n in self.graph.parents(bus) if isinstance(self.graph.nodes[n], Switch)}
+            for nodes in ({bus}, {n for n in feeders if self.graph.switches[n].role != "section"}):
+                read = [p.id for p in self.site.metering_points if p.node in nodes and p.read_by == "agent"]
+                if read:
+                    found |= dict.fromkeys(read, bus)
+                    break
+        return found
+
+    def _bus_of(self, node: str) -> str | None:
+        """The bus that a node hangs at, through switches alone."""
+        above = self.graph.parents(node)
+        while above and not isinstance(self.graph.nodes[above[0]], Bus):
+            above = self.graph.parents(above[0]) if isinstance(self.graph.nodes[above[0]], Switch) else ()
+        return above[0] if above else None
 
     def unfit(self, point: str) -> str | None:
-        """Why no load may return at a point for its voltage; ``None`` where it is fit, or no meter there reads it."""
-        members = {name for v in self.site.virtual_points if v.id == point for _, name in v.terms()} or {point}
+        """Why no load may return at a point for its voltage or that of a bus with compensation; ``None`` where it is
+        fit, or no meter there reads it."""
+        members, buses, live = set(self.members(point)), self.buses(), self.energised()
         for known in self.site.metering_points:
-            if known.id not in members:
+            if known.id not in members and (known.id not in buses or not {known.node, buses[known.id]} <= set(live)):
                 continue
             nominal = self._nominal_v(known.node)
             ratio = known.passport.vt

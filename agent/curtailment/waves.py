@@ -44,28 +44,42 @@ class Waves:
         if o.action == "open_feeders":
             return self._opennext(order, Choice(tuple(o.feeders or ()), dict.fromkeys(o.feeders or (), 0)))
         if o.action == "emergency_trip":
-            outputs = self.fleet.outputs(order.doc.attempts, urgent=True)
+            outputs = [x for x in self.fleet.outputs(order.doc.attempts, urgent=True) if x.gain_w > 0 or not x.battery]
             return self._opennext(order, Choice(tuple(x.id for x in outputs), {x.id: x.gain_w for x in outputs}))
         excess = self.excess_w(order)
         stops = self.stops(order)
         everything = stops or excess is None
         if excess is not None and excess <= 0 and not stops:
             return False
-        if ("sleep" in o.methods or o.action == "stop") and self._sleep_next(order, excess or 0, everything):
+        unloaded = self._unload(order, excess) if "switch" in o.methods or o.action == "stop" else 0
+        rest = None if excess is None else excess - unloaded
+        if unloaded and not stops and ((rest is not None and rest <= 0) or self._budget_w(order) is not None):
+            return True
+        begun = self._machines_next(order, rest or 0, everything)
+        if unloaded or begun is not None:
+            return bool(unloaded or begun)
+        return self._may_outlet(order) and self._switches_next(order, excess)
+
+    def _machines_next(self, order: LiveOrder, excess_w: int, everything: bool) -> bool | None:
+        """Start a wave of machines; ``False`` where only the ramp holds them back, ``None`` where none is left."""
+        o = order.order
+        if ("sleep" in o.methods or o.action == "stop") and self._sleep_next(order, excess_w, everything):
             return True
         if self._machines_paced(order):
             return False
-        if ("power_limit" in o.methods or o.action == "stop") and self._limit_next(order, excess or 0, everything):
-            return True
-        if not self._may_outlet(order):
-            return False
+        limited = "power_limit" in o.methods or o.action == "stop"
+        return True if limited and self._limit_next(order, excess_w, everything) else None
+
+    def _switches_next(self, order: LiveOrder, excess: int | None) -> bool:
         # While a process ends, no switch takes away what it needs.
         if self.targets.ends_process(order) and excess is None:
             return False
-        ready = [x for x in self._outputs(order) if x.keep is None and self._cooled(x)]
+        if self._may_switch(order) and self._unload(order, excess):
+            return True
+        ready = [x for x in self._outputs(order) if x.keep is None and self._cooled(x) and not x.battery]
         outlets = [x for x in ready if x.outlet]
         if excess is None:  # no meter to judge by: a stop opens all it may, anything else goes no further
-            excess = sum(x.gain_w for x in ready) if stops else 0
+            excess = sum(x.gain_w for x in ready) if self.stops(order) else 0
         pick = partial(choose_outputs, excess_w=excess, target_w=order.aim_w, budget_w=self._budget_w(order))
         if self._opennext(order, pick(outlets)):
             return True
@@ -74,6 +88,17 @@ class Waves:
     def stops(self, order: LiveOrder) -> bool:
         """True where everything that may go has to: a stop, once it leaves no process its time any more."""
         return order.order.action == "stop" and not self.targets.ends_process(order)
+
+    def _unload(self, order: LiveOrder, excess_w: int | None) -> int:
+        """Open switches of batteries that charge, before any machine goes; what that should bring, W, 0 where there is
+        nothing to open. A battery that gives is left alone: without it more would be drawn."""
+        charging = [x for x in self._outputs(order) if x.battery and x.keep is None]
+        if self.stops(order):
+            excess_w = max(excess_w or 0, sum(x.gain_w for x in charging))
+        if excess_w is None or excess_w <= 0:
+            return 0
+        choice = choose_outputs(charging, excess_w, target_w=order.aim_w, budget_w=self._budget_w(order))
+        return choice.expected_w if self._opennext(order, choice) else 0
 
     def _sleep_next(self, order: LiveOrder, excess_w: int, everything: bool) -> bool:
         choice = choose_machines(
@@ -102,7 +127,15 @@ class Waves:
         return True
 
     def _outputs(self, order: LiveOrder) -> list[Output]:
-        return self.fleet.outputs(order.doc.attempts, urgent=urgent(order.order))
+        found = self.fleet.outputs(order.doc.attempts, urgent=urgent(order.order))
+        return [x for x in found if not x.battery or self._judges(order, x.id)]
+
+    def _judges(self, order: LiveOrder, switch: str) -> bool:
+        """Is what a battery behind this switch draws part of the order's point? Of mining it never is."""
+        if order.order.measured_at in {"net_import", "gross_mining"}:
+            return order.order.measured_at == "net_import"
+        node = next((p.node for p in self.site.metering_points if p.id == order.doc.point), None)
+        return node in self.fleet.graph.upstream_path(switch, self.fleet.positions())
 
     def _budget_w(self, order: LiveOrder) -> int | None:
         """Most that may go in one step, from the order's ramp and step limits."""

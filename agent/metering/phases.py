@@ -89,9 +89,9 @@ class PhaseWatch:
         if all(value is None for value in (*mv, *ma, *w)):
             return
         sums.n += 1
-        whole = _whole(readings.get("power_w"), self._w)
-        if whole is None and None not in w:
-            whole = sum(value or 0 for value in w)
+        total = whole(readings.get("power_w"), self._w)
+        if total is None and None not in w:
+            total = sum(value or 0 for value in w)
         largest = max((abs(value) for value in ma if value is not None), default=0)
         for k in range(3):
             volts, amps, power = mv[k], ma[k], w[k]
@@ -102,7 +102,7 @@ class PhaseWatch:
             sums.w[k].add(power)
             carries = amps is not None and largest > 0 and abs(amps) * CARRIES >= largest
             sums.unfed[k] += carries and _without(mv, k)
-            sums.backwards[k] += power is not None and whole is not None and power * self._sign < 0 < whole * self._sign
+            sums.backwards[k] += power is not None and total is not None and power * self._sign < 0 < total * self._sign
 
     def close(self) -> PhaseValues | None:
         """The values since the boundary before; ``None`` where nothing was read by phase or not from its beginning."""
@@ -119,14 +119,15 @@ class PhaseWatch:
         }
 
 
-def _whole(reading: Reading | None, factor: Fraction) -> int | None:
+def whole(reading: Reading | None, factor: Fraction) -> int | None:
+    """A reading on the primary side in whole units, half to even; ``None`` where it was not read."""
     if reading is None or not reading.quality.usable or not isinstance(reading.value, int | float):
         return None
     return round(Fraction(reading.value) * factor)
 
 
 def _three(readings: Mapping[str, Reading], name: str, factor: Fraction) -> Three:
-    first, second, third = (_whole(readings.get(name.format(phase)), factor) for phase in PHASES)
+    first, second, third = (whole(readings.get(name.format(phase)), factor) for phase in PHASES)
     return first, second, third
 
 

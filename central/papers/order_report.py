@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from central.papers import supply
 from central.store.orders import StoredOrder
 from central.store.schema import order_answers, records
 from wire.canonical import Json
@@ -119,6 +120,7 @@ def _sound(doc: Json) -> bool:
         and isinstance(baseline.get("lacking"), dict)
         and _moment(doc["begin"])
         and _moment(doc["end"])
+        and supply.sound(doc)
     )
 
 

@@ -15,6 +15,8 @@ from central.pages.format import DASH, KAZAKHSTAN, kilowatt, localised
 from central.pages.texts import Texts
 from central.papers.curve import Marks, draw
 from central.papers.order_report import OrderReport
+from central.papers.supply import battery_rows
+from central.papers.supply import rows as supply_rows
 from wire.orders import Order
 from wire.registry import KeysDocument
 
@@ -86,12 +88,14 @@ def content(found: OrderReport, register: KeysDocument | None, texts: Texts, sit
         "verdict_code": said["verdict"],
         "order": [[texts("Order"), _ordered(order, texts)], *_order_rows(found, register, texts)],
         "figures_title": texts("Figures"),
-        "figures": _figures(said, texts),
+        "figures": _figures(said, texts) + battery_rows(said, texts, _energy),
         "curve_title": texts("Power at {point}", point=said["point"]),
         "curve": draw(found.samples, marks),
         "curve_note": texts(
             "Solid: power read from the meter; shaded: nothing read. Red: target. Dashed: power before."
         ),
+        "supply_title": texts("Voltage and reactive power, least … greatest (drawn: +, given: −)"),
+        "supply": supply_rows(said, texts) or [[texts("not measured"), DASH]],
         "baseline_title": texts("What would have been drawn"),
         "baselines": _baselines(found, texts),
         "excuses_title": texts("Causes that the site names; the dispatcher may dispute them"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from config.nodes import Switch
+from config.nodes import Storage, Switch
 from config.problems import Path, Problem
 from config.rules.facts import Facts, listed, megawatts
 from config.rules.networks import control_network_refusals
@@ -202,7 +202,7 @@ def hints(facts: Facts) -> Iterator[Problem]:
     """What does not forbid an output but has to be known before it is used."""
     for switch in facts.outputs:
         dark = facts.dark(switch)
-        if not dark & facts.loads.keys():
+        if not dark & facts.loads.keys() and not any(isinstance(facts.nodes[name], Storage) for name in dark):
             yield facts.warning(
                 facts.node_path(switch.id),
                 f"output {switch.id} with no load behind it",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from config.nodes import Storage
 from config.problems import Path, Problem
 from config.rules.facts import Facts
 
@@ -119,4 +120,23 @@ def measured(facts: Facts) -> Iterator[Problem]:
                 f"{name}, which is not at the boundary",
                 "a point with boundary: true",
                 "reports then say 'control metering'",
+            )
+    if found.gross_mining is not None:
+        yield from _batteries(facts, found.gross_mining)
+
+
+def _batteries(facts: Facts, name: str) -> Iterator[Problem]:
+    """What a battery charges with or gives is no part of mining: the point's sum has to leave it out."""
+    virtual = facts.virtual_points.get(name)
+    signed = virtual.terms() if virtual else ((1, name),)
+    positions = facts.graph.normal_positions()
+    for battery in (node for node in facts.site.nodes if isinstance(node, Storage)):
+        path = facts.graph.upstream_path(battery.id, positions)
+        times = sum(sign for sign, point in signed if facts.points[point].node in path)
+        if times:
+            yield facts.error(
+                ("measured_at", "gross_mining"),
+                f"{name}, which counts battery {battery.id} {times:+d} times",
+                "machines alone: what a battery charges with or gives is no mining",
+                "take its meter off the sum (−), or sum up the feeders of the machines",
             )

@@ -19,7 +19,7 @@ from obedience_kit import Point, part
 from central.pages.texts import load_all
 from central.papers.curve import Marks, draw, lines_of
 from central.papers.order_report import OrderReport, read_report
-from central.papers.pdf import render
+from central.papers.pdf import content, render
 from central.store import orders
 from central.store.database import make_engine
 from tests.integration.central_site import (
@@ -94,6 +94,10 @@ def carried_out(site: Site, order_id: str, raw: bytes, key: SigningKey | None = 
         part(back, ends, number=3, reasons=[(1, "KM1", "tag")], base=rx),
     ]
     parts = [one | {"id": order_id, "point": "main"} for one in parts]
+    voltage = {"mp": "main", "of": "line", "dt": [0, 15_000], "lo": [10_250_000, None], "hi": [10_912_000, None]}
+    parts[0]["bat"] = [{"mp": "m-bess", "dt": [840_000] + [5000] * 11, "w": [600_000] * 12}]
+    parts[1]["bat"] = [{"mp": "m-bess", "dt": [0] + [5000] * 239, "w": [-900_000] * 240}]
+    parts[1]["uq"] = [voltage | {"qlo": [None, -4_000_000], "qhi": [None, -3_950_500]}]
     for one in parts:
         sent.append(add("cmd", "cmd_trace", at=rx + 1_290_000, **one))
     known = Facts(
@@ -183,9 +187,13 @@ def test_a_signed_record_that_is_no_report_is_none(central: RunningCentral, site
     said = carried_out(site, order_id, raw)
     path = f"/api/v1/orders/{order_id}"
     wait_for(lambda: central.get(path + "/report")["report"], "the report")
-    for wrong in ({"verdict": "obeyed"}, said | {"begin": "now"}, said | {"end": 10**15}, said | {"mw": {"m1_w": 1}}):
+    odd = {"uq": [said["uq"][0] | {"during": {"lo_mv": "10"}}]}
+    stored = said["storage"]["points"][0] | {"more_discharge_wh": "1"}
+    changes: list[dict[str, Any]] = [{"begin": "now"}, {"end": 10**15}, {"mw": {"m1_w": 1}}, odd]
+    changes.append({"storage": said["storage"] | {"points": [stored]}})
+    for wrong in ({"verdict": "obeyed"}, *(said | change for change in changes)):
         site.send_lines(site.ledger.add("cmd", "cmd_report", **({"id": order_id} | wrong)), name="answer")
-    wait_for(lambda: len(central.get(path)["answers"]) == 7, "all answers")
+    wait_for(lambda: len(central.get(path)["answers"]) == 9, "all answers")
     assert central.get(path + "/report")["report"] == said
 
 
@@ -219,6 +227,46 @@ def test_the_paper_has_every_letter_and_every_figure(
         (tmp_path / f"{language}-{number}.png").write_bytes(page)
     svg = draw(found.samples, Marks(1_500_000, 4_800_000, found.fields["begin"], found.fields["end"], "kW", "b", "e"))
     assert svg.count("<polyline") == len(lines_of(found.samples)) == 2, "three minutes not measured are a hole"
+
+
+@pytest.mark.parametrize(
+    ("language", "volts", "kvar"),
+    [
+        ("en", "main, line voltage", "during it: −4000.0 … −3950.5 kvar"),
+        ("ru", "main, линейное напряжение", "во время: −4000,0 … −3950,5 квар"),
+        ("kk", "main, желілік кернеу", "барысында: −4000,0 … −3950,5 квар"),
+    ],
+)
+def test_the_paper_tells_voltage_and_reactive_power(
+    central: RunningCentral, obeyed: tuple[str, dict[str, Any]], language: str, volts: str, kvar: str
+) -> None:
+    order_id, said = obeyed
+    assert said["uq"][0]["during"] == {"lo_mv": None, "hi_mv": None, "lo_var": -4_000_000, "hi_var": -3_950_500}
+    assert central.get(f"/api/v1/orders/{order_id}/report")["report"]["uq"] == said["uq"]
+    shown = content(loaded(central, order_id), None, load_all()[language], "x")["supply"]
+    assert shown[0][0] == volts
+    assert kvar in shown[1][1]
+    assert "10" in shown[0][1]
+    found = loaded(central, order_id)
+    found.fields = {name: value for name, value in found.fields.items() if name != "uq"}
+    assert len(content(found, None, load_all()[language], "x")["supply"]) == 1, "an older report"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_paper_tells_what_was_a_battery(
+    central: RunningCentral, obeyed: tuple[str, dict[str, Any]], language: str
+) -> None:
+    order_id, said = obeyed
+    (battery,) = said["storage"]["points"]
+    assert battery["more_discharge_wh"] == battery["less_charge_wh"] * 3 // 2 > 200_000
+    texts = load_all()[language]
+    found = loaded(central, order_id)
+    rows = dict(content(found, None, texts, "x")["figures"])
+    words = rows[texts("of it battery {point}, no machine", point="m-bess")]
+    told = f"{battery['more_discharge_wh'] / 1000:.1f}"
+    assert (told if language == "en" else told.replace(".", ",")) in words
+    found.fields = {name: value for name, value in found.fields.items() if name != "storage"}
+    assert len(content(found, None, texts, "x")["figures"]) == len(rows) - 2, "an older report"
 
 
 def test_the_papers_font_has_the_kazakh_letters() -> None:

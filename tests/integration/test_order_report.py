@@ -59,6 +59,9 @@ async def test_an_order_is_reported_at_central_and_the_verifier_finds_the_same_f
     assert said["report"]["method"] == "interval_slot"
     assert said["report"]["verdict"] in {"obeyed", "unknown"}, "a slot may be lost on a busy machine, never missed"
     assert said["report"]["t100_ms"] is not None
+    (supply,) = (one for one in said["report"]["uq"] if one["mp"] == said["report"]["point"])
+    assert 0.2e6 < supply["during"]["lo_mv"] <= supply["during"]["hi_mv"] < 0.45e6, "a board of 0.4 kV, in mV"
+    assert supply["before"]["hi_var"] > supply["during"]["lo_var"], "what machines drew is gone"
 
     await until(lambda: now_ms() // 10_000 > said["report"]["end"] // 10_000 + 2, SLOW, lambda: "the slot is over")
     first, last = began // 10_000 * 10, said["report"]["end"] // 10_000 * 10 + 20

@@ -38,8 +38,8 @@ def make_order(**changes: Any) -> Order:
     return Order.model_validate_json(canonical.encode({k: v for k, v in (fields | changes).items() if v is not None}))
 
 
-def with_order(site: Site, *, order: Order | None = None, rx: int = RX, end: int = RX + 4 * SLOT) -> Site:
-    """An order on M1 that held from ``rx`` to ``end``, with its trace and its report."""
+def with_order(site: Site, *, order: Order | None = None, rx: int = RX, end: int = RX + 4 * SLOT, **more: Any) -> Site:
+    """An order on M1 that held from ``rx`` to ``end``, with its trace and its report; ``more`` fields in part 0."""
     made = order or make_order()
     raw = seal(ORDER_TYPE, made.encode(), site.dispatcher).encode()
     digest = hashlib.sha256(made.encode()).hexdigest()
@@ -65,6 +65,7 @@ def with_order(site: Site, *, order: Order | None = None, rx: int = RX, end: int
         }
         if begin + 600 >= end:
             fields["states"] = [[(end - begin) * 1000, "restoring"], [(end - begin) * 1000, "done"]]
+        fields |= more if number == 0 else {}
         parts.append(fields)
         site.add("cmd", "cmd_trace", begin + 5 * count, fields)
     known = Facts(

@@ -22,13 +22,14 @@ import yaml
 
 from agent.clock import TrustedTime
 from agent.curtailment import shed as shed_module
-from agent.curtailment.account import Account, Terms
+from agent.curtailment.account import Account
 from agent.curtailment.engine import Engine
 from agent.curtailment.fleet import Fleet, KnownMachine
 from agent.curtailment.gates import Gates
 from agent.curtailment.journal import Journal, LiveOrder, limit_of
 from agent.curtailment.reception import Reception
 from agent.curtailment.restore import Restorer
+from agent.curtailment.samples import Terms
 from agent.curtailment.shed import Shedder
 from agent.ledger import Ledger, Txn
 from agent.ledger import store as store_module
@@ -336,7 +337,14 @@ class Plant:
     """Meter → the switch behind which it is fed: it is silent while that is open."""
     volts: float | None = None
     """Phase voltage at every meter; none of them reads it where it is ``None``."""
+    meter_volts: dict[str, float] = field(default_factory=dict)
+    """Another one at some meters."""
+    meter_var: dict[str, float] = field(default_factory=dict)
+    """Reactive power that a meter reads; the others read none."""
     extra_w: int = 0
+    battery_w: int | None = None
+    """What a battery behind KM3 draws; it gives below 0. Read by em-3, unless :attr:`battery_silent`."""
+    battery_silent: bool = False
     writes: list[tuple[str, str]] = field(default_factory=list)
     undurable: list[tuple[str, str]] = field(default_factory=list)
     """Writes that found no durable intent."""
@@ -369,7 +377,11 @@ class Plant:
 
     @property
     def net_w(self) -> int:
-        return BASE_W + self.extra_w + sum(m.power_w for m in self.machines.values())
+        return BASE_W + self.extra_w + self.stored_w + sum(m.power_w for m in self.machines.values())
+
+    @property
+    def stored_w(self) -> int:
+        return (self.battery_w or 0) if "KM3" in self.switches and self.switches["KM3"].closed else 0
 
     @property
     def asleep(self) -> set[str]:
@@ -393,7 +405,10 @@ class Plant:
                 live.put_miner(machine.id, None, Quality.NO_CONNECTION, "dark")
         if self.meter_silent or self.blackout:
             return
-        for device, value in (("em-0", self.net_w), ("em-1", self.feeder_w("KM1")), ("em-2", self.feeder_w("KM2"))):
+        read = [("em-0", self.net_w), ("em-1", self.feeder_w("KM1")), ("em-2", self.feeder_w("KM2"))]
+        if self.battery_w is not None and not self.battery_silent:
+            read.append(("em-3", self.stored_w))
+        for device, value in read:
             feed = self.switches.get(self.dark_meters.get(device, ""))
             if feed is not None and not feed.closed:
                 continue
@@ -403,7 +418,14 @@ class Plant:
                     self.clock.now_ms(),
                     self.clock.mono_ns(),
                     {"power_w": Reading(value, Quality.GOOD), "frequency_hz": Reading(50.0, Quality.GOOD)}
-                    | ({} if self.volts is None else {"voltage_l1_n_v": Reading(self.volts, Quality.GOOD)}),
+                    | {
+                        name: Reading(value, Quality.GOOD)
+                        for name, value in (
+                            ("voltage_l1_n_v", self.meter_volts.get(device, self.volts)),
+                            ("power_reactive_var", self.meter_var.get(device)),
+                        )
+                        if value is not None
+                    },
                 )
             )
 

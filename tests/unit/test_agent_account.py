@@ -13,6 +13,7 @@ import pytest
 from obedience_kit import by_verifier
 
 from agent.curtailment import account as account_module
+from agent.curtailment.electrical import MAX_SPANS
 from agent.curtailment.journal import LiveOrder
 from agent.errors import LedgerError
 from tests.unit.agent_kit import BASE_W, EMERGENCY_W, MACHINE_W, SLEEP_W, Core, running_core
@@ -301,6 +302,10 @@ def test_the_largest_part_fits_into_a_record() -> None:
         "pos": [[9_999_999, "x" * 62, "unknown"]] * account_module.MAX_NOTES,
         "states": [[9_999_999, "restore_blocked"]] * account_module.MAX_NOTES,
         "why": [[9_999_999, "x" * 62, "not_commissioned"]] * account_module.MAX_NOTES,
+        "uq": {"dt": [999_999] * MAX_SPANS}
+        | {n: [999_999_999] * MAX_SPANS for n in ("lo", "hi")}
+        | {n: [-999_999_999] * MAX_SPANS for n in ("qlo", "qhi")},
+        "bat": {"dt": [999_999] * account_module.MAX_BATTERY, "w": [-9_999_999_999] * account_module.MAX_BATTERY},
     }
     assert len(str(fields).replace(" ", "")) + 1000 < MAX_PAYLOAD
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,42 @@ OTHERS: dict[str, Callable[[list[dict[str, Any]]], object]] = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_attack_41_what_is_no_report_of_this_order_is_refused(site: Site, tmp_path: Path, name: str) -> None:
     spoil(site, OTHERS[name])
+    assert errors(tmp_path, site)
+
+
+UQ = [{"mp": "M1", "of": "phase", "dt": [-5000, 10_000, 15_000], "qlo": [900, -300, None], "qhi": [950, -250, None]}]
+UQ[0] |= {"lo": [229_000, 230_500, None], "hi": [231_000, 243_000, None]}
+
+
+def test_voltage_and_reactive_power_are_recomputed_from_the_trace(template: Site, tmp_path: Path) -> None:
+    site = with_order(fresh(template), uq=UQ)
+    assert told(site)["uq"][0]["during"] == {"lo_mv": 230_500, "hi_mv": 243_000, "lo_var": -300, "hi_var": -250}
+    found = judged(tmp_path, site)
+    assert (found.exit, found.reports, codes(found)) == (0, 1, set()), found.to_text()
+
+
+SUPPLY: dict[str, Callable[[list[dict[str, Any]]], object]] = {
+    "an overvoltage made smaller": lambda docs: docs[-1]["uq"][0]["during"].update(hi_mv=231_000),
+    "reactive export made none": lambda docs: docs[-1]["uq"][0]["during"].update(lo_var=0),
+    "unknown told as a figure": lambda docs: docs[-1]["uq"][0]["after"].update(hi_mv=230_000),
+    "left out of the report": lambda docs: docs[-1].pop("uq"),
+    "true for one": lambda docs: docs[-1]["uq"][0]["during"].update(lo_var=True),
+    "a least above the greatest": lambda docs: part0(docs)["uq"][0]["lo"].__setitem__(1, 250_000),
+    "columns of two lengths": lambda docs: part0(docs)["uq"][0]["hi"].pop(),
+    "a voltage that is no number": lambda docs: part0(docs)["uq"][0]["hi"].__setitem__(0, "231000"),
+    "nothing, told as a list": lambda docs: part0(docs).update(uq=[]),
+    "of nobody": lambda docs: part0(docs)["uq"][0].update(mp=None),
+}
+
+
+def part0(docs: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(doc for doc in docs if doc.get("part") == 0)
+
+
+@pytest.mark.parametrize("name", SUPPLY)
+def test_attack_41_an_altered_voltage_is_found(template: Site, tmp_path: Path, name: str) -> None:
+    site = with_order(fresh(template), uq=copy.deepcopy(UQ))
+    spoil(site, SUPPLY[name])
     assert errors(tmp_path, site)
 
 

@@ -58,6 +58,12 @@ def _kw(watt: int | None) -> str:
     return "not known" if watt is None else f"{watt / 1000:,.1f} kW".replace(",", " ")
 
 
+def _kvar(var: int | None) -> str:
+    if var is None:
+        return "not known"
+    return f"{abs(var) / 1000:,.1f} kvar {'drawn' if var >= 0 else 'given to the grid'}".replace(",", " ")
+
+
 def _seconds(value: float | None) -> str:
     return "not known: none was made yet" if value is None else f"{value:g} s"
 
@@ -83,6 +89,10 @@ def _print(plan: dict[str, Any]) -> None:
         left.add_row(row["id"], "", row["why"])
     if left.row_count:
         console.print(left)
+    reactive = plan["reactive"]
+    console.print(f"reactive power {_kvar(reactive['var'])}, expected after it {_kvar(reactive['after_var'])}")
+    for warning in reactive["warnings"]:
+        console.print(f"WARNING: {warning}")
     floors = plan["floors"]
     console.print(
         f"lowest reachable by sleep {_kw(floors['floor_sleep_w'])}, with switches {_kw(floors['floor_switch_w'])}"
