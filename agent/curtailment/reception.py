@@ -6,6 +6,7 @@ the order's row and its number; only then does the engine learn of it. No journa
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -59,6 +60,9 @@ class Reception:
     unrecorded: int = 0
     _junk: deque[int] = field(default_factory=deque)
     _allowance: Allowance = field(init=False)
+    _judging: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from the judgement of an order to its durable end: copies that come by two ways at once are one after the
+    other, and the second is a repetition."""
 
     def __post_init__(self) -> None:
         self._allowance = Allowance(self.journal)
@@ -83,10 +87,20 @@ class Reception:
         except BadOrder as error:
             await self._refuse(raw, None, Verdict(Reason(error.code), str(error)), rx_ms)
             return
+        async with self._judging:
+            if not await self._judged(signed, retained, rx_ms, rx_mono):
+                return
+        self.engine.wake.set()
+        if signed.order.seen is not None and self.shown is not None:
+            # Whatever it shows, the order stands: two histories are no reason not to shed.
+            await self.shown(signed.order.seen)
+
+    async def _judged(self, signed: SignedOrder, retained: bool, rx_ms: int, rx_mono: int) -> bool:
+        """Judge an order, and do what follows from the verdict; false where it is refused."""
         verdict = judge(signed, self._context(signed.order.id, retained))
         if not verdict.accepted and not verdict.duplicate:
-            await self._refuse(raw, signed, verdict, rx_ms)
-            return
+            await self._refuse(signed.raw, signed, verdict, rx_ms)
+            return False
         try:
             if verdict.duplicate:
                 await self._repeat(signed, verdict, rx_ms)
@@ -101,10 +115,7 @@ class Reception:
             log.error("order_refused_no_journal", order=signed.order.id, error=str(error))
             # It cannot be signed without a journal; said all the same. Central sends the order again until answered.
             await self.engine.teller.tell_unjournalled(signed.order.id, str(error))
-        self.engine.wake.set()
-        if signed.order.seen is not None and self.shown is not None:
-            # Whatever it shows, the order stands: two histories are no reason not to shed.
-            await self.shown(signed.order.seen)
+        return True
 
     def _context(self, order_id: str, retained: bool) -> Context:
         before = self.journal.states.get(order_id)
