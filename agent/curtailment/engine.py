@@ -16,6 +16,7 @@ import structlog
 from agent.clock import Clock, TrustedTime
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
+from agent.curtailment.held_open import HeldOpen
 from agent.curtailment.journal import Journal, LiveOrder
 from agent.curtailment.power_return import Change, PowerReturn
 from agent.curtailment.proof import CREEP_SAMPLES, Proof
@@ -79,6 +80,7 @@ class Engine:
     returning: Returning = field(init=False)
     teller: Teller = field(init=False)
     standing: SiteLimits = field(init=False)
+    held_open: HeldOpen = field(init=False)
 
     def __post_init__(self) -> None:
         self.targets = Targets(self.site, self.live, self.clock, self.entry, self.emergency_w)
@@ -88,6 +90,7 @@ class Engine:
         )
         self.proof = Proof(self.site, self.journal, self.gates, self.fleet, self.live, self.clock)
         self.teller = Teller(self.ledger, self.journal, self.live, self.clock, self.on_progress)
+        self.held_open = HeldOpen(self.site, self.journal, self.gates, self.fleet, self.shedder, self.live, self.teller)
         self.returning = Returning(
             self.journal, self.restorer, self.proof, self.live, self.clock, self.teller, self.wake.set
         )
@@ -291,6 +294,7 @@ class Engine:
 
     async def _verify(self, order: LiveOrder) -> None:
         self.proof.observe(order)
+        await self.held_open.settle(order)
         timing = self.site.agent.timing
         proof = self.proof.confirmed(order)
         if proof is not None:
@@ -307,7 +311,7 @@ class Engine:
         if order.stable_ns:  # it did not last
             order.stable_ns, order.doc.confirmed_ms = 0, None
         # АПВ, АВР or somebody may close a switch again before the meter ever confirmed the opening.
-        await self._reassert(order)
+        await self.held_open.reassert(order)
         waited = (self.clock.mono_ns() - order.wave_ns) / 1e9
         opened = any(t in self.fleet.switches for t in order.doc.attempts)
         patience = timing.switch_confirm_s if opened else min(order.order.escalation.after_s, timing.sleep_confirm_s)
@@ -329,17 +333,18 @@ class Engine:
             await self.journal.move(
                 order,
                 S.FAILED,
-                self.proof.shortfall(self.waves.excess_w(order)),
+                self.proof.shortfall(order, self.waves.excess_w(order)),
                 record=self.teller.effect(order, S.FAILED),
             )
 
     async def _hold(self, order: LiveOrder) -> None:
         self.proof.observe(order)
+        await self.held_open.settle(order)
         self.fleet.forgive(order.doc.attempts)
         excess = self.waves.excess_w(order) if self.supply.awaited() else None
         comes = excess is not None and excess > order.order.tolerance_w
         if order.bad >= CREEP_SAMPLES or comes or not self.proof.positions_agree(order):
-            await self._reassert(order)
+            await self.held_open.reassert(order)
             if self.waves.next(order):
                 order.bad = 0
                 why = "load returns with the supply" if comes else "load crept above the limit"
@@ -361,10 +366,10 @@ class Engine:
 
     async def _tell_drift(self, order: LiveOrder) -> None:
         """Above the limit with nothing left to do is said once, by a signed record; so is the end of it."""
-        agree = self.proof.positions_agree(order)
+        agree = self.proof.positions_agree(order) and not self.proof.flows(order)
         if (order.bad >= CREEP_SAMPLES or not agree) and Flag.DEGRADED not in order.flags:
             order.flags.add(Flag.DEGRADED)
-            order.doc.text = self.proof.shortfall(self.waves.excess_w(order))
+            order.doc.text = self.proof.shortfall(order, self.waves.excess_w(order))
         elif self.proof.confirmed(order) is not None and Flag.DEGRADED in order.flags and not order.doc.not_open:
             order.flags.discard(Flag.DEGRADED)
             order.doc.text = "below the limit again"
@@ -372,30 +377,9 @@ class Engine:
             return
         await self.journal.save(order, record=self.teller.effect(order))
 
-    async def _reassert(self, order: LiveOrder) -> None:
-        """A held switch was closed by others: no longer ours to close. OPEN is asserted again, attempts permitting.
-
-        A switch in local control is a person's: that is told, not fought.
-        """
-        for held in self.journal.held_by(order.id):
-            state = self.live.switches.get(held.target)
-            if held.kind != "switch" or state is None or state.position is not Position.CLOSED:
-                continue
-            if held.target in order.doc.not_open:
-                continue  # it never opened
-            await self.journal.drop(held.target)
-            log.error("held_switch_closed_by_others", switch=held.target, order=order.id, remote=state.remote)
-            order.flags.add(Flag.LOCAL_OVERRIDE)
-            await self.journal.save(
-                order, record=self.teller.effect(order) | {"text": f"{held.target} was closed by others"}
-            )
-            tries = order.doc.attempts.get(held.target, 0)
-            again = state.remote is not False and tries < self.fleet.max_attempts(held.target)
-            if again and self.gates.unusable(held.target) is None:
-                await self.shedder.open(order, held.target, held.expected_w, again=True)
-
     async def _failed(self, order: LiveOrder) -> None:
         self.proof.observe(order)
+        await self.held_open.settle(order)
         if self.proof.confirmed(order) is not None:
             await self.journal.move(order, S.EXECUTING, "the target is met now")
         elif self.waves.next(order):

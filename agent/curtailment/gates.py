@@ -150,6 +150,11 @@ class Gates:
         switch = self.switches.get(switch_id)
         if switch is None or switch.close != "auto":
             return "closed by a person only"
+        return self.why_unfit(switch_id, switch)
+
+    def why_unfit(self, switch_id: str, switch: Switch) -> str | None:
+        """Why nobody should close this switch now, the agent or a person at its word; ``None`` where nothing is in the
+        way."""
         why = self.unusable(switch_id)
         if why is not None:
             return why
