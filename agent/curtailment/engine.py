@@ -17,7 +17,7 @@ from agent.clock import Clock, TrustedTime
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
 from agent.curtailment.held_open import HeldOpen
-from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.journal import HOLD_ENDED, Journal, LiveOrder
 from agent.curtailment.power_return import Change, PowerReturn
 from agent.curtailment.proof import CREEP_SAMPLES, Proof
 from agent.curtailment.restore import Restorer
@@ -39,6 +39,8 @@ from wire.states import Flag, OrderState
 log = structlog.get_logger()
 
 TICK_S = 0.2
+LINK_SETTLED_S = 30.0
+"""So long after the link came back what the operator said meanwhile has arrived: an extension, a stricter order."""
 RETURN_PACE_S = 2.0
 """Between waves while machines start after lost supply came back."""
 S = OrderState
@@ -81,6 +83,8 @@ class Engine:
     teller: Teller = field(init=False)
     standing: SiteLimits = field(init=False)
     held_open: HeldOpen = field(init=False)
+    _online_ns: int | None = None
+    """Since when the link stands (monotonic)."""
 
     def __post_init__(self) -> None:
         self.targets = Targets(self.site, self.live, self.clock, self.entry, self.emergency_w)
@@ -156,6 +160,7 @@ class Engine:
         """Carry orders until cancelled; then let running writes end."""
         try:
             while True:
+                self._watch_link()
                 await self._watch_supply()
                 for order in list(self.journal.live.values()):
                     try:
@@ -180,6 +185,19 @@ class Engine:
                 await asyncio.wait(pending, timeout=2)
             for task in pending:
                 task.cancel()
+
+    def _watch_link(self) -> None:
+        if not self.online():
+            self._online_ns = None
+        elif self._online_ns is None:
+            self._online_ns = self.clock.mono_ns()
+
+    def _link_settled(self) -> bool:
+        """The link stands, and central has spoken and had the time to say everything since it came up."""
+        if self._online_ns is None or not self.online():
+            return False
+        stands_s = (self.clock.mono_ns() - self._online_ns) / 1e9
+        return stands_s >= LINK_SETTLED_S and self.silence_s() < stands_s
 
     async def _keep_standing(self) -> None:
         """The site's own limits, after what was ordered; their trouble is no order's."""
@@ -360,8 +378,8 @@ class Engine:
         if over:
             self.check_clock()
         doubt = order.flags & {Flag.ORPHANED, Flag.CLOCK_SUSPECT}
-        if over and self.clock.synchronised() and self.online() and not doubt:
-            order.doc.released_by = "hold ended"
+        if over and self.clock.synchronised() and self._link_settled() and not doubt:
+            order.doc.released_by = HOLD_ENDED
             await self.journal.move(order, S.RESTORING, "the order allowed its own end")
 
     async def _tell_drift(self, order: LiveOrder) -> None:
