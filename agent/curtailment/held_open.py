@@ -42,6 +42,7 @@ class HeldOpen:
                 continue
             if held.target in order.doc.not_open:
                 continue  # it never opened
+            at_once = self._recloses(held)
             await self.journal.drop(held.target)
             log.error("held_switch_closed_by_others", switch=held.target, order=order.id, remote=state.remote)
             order.flags.add(Flag.LOCAL_OVERRIDE)
@@ -50,6 +51,10 @@ class HeldOpen:
             again = state.remote is not False and tries < self.fleet.max_attempts(held.target)
             if again and self.gates.unusable(held.target) is None:
                 await self.shedder.open(order, held.target, held.expected_w, again=True)
+            elif at_once and state.remote is not False and not again:
+                why = f"opened {tries} times and closed again within {self._guard_s(held):g} s: re-closing automatics"
+                await self.gates.unarm(held.target, why)
+                await self._tell(order, f"{held.target} is unarmed: {why}")
 
     async def settle(self, order: LiveOrder) -> None:
         """A switch that did not open when it was told to is read open now.
@@ -70,6 +75,13 @@ class HeldOpen:
             log.warning("opened_by_others", switch=held.target, order=order.id)
             await self.journal.drop(held.target)
             await self._tell(order, f"{held.target} was opened by others: they close it")
+
+    def _guard_s(self, held: Held) -> float:
+        return self.gates.switches[held.target].reclose_guard_s
+
+    def _recloses(self, held: Held) -> bool:
+        """True where it closed so soon after our opening that automatics did it (АПВ, АВР), not a person."""
+        return 0 <= self.journal.held_ms(held) <= 1000 * self._guard_s(held)
 
     def _ours(self, held: Held) -> bool:
         """True while an opening may still be what our last word brought about."""

@@ -219,6 +219,51 @@ async def test_a_person_at_the_panel_who_closes_it_keeps_it_and_the_dispatcher_h
     assert "close" not in {kind for kind, _ in core.plant.writes}, "since he moved it, it is not ours to close"
 
 
+async def test_a_switch_that_automatics_close_again_is_never_called_open_and_is_unarmed(core: Core) -> None:
+    switch, guard_s = core.plant.switches["KM1"], core.gates.switches["KM1"].reclose_guard_s
+    assert guard_s > 2
+    recloses(switch, 2.0)
+    order = await core.give("open_feeders", feeders=("KM1",), methods=("switch",))
+    for _ in range(60):
+        await core.step()
+        assert order.state is not S.HOLDING
+    assert "holding" not in [e["state"] for e in await core.effects(order.id)]
+    assert opens(core) == ["KM1", "KM1"]
+    assert any("KM1 is unarmed" in e["text"] for e in await core.effects(order.id))
+    assert core.gates.unusable("KM1") == "not commissioned"
+    assert [e["obj"] for e in await core.records("event", "site") if e["ev"] == "unarmed"] == ["KM1"]
+    await core.reboot()
+    assert core.gates.unusable("KM1") == "not commissioned"
+    assert core.gates.unusable("KM2") is None
+
+
+def recloses(switch: PlayedSwitch, after_s: float) -> None:
+    """АПВ: it closes by itself so long after each opening."""
+    real_open, real_read, due = switch.open, switch.read, [0]
+
+    async def opened() -> WriteOutcome:
+        due[0] = switch.plant.clock.mono_ns() + round(after_s * 1e9)
+        return await real_open()
+
+    async def read() -> SwitchState:
+        if due[0] and switch.plant.clock.mono_ns() >= due[0]:
+            switch.closed, due[0] = True, 0
+        return await real_read()
+
+    switch.open = opened  # type: ignore[method-assign]  # a played part stands in for the real one
+    switch.read = read  # type: ignore[method-assign]  # as above
+
+
+async def test_a_person_who_closes_it_later_unarms_nothing(core: Core) -> None:
+    order = await core.give("open_feeders", feeders=("KM1",), methods=("switch",))
+    await core.until_state(order, S.HOLDING)
+    for _ in range(3):
+        await core.pass_time(30)
+        core.plant.switches["KM1"].closed = True
+    await core.pass_time(30)
+    assert core.gates.unusable("KM1") is None
+
+
 # protection, tags ----------------------------------------------------------------------------------------------------
 
 
