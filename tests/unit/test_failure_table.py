@@ -36,7 +36,8 @@ class File:
     tests: dict[str, set[str]] = field(default_factory=dict)
     """Test → names of its marks, with those of the whole file."""
     cases: dict[str, set[str]] = field(default_factory=dict)
-    """What may stand in brackets: constants and names of the file → marks of that case alone."""
+    """What may stand in brackets (up to 40 characters; pytest names longer ones otherwise): constants and names of the
+    file → marks of that case alone."""
 
 
 def dotted(node: ast.AST) -> str:
@@ -95,7 +96,7 @@ def what_is_wrong(node_id: str, said_long: bool) -> str | None:
     found = read(path)
     if name not in found.tests:
         return "there is no such test"
-    if case and case not in found.cases:
+    if case and (case not in found.cases or len(case) > 40):
         return f"there is no case {case!r}"
     marks = found.tests[name] | (found.cases[case] if case else set())
     skipped = marks & {"skip", "skipif", "xfail"}
