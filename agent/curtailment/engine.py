@@ -18,12 +18,14 @@ from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
 from agent.curtailment.held_open import HeldOpen
 from agent.curtailment.journal import HOLD_ENDED, Journal, LiveOrder
+from agent.curtailment.link_watch import LinkWatch
 from agent.curtailment.power_return import Change, PowerReturn
 from agent.curtailment.proof import CREEP_SAMPLES, Proof
 from agent.curtailment.restore import Restorer
 from agent.curtailment.returning import Returning
 from agent.curtailment.shed import Shedder
 from agent.curtailment.site_limits import SiteLimits
+from agent.curtailment.stillness import Stillness
 from agent.curtailment.targets import Targets
 from agent.curtailment.telling import Teller
 from agent.curtailment.waves import Waves
@@ -39,8 +41,6 @@ from wire.states import Flag, OrderState
 log = structlog.get_logger()
 
 TICK_S = 0.2
-LINK_SETTLED_S = 30.0
-"""So long after the link came back what the operator said meanwhile has arrived: an extension, a stricter order."""
 RETURN_PACE_S = 2.0
 """Between waves while machines start after lost supply came back."""
 S = OrderState
@@ -83,8 +83,8 @@ class Engine:
     teller: Teller = field(init=False)
     standing: SiteLimits = field(init=False)
     held_open: HeldOpen = field(init=False)
-    _online_ns: int | None = None
-    """Since when the link stands (monotonic)."""
+    link: LinkWatch = field(init=False)
+    stillness: Stillness = field(init=False)
 
     def __post_init__(self) -> None:
         self.targets = Targets(self.site, self.live, self.clock, self.entry, self.emergency_w)
@@ -95,6 +95,8 @@ class Engine:
         self.proof = Proof(self.site, self.journal, self.gates, self.fleet, self.live, self.clock)
         self.teller = Teller(self.ledger, self.journal, self.live, self.clock, self.on_progress)
         self.held_open = HeldOpen(self.site, self.journal, self.gates, self.fleet, self.shedder, self.live, self.teller)
+        self.link = LinkWatch(self.clock, self.online, self.silence_s)
+        self.stillness = Stillness(self.site, self.journal, self.fleet, self.shedder, self.live, self.clock)
         self.returning = Returning(
             self.journal, self.restorer, self.proof, self.live, self.clock, self.teller, self.wake.set
         )
@@ -160,7 +162,7 @@ class Engine:
         """Carry orders until cancelled; then let running writes end."""
         try:
             while True:
-                self._watch_link()
+                self.link.look()
                 await self._watch_supply()
                 for order in list(self.journal.live.values()):
                     try:
@@ -185,19 +187,6 @@ class Engine:
                 await asyncio.wait(pending, timeout=2)
             for task in pending:
                 task.cancel()
-
-    def _watch_link(self) -> None:
-        if not self.online():
-            self._online_ns = None
-        elif self._online_ns is None:
-            self._online_ns = self.clock.mono_ns()
-
-    def _link_settled(self) -> bool:
-        """The link stands, and central has spoken and had the time to say everything since it came up."""
-        if self._online_ns is None or not self.online():
-            return False
-        stands_s = (self.clock.mono_ns() - self._online_ns) / 1e9
-        return stands_s >= LINK_SETTLED_S and self.silence_s() < stands_s
 
     async def _keep_standing(self) -> None:
         """The site's own limits, after what was ordered; their trouble is no order's."""
@@ -368,6 +357,10 @@ class Engine:
                 why = "load returns with the supply" if comes else "load crept above the limit"
                 await self.journal.move(order, S.EXECUTING, why)
                 return
+        still = self.stillness.answer(order)
+        if still is not None:
+            await self.journal.move(order, S.EXECUTING, still, record=self.teller.effect(order, S.EXECUTING))
+            return
         await self._tell_drift(order)
         if order.doc.returning and self.clock.synchronised() and Flag.CLOCK_SUSPECT not in order.flags:
             await self.journal.move(order, S.RESTORING, f"part may return: {order.doc.returning}"[:480])
@@ -378,7 +371,7 @@ class Engine:
         if over:
             self.check_clock()
         doubt = order.flags & {Flag.ORPHANED, Flag.CLOCK_SUSPECT}
-        if over and self.clock.synchronised() and self._link_settled() and not doubt:
+        if over and self.clock.synchronised() and self.link.settled() and not doubt:
             order.doc.released_by = HOLD_ENDED
             await self.journal.move(order, S.RESTORING, "the order allowed its own end")
 

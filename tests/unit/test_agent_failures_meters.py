@@ -54,6 +54,37 @@ async def test_a_meter_that_stands_still_never_proves_an_order(core: Core) -> No
     await core.pass_time(5)
 
 
+async def test_a_meter_that_stands_still_while_it_is_held_hides_no_machine_that_woke(core: Core) -> None:
+    order = await core.give("limit", limit_w=LIMIT_W)
+    await core.until_state(order, S.HOLDING)
+    stuck = float(core.plant.net_w)
+    shows(core, "em-0", lambda _true: stuck)
+    await core.pass_time(30)
+    slept = set(core.plant.asleep)
+    for _ in range(3):
+        for name in slept:
+            core.plant.machines[name].asleep = False
+        await core.until(lambda: core.plant.asleep >= slept, within_s=40)
+        await core.until_state(order, S.HOLDING, within_s=40)
+        await core.pass_time(5)
+    assert core.plant.net_w <= LIMIT_W
+    told = [e["text"] for e in await core.effects(order.id) if e["state"] == "executing"]
+    assert told == ["M0 stands still at 49.6 kW while 3 machines run that were asleep"] * 3
+
+
+async def test_a_meter_that_moves_is_no_meter_that_stands_still(core: Core) -> None:
+    order = await core.give("limit", limit_w=LIMIT_W)
+    await core.until_state(order, S.HOLDING)
+    core.plant.extra_w = -8_000  # room for the machines that wake
+    await core.pass_time(30)
+    writes = len(core.plant.writes)
+    for name in sorted(core.plant.asleep)[:2]:
+        core.plant.machines[name].asleep = False
+    await core.pass_time(120)
+    assert len(core.plant.writes) == writes, "the meter showed them, and the limit leaves them room"
+    assert order.state is S.HOLDING
+
+
 @pytest.mark.parametrize("jump_w", [20_000, 60_000])
 async def test_a_jump_within_the_possible_is_load_until_it_is_read_otherwise(core: Core, jump_w: int) -> None:
     order = await core.give("limit", limit_w=LIMIT_W)
