@@ -16,13 +16,16 @@ import structlog
 from agent.clock import Clock, TrustedTime
 from agent.curtailment.fleet import Fleet
 from agent.curtailment.gates import Gates
-from agent.curtailment.journal import Journal, LiveOrder
+from agent.curtailment.held_open import HeldOpen
+from agent.curtailment.journal import HOLD_ENDED, Journal, LiveOrder
+from agent.curtailment.link_watch import LinkWatch
 from agent.curtailment.power_return import Change, PowerReturn
 from agent.curtailment.proof import CREEP_SAMPLES, Proof
 from agent.curtailment.restore import Restorer
 from agent.curtailment.returning import Returning
 from agent.curtailment.shed import Shedder
 from agent.curtailment.site_limits import SiteLimits
+from agent.curtailment.stillness import Stillness
 from agent.curtailment.targets import Targets
 from agent.curtailment.telling import Teller
 from agent.curtailment.waves import Waves
@@ -79,6 +82,9 @@ class Engine:
     returning: Returning = field(init=False)
     teller: Teller = field(init=False)
     standing: SiteLimits = field(init=False)
+    held_open: HeldOpen = field(init=False)
+    link: LinkWatch = field(init=False)
+    stillness: Stillness = field(init=False)
 
     def __post_init__(self) -> None:
         self.targets = Targets(self.site, self.live, self.clock, self.entry, self.emergency_w)
@@ -88,6 +94,9 @@ class Engine:
         )
         self.proof = Proof(self.site, self.journal, self.gates, self.fleet, self.live, self.clock)
         self.teller = Teller(self.ledger, self.journal, self.live, self.clock, self.on_progress)
+        self.held_open = HeldOpen(self.site, self.journal, self.gates, self.fleet, self.shedder, self.live, self.teller)
+        self.link = LinkWatch(self.clock, self.online, self.silence_s)
+        self.stillness = Stillness(self.site, self.journal, self.fleet, self.shedder, self.live, self.clock)
         self.returning = Returning(
             self.journal, self.restorer, self.proof, self.live, self.clock, self.teller, self.wake.set
         )
@@ -153,6 +162,7 @@ class Engine:
         """Carry orders until cancelled; then let running writes end."""
         try:
             while True:
+                self.link.look()
                 await self._watch_supply()
                 for order in list(self.journal.live.values()):
                     try:
@@ -291,6 +301,7 @@ class Engine:
 
     async def _verify(self, order: LiveOrder) -> None:
         self.proof.observe(order)
+        await self.held_open.settle(order)
         timing = self.site.agent.timing
         proof = self.proof.confirmed(order)
         if proof is not None:
@@ -307,7 +318,7 @@ class Engine:
         if order.stable_ns:  # it did not last
             order.stable_ns, order.doc.confirmed_ms = 0, None
         # АПВ, АВР or somebody may close a switch again before the meter ever confirmed the opening.
-        await self._reassert(order)
+        await self.held_open.reassert(order)
         waited = (self.clock.mono_ns() - order.wave_ns) / 1e9
         opened = any(t in self.fleet.switches and not self.fleet.is_battery(t) for t in order.doc.attempts)
         patience = timing.switch_confirm_s if opened else min(order.order.escalation.after_s, timing.sleep_confirm_s)
@@ -329,22 +340,27 @@ class Engine:
             await self.journal.move(
                 order,
                 S.FAILED,
-                self.proof.shortfall(self.waves.excess_w(order)),
+                self.proof.shortfall(order, self.waves.excess_w(order)),
                 record=self.teller.effect(order, S.FAILED),
             )
 
     async def _hold(self, order: LiveOrder) -> None:
         self.proof.observe(order)
+        await self.held_open.settle(order)
         self.fleet.forgive(order.doc.attempts)
         excess = self.waves.excess_w(order) if self.supply.awaited() else None
         comes = excess is not None and excess > order.order.tolerance_w
         if order.bad >= CREEP_SAMPLES or comes or not self.proof.positions_agree(order):
-            await self._reassert(order)
+            await self.held_open.reassert(order)
             if self.waves.next(order):
                 order.bad = 0
                 why = "load returns with the supply" if comes else "load crept above the limit"
                 await self.journal.move(order, S.EXECUTING, why)
                 return
+        still = self.stillness.answer(order)
+        if still is not None:
+            await self.journal.move(order, S.EXECUTING, still, record=self.teller.effect(order, S.EXECUTING))
+            return
         await self._tell_drift(order)
         if order.doc.returning and self.clock.synchronised() and Flag.CLOCK_SUSPECT not in order.flags:
             await self.journal.move(order, S.RESTORING, f"part may return: {order.doc.returning}"[:480])
@@ -355,16 +371,16 @@ class Engine:
         if over:
             self.check_clock()
         doubt = order.flags & {Flag.ORPHANED, Flag.CLOCK_SUSPECT}
-        if over and self.clock.synchronised() and self.online() and not doubt:
-            order.doc.released_by = "hold ended"
+        if over and self.clock.synchronised() and self.link.settled() and not doubt:
+            order.doc.released_by = HOLD_ENDED
             await self.journal.move(order, S.RESTORING, "the order allowed its own end")
 
     async def _tell_drift(self, order: LiveOrder) -> None:
         """Above the limit with nothing left to do is said once, by a signed record; so is the end of it."""
-        agree = self.proof.positions_agree(order)
+        agree = self.proof.positions_agree(order) and not self.proof.flows(order)
         if (order.bad >= CREEP_SAMPLES or not agree) and Flag.DEGRADED not in order.flags:
             order.flags.add(Flag.DEGRADED)
-            order.doc.text = self.proof.shortfall(self.waves.excess_w(order))
+            order.doc.text = self.proof.shortfall(order, self.waves.excess_w(order))
         elif self.proof.confirmed(order) is not None and Flag.DEGRADED in order.flags and not order.doc.not_open:
             order.flags.discard(Flag.DEGRADED)
             order.doc.text = "below the limit again"
@@ -372,30 +388,9 @@ class Engine:
             return
         await self.journal.save(order, record=self.teller.effect(order))
 
-    async def _reassert(self, order: LiveOrder) -> None:
-        """A held switch was closed by others: no longer ours to close. OPEN is asserted again, attempts permitting.
-
-        A switch in local control is a person's: that is told, not fought.
-        """
-        for held in self.journal.held_by(order.id):
-            state = self.live.switches.get(held.target)
-            if held.kind != "switch" or state is None or state.position is not Position.CLOSED:
-                continue
-            if held.target in order.doc.not_open:
-                continue  # it never opened
-            await self.journal.drop(held.target)
-            log.error("held_switch_closed_by_others", switch=held.target, order=order.id, remote=state.remote)
-            order.flags.add(Flag.LOCAL_OVERRIDE)
-            await self.journal.save(
-                order, record=self.teller.effect(order) | {"text": f"{held.target} was closed by others"}
-            )
-            tries = order.doc.attempts.get(held.target, 0)
-            again = state.remote is not False and tries < self.fleet.max_attempts(held.target)
-            if again and self.gates.unusable(held.target) is None:
-                await self.shedder.open(order, held.target, held.expected_w, again=True)
-
     async def _failed(self, order: LiveOrder) -> None:
         self.proof.observe(order)
+        await self.held_open.settle(order)
         if self.proof.confirmed(order) is not None:
             await self.journal.move(order, S.EXECUTING, "the target is met now")
         elif self.waves.next(order):

@@ -150,6 +150,11 @@ class Gates:
         switch = self.switches.get(switch_id)
         if switch is None or switch.close != "auto":
             return "closed by a person only"
+        return self.why_unfit(switch_id, switch)
+
+    def why_unfit(self, switch_id: str, switch: Switch) -> str | None:
+        """Why nobody should close this switch now, the agent or a person at its word; ``None`` where nothing is in the
+        way."""
         why = self.unusable(switch_id)
         if why is not None:
             return why
@@ -215,6 +220,19 @@ class Gates:
         else:
             self.act_mode = act.mode
         return act
+
+    async def unarm(self, switch_id: str, why: str) -> None:
+        """The plant spoke against what a commissioning proved: not used until it is proven again.
+
+        Raises:
+            LedgerError: it is not durable; it binds all the same while this process runs.
+        """
+        if self.commissioned.pop(switch_id, None) is None:
+            return
+        txn = Txn().record(
+            "site", "event", {"ev": "unarmed", "obj": switch_id, "now": "unarmed", "detail": {"why": why}}
+        )
+        await self.ledger.commit(txn.run("DELETE FROM commissioned WHERE output=?", switch_id), urgent=True)
 
     def _check_rights(self, act: ModeAct | CommissioningAct, kids: tuple[str, ...], keys: KeysDocument) -> None:
         right = "commission" if isinstance(act, CommissioningAct) else "mode"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SHEDDING = frozenset({OrderState.EXECUTING, OrderState.VERIFYING, OrderState.HOLDING, OrderState.FAILED})
 STANDING = "standing"
 """Stands in the journal where an order's id would: put down under the standing limits of the site, by no order."""
+HOLD_ENDED = "hold ended"
+"""Stands where a release's id would: the order allowed its own end, and it came."""
 
 
 class Window(TypedDict):

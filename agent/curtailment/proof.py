@@ -74,13 +74,39 @@ class Proof:
         if order.order.action == "open_feeders":
             states = (self.live.switches.get(f) for f in order.order.feeders or ())
             every = all(state is not None and state.position is Position.OPEN for state in states)
-            return "confirmed by the positions" if every else None
+            return "confirmed by the positions" if every and self._told_by_meters(order) else None
         met = order.good >= self.site.agent.timing.fresh_samples and self.positions_agree(order)
         if not met:
             return None
         dark = self.live.power(order.doc.point).value_w is None
         by = "by the meter above the dark branch" if dark else "by the meter"
         return f"confirmed {by}{self._not_ours(order)}"
+
+    def flows(self, order: LiveOrder) -> list[str]:
+        """Named feeders that are read open while their own meter shows load: a contact that lies, or welded poles."""
+        found: list[str] = []
+        for feeder in order.order.feeders or ():
+            point, state = self.fleet.meter_of(feeder), self.live.switches.get(feeder)
+            power = None if point is None else self.live.power(point)
+            if power is None or power.value_w is None or state is None or state.position is not Position.OPEN:
+                continue
+            if power.mono_ns > order.wave_ns and abs(power.value_w) > self._noise_w(feeder):
+                found.append(f"{feeder} is read open, and {point} shows {power.value_w / 1000:.1f} kW")
+        return found
+
+    def _noise_w(self, feeder: str) -> int:
+        """What a meter may still show behind an open switch: a share of the loads' rated power."""
+        loads = self.fleet.graph.loads_behind(feeder, self.fleet.positions())
+        return round(sum(self.fleet.graph.loads[name].rated_kw for name in loads) * NOISE_PERMILLE)
+
+    def _told_by_meters(self, order: LiveOrder) -> bool:
+        """Every named feeder whose meter speaks was read since it opened, and carries nothing."""
+        for feeder in order.order.feeders or ():
+            point = self.fleet.meter_of(feeder)
+            power = None if point is None else self.live.power(point)
+            if power is not None and power.value_w is not None and power.mono_ns <= order.wave_ns:
+                return False
+        return not self.flows(order)
 
     def _not_ours(self, order: LiveOrder) -> str:
         """Load that fell by itself (a pool, a dip, a person) is no obedience: it may be back at any moment."""
@@ -98,7 +124,7 @@ class Proof:
         keep = self.fleet.loops.would_freeze(self.fleet.dark(switch, self.fleet.positions()))
         return self.gates.may_open(switch) or keep
 
-    def shortfall(self, excess_w: int | None) -> str:
+    def shortfall(self, order: LiveOrder, excess_w: int | None) -> str:
         """What is missing, and which outputs could not be used and why; for people."""
         amount = "unknown" if excess_w is None else f"{max(0, excess_w) / 1000:.1f} kW"
         reasons = [
@@ -107,4 +133,5 @@ class Proof:
             if (why := self._why_closed(s)) is not None and why != "already open"
         ]
         tail = f"; outputs not available: {'; '.join(reasons)}" if reasons else ""
-        return f"everything allowed was done; missing {amount}{tail}"[:480]
+        lies = "".join(f"; {text}" for text in self.flows(order))
+        return f"everything allowed was done; missing {amount}{lies}{tail}"[:480]

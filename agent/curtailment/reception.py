@@ -6,6 +6,7 @@ the order's row and its number; only then does the engine learn of it. No journa
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from agent.curtailment.allowance import Allowance
 from agent.curtailment.cut_off import not_handed_over, without_effect
 from agent.curtailment.engine import Engine
 from agent.curtailment.intake import RELEASE_MAX_AGE_MS, Context, Known, Verdict, judge
-from agent.curtailment.journal import Journal, LiveOrder, OrderDoc
+from agent.curtailment.journal import HOLD_ENDED, Journal, LiveOrder, OrderDoc
 from agent.curtailment.planner import choose_machines
 from agent.curtailment.voids import void_of
 from agent.errors import LedgerError, Overtaken
@@ -59,6 +60,9 @@ class Reception:
     unrecorded: int = 0
     _junk: deque[int] = field(default_factory=deque)
     _allowance: Allowance = field(init=False)
+    _judging: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from the judgement of an order to its durable end: copies that come by two ways at once are one after the
+    other, and the second is a repetition."""
 
     def __post_init__(self) -> None:
         self._allowance = Allowance(self.journal)
@@ -83,10 +87,20 @@ class Reception:
         except BadOrder as error:
             await self._refuse(raw, None, Verdict(Reason(error.code), str(error)), rx_ms)
             return
+        async with self._judging:
+            if not await self._judged(signed, retained, rx_ms, rx_mono):
+                return
+        self.engine.wake.set()
+        if signed.order.seen is not None and self.shown is not None:
+            # Whatever it shows, the order stands: two histories are no reason not to shed.
+            await self.shown(signed.order.seen)
+
+    async def _judged(self, signed: SignedOrder, retained: bool, rx_ms: int, rx_mono: int) -> bool:
+        """Judge an order, and do what follows from the verdict; false where it is refused."""
         verdict = judge(signed, self._context(signed.order.id, retained))
         if not verdict.accepted and not verdict.duplicate:
-            await self._refuse(raw, signed, verdict, rx_ms)
-            return
+            await self._refuse(signed.raw, signed, verdict, rx_ms)
+            return False
         try:
             if verdict.duplicate:
                 await self._repeat(signed, verdict, rx_ms)
@@ -101,10 +115,7 @@ class Reception:
             log.error("order_refused_no_journal", order=signed.order.id, error=str(error))
             # It cannot be signed without a journal; said all the same. Central sends the order again until answered.
             await self.engine.teller.tell_unjournalled(signed.order.id, str(error))
-        self.engine.wake.set()
-        if signed.order.seen is not None and self.shown is not None:
-            # Whatever it shows, the order stands: two histories are no reason not to shed.
-            await self.shown(signed.order.seen)
+        return True
 
     def _context(self, order_id: str, retained: bool) -> Context:
         before = self.journal.states.get(order_id)
@@ -382,7 +393,7 @@ class Reception:
         void = None if targets else void_of(order, verdict.persons, self.journal.states)
         if not targets:
             self.journal.voids.forget(self.trusted.low_ms())
-            why = f"no live order {order.target}" if void is None else self.journal.voids.full(verdict.persons)
+            why = self._why_none(order) if void is None else self.journal.voids.full(verdict.persons)
             refusal = None if why is None else Verdict(Reason.UNKNOWN_ORDER, why, verdict.kids)
         elif order.action == "release" and self.engine.gates.saon_lock is not None:
             refusal = self._unlock_refusal(verdict)
@@ -423,9 +434,20 @@ class Reception:
     def _targets(self, order: Order, verdict: Verdict) -> list[LiveOrder]:
         shedding = [o for o in self.journal.live.values() if o.order.sheds]
         if order.target != "all":
-            return [o for o in shedding if o.id == order.target]
+            return [o for o in shedding if o.id == order.target and self._extendable(order, o)]
         persons = set(verdict.persons)
         return [o for o in shedding if persons & set(o.doc.persons)]
+
+    @staticmethod
+    def _extendable(order: Order, target: LiveOrder) -> bool:
+        """False for an extension of what a person released: that is ordered anew."""
+        return order.action != "extend" or target.doc.released_by in {None, HOLD_ENDED}
+
+    def _why_none(self, order: Order) -> str:
+        target = self.journal.live.get(order.target or "")
+        if target is not None and not self._extendable(order, target):
+            return f"{target.id} is released by {target.doc.released_by}: order anew what is to be held"
+        return f"no live order {order.target}"
 
     def _unlock_refusal(self, verdict: Verdict) -> Verdict | None:
         """After САОН only the system operator's dispatcher unlocks, with a second person."""
@@ -464,7 +486,12 @@ class Reception:
                 await self.journal.save(target)
         elif order.action == "extend" and order.hold is not None:
             target.doc.hold_until = order.hold.until
-            await self.journal.save(target)
+            if target.doc.released_by == HOLD_ENDED and target.state in {S.RESTORING, S.RESTORE_BLOCKED}:
+                target.doc.released_by = None  # it came back by itself, and shall not yet
+                effect = self.engine.teller.effect(target, S.EXECUTING)
+                await self.journal.move(target, S.EXECUTING, f"extended by {order.id}", record=effect)
+            else:
+                await self.journal.save(target)
         elif order.action == "cancel":
             if target.state in {S.VALIDATED, S.SCHEDULED, S.ARMED}:
                 effect = self.engine.teller.effect(target, S.CANCELLED)

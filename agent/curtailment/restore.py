@@ -133,7 +133,7 @@ class Restorer:
         """Items of the next stage, and switches that wait for a person."""
         positions = self.fleet.positions()
         self.held_up.pop(order.id, None)
-        waiting: list[str] = []
+        waiting: dict[str, str] = {}
         ready: list[Held] = []
         now = self.clock.mono_ns()
         for held in self.journal.held_by(order.id):
@@ -146,17 +146,20 @@ class Restorer:
                 self.held_up[order.id] = cold
                 continue
             if held.kind == "switch":
-                rule = self.gates.switches[held.target].close
+                switch = self.gates.switches[held.target]
                 state = self.live.switches.get(held.target)
                 closed = state is not None and state.position is Position.CLOSED
-                if closed or (rule == "auto" and self.gates.may_close(held.target) is None):
+                why = None if closed else self.gates.why_unfit(held.target, switch)
+                if closed or (switch.close == "auto" and why is None):
                     ready.append(held)
                 else:
-                    waiting.append(held.target)
+                    waiting[held.target] = why or "may be closed, by a person"
             elif self.fleet.fed(machine := held.target.removeprefix(LIMIT), positions) and not self._in_maintenance(
                 machine
             ):
                 ready.append(held)
+        if waiting and order.id not in self.held_up:
+            self.held_up[order.id] = "; ".join(f"{switch}: {why}" for switch, why in waiting.items())
         if order.doc.stage_total_w == 0:
             order.doc.stage_total_w = sum(h.expected_w for h in self.journal.held_by(order.id))
         stage_w = order.doc.stage_total_w * order.restore.stage_permille // 1000

@@ -266,8 +266,18 @@ class Ledger:
         return await self._call(lambda: self._db.execute(query, args).rowcount)
 
     def read_now(self, query: str, *args: Any) -> list[tuple[Any, ...]]:
-        """Rows of a query, blocking; for start-up before the writer runs."""
-        return self._db.execute(query, args).fetchall()
+        """Rows of a query, blocking; for start-up before the writer runs.
+
+        Raises:
+            LedgerError: the file is damaged.
+        """
+        try:
+            return self._db.execute(query, args).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(
+                f"{self._path}: the ledger cannot be read: {error}; nothing moves without it, outputs stay as they "
+                "are; a damaged ledger is moved away, which begins a new epoch"
+            ) from error
 
     async def _call(self, work: Callable[[], T]) -> T:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -302,3 +303,56 @@ async def test_openings_of_a_switch_are_counted_by_the_module() -> None:
         assert bench.live.switches["KM1"].trips_total == 0
         plant.faults.set("write", "io-1", output="relay_1", level=False)
         await until(lambda: bench.live.switches["KM1"].trips_total == 1, "the opening is counted")
+
+
+# -- a process that dies in the middle of a pulse --------------------------------------------------------------------
+
+PULSE_S = 1.5
+ONE_PULSE = """
+import asyncio, sys
+from drivers.modbus.link import ModbusLink
+from drivers.modbus.relay import InputRef, RelayDevice, RelaySwitch
+from drivers.profiles.loader import load_profile
+
+async def main():
+    link = ModbusLink(sys.argv[1], name="io")
+    worker = asyncio.create_task(link.run())
+    relay = RelayDevice("io-1", int(sys.argv[2]), load_profile(sys.argv[3]), link)
+    contacts = InputRef(relay, "di_3"), InputRef(relay, "di_4")
+    await RelaySwitch(relay, "relay_2", "shunt_trip", *contacts, pulse_ms=int(sys.argv[4])).open()
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def long_pulse(doc: dict[str, Any]) -> None:
+    node(doc, "QF5")["control"]["pulse_ms"] = round(1000 * PULSE_S)
+
+
+async def test_a_process_killed_within_a_pulse_leaves_no_coil_energised_and_the_position_says_what_became_of_it() -> (
+    None
+):
+    async with running(site_with(long_pulse)) as (plant, bench):
+        module = plant.plant.relays["io-1"]
+        unit = next(d for d in bench.site.devices if d.id == "io-1")
+        url = next(link.url for link in bench.site.links if link.id == unit.link)
+        told = [url, str(unit.unit), str(unit.profile), str(round(1000 * PULSE_S))]
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", ONE_PULSE, *told)
+        try:
+            await until(lambda: "relay_2" in module.pulses, "the pulse begins")
+            began_s = time.monotonic()
+            child.kill()
+            await child.wait()
+            assert "relay_2" in module.pulses, "it died within the pulse"
+            await until(lambda: "relay_2" not in module.pulses, "the module ends it by itself", limit_s=PULSE_S + 1.0)
+            assert not module.outputs["relay_2"]
+            assert time.monotonic() - began_s <= PULSE_S + 1.0
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        # What the next process reads before anything else; where it is open, nothing is written again.
+        assert (await bench.switches["QF5"].read()).position is Position.OPEN
+        assert not plant.plant.switches["QF5"].closed
+        assert module.pulses == {}

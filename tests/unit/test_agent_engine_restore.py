@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 
 from agent.curtailment.journal import LiveOrder
 from drivers.asic.fanout import FanOut
+from drivers.capabilities import Reading, Sample
 from tests.unit.agent_kit import BASE_W, MACHINE_W, SLEEP_W, Core, running_core, small_site
 from wire.orders import Escalation, Hold, Restore
+from wire.quality import Quality
 from wire.states import Flag, OrderState
 
 S = OrderState
@@ -117,12 +120,23 @@ async def test_a_silent_meter_never_restores(core: Core) -> None:
     await core.until(lambda: order.id not in core.journal.live)
 
 
-async def test_below_its_least_frequency_nothing_comes_back(core: Core) -> None:
-    order = await held(core, restore=Restore(stage_permille=1000, stage_delay_s=1, min_mhz=50_500))
+@pytest.mark.parametrize("hz", [49.4, None], ids=["low", "not read"])
+async def test_below_its_least_frequency_nothing_comes_back(core: Core, hz: float | None) -> None:
+    real = core.live.put_sample
+
+    def put(sample: Sample) -> None:
+        reading = Reading(hz, Quality.GOOD if hz is not None else Quality.TIMEOUT)
+        real(replace(sample, readings=dict(sample.readings) | {"frequency_hz": reading}))
+
+    order = await held(core, restore=Restore(stage_permille=1000, stage_delay_s=1, min_mhz=49_500))
+    core.live.put_sample = put  # type: ignore[method-assign]  # what the meters show of the grid
+    await core.step()
     await core.release(order)
     await core.pass_time(30, step_s=5)
     assert closings(core) == []
-    assert "frequency" in (order.block or "")
+    assert f"frequency {'unknown' if hz is None else 49_400} mHz" in (order.block or "")
+    core.live.put_sample = real  # type: ignore[method-assign]  # 50 Hz again
+    await core.until(lambda: order.id not in core.journal.live)
 
 
 async def test_a_release_may_ask_for_a_higher_frequency_than_its_order(core: Core) -> None:

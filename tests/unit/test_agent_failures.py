@@ -143,9 +143,13 @@ async def test_load_that_jumps_up_in_the_middle_of_a_return_stops_it_at_the_othe
     await core.release(strict)
     await core.until(lambda: strict.doc.stages >= 3)
     core.plant.extra_w = 8_000
+    over_s = 0
     for _ in range(60):
         await core.step(5)
+        over_s += 5 * (core.plant.net_w > 56_000)
+    assert over_s <= 30, "what came too much goes down again at once"
     assert core.plant.net_w <= 56_000
+    assert loose.state is S.HOLDING
 
 
 # messages ------------------------------------------------------------------------------------------------------------

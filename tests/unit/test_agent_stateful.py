@@ -136,6 +136,24 @@ class Orders(RuleBasedStateMachine):
         # An order that followed under a later number may have made it old before it came.
         assert rows in ([("cancelled",)], [])
 
+    @precondition(lambda self: self.core.clock.synchronised())
+    @rule(late_s=st.sampled_from([1, 61, 3600]), restarts=st.booleans())
+    def too_late(self, late_s: int, restarts: bool) -> None:
+        """What could not begin in time never acts, whether it comes late or its time passes while it waits."""
+        now = self.core.clock.now_ms()
+        when = {"issued_at": now - 1000 * late_s - 1000, "execute_by": now - 1000 * late_s}
+        answer = self.run(self.core.send(self.core.order("limit", limit_w=37_000, **when)))
+        assert answer["state"] == "rejected", answer
+        order = self.core.order("limit", limit_w=37_000, not_before=now + 1000, execute_by=now + 1000)
+        if self.run(self.core.send(order))["state"] != "validated":
+            return
+        self.core.clock.advance(1 + late_s)
+        if restarts:
+            self.restart()
+        self.wait(1, 2)
+        assert self.run(self.core.state(order.id)) is S.EXPIRED
+        assert self.run(self.core.ledger.read("SELECT 1 FROM step WHERE order_id=?", order.id)) == []
+
     @precondition(lambda self: self.sent)
     @rule(which=st.integers(0, 100))
     def send_again(self, which: int) -> None:
