@@ -363,6 +363,8 @@ class Reception:
             log.warning("supersedes_unknown", order=new.id, supersedes=old_id)
             return
         await self.journal.hand_over(old_id, new.id)
+        # It may have begun to give back while what it holds was handed over.
+        partly = partly or (old.state is S.RESTORING and bool(old.doc.returning))
         old.doc.returning = ""
         if partly:
             await self.journal.save(old, record=self.engine.teller.effect(old) | {"text": f"superseded by {new.id}"})
