@@ -119,6 +119,15 @@ class Restorer:
 
     def coming_w(self) -> int:
         """Power of machines that were woken and do not draw yet: a machine takes minutes from waking to full load."""
+        return sum(watts for watts, _ in self._still_coming().values())
+
+    def still_coming(self) -> str:
+        """How many were woken and do not draw yet, for people; empty where none."""
+        coming = self._still_coming()
+        kw = sum(watts for watts, _ in coming.values()) / 1000
+        return f"{len(coming)} woken machines do not draw yet: {kw:.1f} kW" if coming else ""
+
+    def _still_coming(self) -> dict[str, tuple[int, int]]:
         now = self.clock.mono_ns()
         patience_ns = int(WAKE_FACTOR * self.site.agent.timing.sleep_confirm_s * 1e9)
         for machine, (expected_w, since) in list(self._coming.items()):
@@ -126,8 +135,10 @@ class Restorer:
             drawing = seen.status.power_w if seen is not None and seen.status is not None else None
             up = seen is not None and seen.mono_ns > since and drawing is not None and drawing >= expected_w * 8 // 10
             if up or now - since > patience_ns:
+                if not up:
+                    log.warning("woken_without_load", machine=machine, expected_w=expected_w)
                 del self._coming[machine]
-        return sum(watts for watts, _ in self._coming.values())
+        return self._coming
 
     def next_stage(self, order: Holder) -> tuple[tuple[Held, ...], tuple[str, ...]]:
         """Items of the next stage, and switches that wait for a person."""

@@ -67,9 +67,9 @@ class Returning:
             if order.state is S.RESTORE_BLOCKED:
                 await self.journal.move(order, S.RESTORING, "nothing is held any more")
             left = f"; not returned: {', '.join(order.doc.abandoned)}" if order.doc.abandoned else ""
-            await self.journal.move(
-                order, S.DONE, f"load returned{left}"[:480], record=self.teller.effect(order, S.DONE)
-            )
+            coming = self.restorer.still_coming()
+            text = f"told to return; {coming}{left}" if coming else f"load returned{left}"
+            await self.journal.move(order, S.DONE, text[:480], record=self.teller.effect(order, S.DONE))
             return
         why = self.restorer.blocked(order)
         order.block = why

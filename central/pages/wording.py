@@ -37,6 +37,7 @@ _PLAN = re.compile(
     r"(?:[A-Za-z]+: )?accepted; ([0-9.]+) kW now, target ([0-9.]+) kW; (?:will|would) put ([0-9]+) machines to sleep "
     r"for ([0-9.]+) kW"
 )
+_COMING = re.compile(r"told to return; ([0-9]+) woken machines do not draw yet: ([0-9.]+) kW")
 _REDUNDANT = frozenset({"acting", "confirmed by the meter", "load returned"})
 """Texts of the agent that say what the step's own name says."""
 
@@ -47,6 +48,9 @@ def site_words(text: str, texts: Texts) -> str:
         return ""
     if text == "all outputs of the wave answered":
         return texts("every output of this wave answered")
+    coming = _COMING.fullmatch(text)
+    if coming is not None:
+        return texts("{n} woken machines do not draw yet: {kw} kW", n=coming[1], kw=localised(coming[2], texts))
     plan = _PLAN.fullmatch(text)
     if plan is None:
         return text

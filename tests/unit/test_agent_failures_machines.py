@@ -148,6 +148,24 @@ async def test_machines_that_do_not_take_their_old_mode_are_named_and_tried_for_
     assert core.plant.asleep == {name}
 
 
+async def test_a_machine_that_says_it_woke_and_draws_nothing_is_counted_at_the_end(core: Core) -> None:
+    order = await core.give("limit", limit_w=LIMIT_W, restore=AT_ONCE)
+    await core.until_state(order, S.HOLDING)
+    name = sorted(core.plant.asleep)[0]
+
+    async def lies(_prior_state: str) -> WriteOutcome:
+        core.plant.written("wake", name)
+        return WriteOutcome(WriteStatus.ACKNOWLEDGED, core.clock.now_ms(), "awake")
+
+    core.plant.machines[name].wake = lies  # type: ignore[method-assign]  # a played part stands in for the real one
+    await core.release(order)
+    await core.until(lambda: not core.journal.live)
+    assert core.plant.asleep == {name}
+    said = (await core.effects(order.id))[-1]["text"]
+    assert said.startswith("told to return; "), "no word that the load is back while it is not"
+    assert "woken machines do not draw yet" in said
+
+
 async def test_sleep_that_outlasts_the_cut_ends_with_the_release(core: Core) -> None:
     core.plant.extra_w = 4_100  # what sleep leaves is above the reservation: switches open over sleeping machines
     order = await core.give("stop", restore=AT_ONCE)
