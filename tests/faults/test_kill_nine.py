@@ -57,10 +57,8 @@ async def test_agent_killed_while_holding_keeps_what_it_holds_and_returns_it_onl
     await asyncio.to_thread(kit.post, release)
     await kit.until_order(order, "done")
     check_journal_and_positions(kit)
-    await kit.until_drained()
-    edge, central = kit.identities()
-    assert edge == central
-    assert len(set(edge)) == len(edge)
+    same = await kit.until_same()
+    assert len(set(same)) == len(same)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +80,7 @@ async def test_agent_killed_while_acting_ends_where_it_would_have_ended(kit: Pro
     assert kit.edge("SELECT count(*) FROM orders WHERE id=?", order)[0][0] == 1
     opened = kit.edge("SELECT count(*) FROM step WHERE kind='open' AND target='KM1'")[0][0]
     assert opened == 1, "a switch that is open is not commanded again"
-    await kit.until_drained()
-    edge, central = kit.identities()
-    assert edge == central
+    await kit.until_same()
 
 
 async def test_central_and_broker_killed_in_an_order_lose_and_double_nothing(kit: ProcessKit) -> None:
@@ -99,9 +95,7 @@ async def test_central_and_broker_killed_in_an_order_lose_and_double_nothing(kit
     _, release = kit.order("release", target=order)
     await asyncio.to_thread(kit.post, release)
     await kit.until_order(order, "done")
-    await kit.until_drained()
-    edge, central = kit.identities()
-    assert edge == central
+    await kit.until_same()
     state = await asyncio.to_thread(lambda: kit.order_state(order))
     assert state == "done"
 
@@ -115,9 +109,7 @@ async def test_broker_alone_killed_is_restarted_and_everything_reconnects(kit: P
     order, raw = kit.order("limit", limit_w=round(kit.plant_net_w() * 0.6))
     await asyncio.to_thread(kit.post, raw)
     await kit.until_order(order, "holding")
-    await kit.until_drained()
-    edge, central = kit.identities()
-    assert edge == central
+    await kit.until_same()
 
 
 async def test_a_second_agent_of_the_same_site_is_refused(kit: ProcessKit) -> None:

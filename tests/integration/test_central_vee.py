@@ -353,14 +353,12 @@ async def test_what_comes_late_beside_the_slots_has_its_day_judged_again(
     (run,) = await daily.look()
     with database.engine.connect() as connection:
         (head, *_rest) = [open_verdict(line, COLLECTOR.public)[1] for line in lines(connection, SITE, run.n)]
-        plan = connection.execute(
-            sa.text(
-                "explain query plan select line from records where site = 'x' and received_at > 5 and verified is 1 "
-                "and ty IN ('archive', 'balance', 'spot')"
-            )
-        ).all()
+        if connection.dialect.name == "sqlite":  # what PostgreSQL plans depends on how much it has seen
+            query = "select line from records where site = 'x' and received_at > 5 and verified is 1"
+            beside = "and ty IN ('archive', 'balance', 'spot')"
+            plan = connection.execute(sa.text(f"explain query plan {query} {beside}")).all()
+            assert any("records_beside_slots" in str(row) for row in plan), "every look reads all records of the site"
     assert head["t0"] == DAY0
-    assert any("records_beside_slots" in str(row) for row in plan), "every look reads all records of the site"
     now[0] += AGAIN_S * 1000
     assert await daily.look() == []
 

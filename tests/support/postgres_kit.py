@@ -179,7 +179,10 @@ class PostgresServer:
             self._shared = self.create()
             Database.open(self._shared).close()
         else:
-            self.sql(f"TRUNCATE {', '.join(metadata.tables)}", self._shared.rpartition("/")[2])
+            name = self._shared.rpartition("/")[2]
+            # Whoever had it before is done with it, also where his thread still reads.
+            self.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            self.sql(f"TRUNCATE {', '.join(metadata.tables)}", name)
         return self._shared
 
     def sql(self, statement: str, database: str = "postgres") -> None:

@@ -203,6 +203,23 @@ class ProcessKit(SiteKit):
             lambda: f"open: {self.undelivered()[:5]}\n{self.agent_process.tail()}",
         )
 
+    async def until_same(self, within_s: float = 20) -> list[tuple[str, int, str]]:
+        """What edge and central both have, in a moment in which nothing is on its way: the agent writes on."""
+        await self.until_drained()
+
+        def told() -> str:
+            edge, central = self.identities()
+            return f"edge alone: {sorted(set(edge) - set(central))[:5]}, else: {sorted(set(central) - set(edge))[:5]}"
+
+        found: list[list[tuple[str, int, str]]] = [[], []]
+
+        def same() -> bool:
+            found[:] = self.identities()
+            return found[0] == found[1]
+
+        await until(same, within_s, told)
+        return found[0]
+
     def identities(self) -> tuple[list[tuple[str, int, str]], list[tuple[str, int, str]]]:
         """(edge, central): stream, number and leaf hash of every record."""
         edge = [
