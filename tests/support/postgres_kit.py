@@ -181,7 +181,8 @@ class PostgresServer:
         else:
             name = self._shared.rpartition("/")[2]
             # Whoever had it before is done with it, also where his thread still reads.
-            self.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            mine = "datname = current_database() AND pid <> pg_backend_pid()"
+            self.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE " + mine, name)
             self.sql(f"TRUNCATE {', '.join(metadata.tables)}", name)
         return self._shared
 
