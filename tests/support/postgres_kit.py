@@ -23,6 +23,9 @@ from ports import free_ports
 PASSWORD = "p@ss:w/r#d?%20é"
 ROLE = "tizgin"
 _IDENTITIES = ("postgres", "nobody")
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 
 def programs() -> Path | None:
@@ -181,8 +184,7 @@ class PostgresServer:
         else:
             name = self._shared.rpartition("/")[2]
             # Whoever had it before is done with it, also where his thread still reads.
-            mine = "datname = current_database() AND pid <> pg_backend_pid()"
-            self.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE " + mine, name)
+            self.sql(_END_OTHERS, name)
             self.sql(f"TRUNCATE {', '.join(metadata.tables)}", name)
         return self._shared
 
