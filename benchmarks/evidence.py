@@ -46,6 +46,7 @@ START_S = 1_790_000_100 // SLOT_S * SLOT_S
 POINT = "energy_import_wh"
 MAP = {"fc": 4, "addr": 100, "words": 2, "order": "big", "enc": "u32", "lsb": {"num": 1, "den": 1}}
 STEP_WH = 12_345
+PIECE = 20_000
 YEAR_RECORDS = 1_752_000
 """Fifty meters, a slot every 15 minutes."""
 
@@ -141,7 +142,7 @@ async def _proof_ms(ledger: Ledger, total: int) -> float:
     return percentile(took, 0.5) * 1000
 
 
-class _Evidence:
+class Evidence:
     """Signed streams of a site as central would have stored them; its log is cosigned after each slot."""
 
     def __init__(self, points: int, slots: int) -> None:
@@ -247,18 +248,20 @@ class _Evidence:
         )
         return sign_keys(document, self.registrar)
 
+    def trust(self) -> bytes:
+        """The trust file that goes with it."""
+        keys = {"registrar": [self.registrar.public.text], "collector": [self.collector.public.text]}
+        return json.dumps({"v": 1, **keys}).encode()
+
     def _policy(self) -> str:
         witnesses = [
             f"witness {name} {NoteKey(name, COSIGNATURE, key.public.raw).text}" for name, key in self.witnesses.items()
         ]
         return "\n".join([*witnesses, f"group all all {' '.join(self.witnesses)}", "quorum all", ""])
 
-    def bundle(self) -> bytes:
-        """A bundle of everything, built by central's own code from its own tables."""
-        engine = sa.create_engine("sqlite://")
-        schema.metadata.create_all(engine)
+    def _rows(self, first: int, last: int) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        for stream, n, line in self.lines:
+        for stream, n, line in self.lines[first:last]:
             doc = json.loads(line.payload)
             rows.append(
                 {
@@ -275,12 +278,19 @@ class _Evidence:
                     "received_at": doc["at"],
                 }
             )
-        leaves = [
-            {"site": SITE, "epoch": EPOCH, "idx": i, "hash": line.hash} for i, (_, _, line) in enumerate(self.lines)
-        ]
+        return rows
+
+    def bundle(self, path: Path) -> None:
+        """A bundle of everything, built by central's own code from its own tables."""
+        engine = sa.create_engine(f"sqlite:///{path}.db")
+        schema.metadata.create_all(engine)
         with engine.begin() as connection:
-            connection.execute(sa.insert(schema.records), rows)
-            connection.execute(sa.insert(schema.leaves), leaves)
+            for first in range(0, len(self.lines), PIECE):
+                connection.execute(sa.insert(schema.records), self._rows(first, first + PIECE))
+                leaves = enumerate((line.hash for _, _, line in self.lines[first : first + PIECE]), first)
+                connection.execute(
+                    sa.insert(schema.leaves), [{"site": SITE, "epoch": EPOCH, "idx": i, "hash": h} for i, h in leaves]
+                )
             connection.execute(
                 sa.insert(schema.registers), [{"version": 1, "envelope": self.register(), "received_at": 1}]
             )
@@ -292,9 +302,12 @@ class _Evidence:
                 {self.registrar.kid: self.registrar.public},
                 tool="tizgin/benchmark",
                 now_ms=(START_S + self.slots * SLOT_S) * 1000,
+                folder=path.parent,
             )
+            with made:
+                central_bundle.write(path, made)
         engine.dispose()
-        return made.data
+        Path(f"{path}.db").unlink()
 
 
 class Verified(NamedTuple):
@@ -315,15 +328,14 @@ def verified(folder: Path, points: int, slots: int, runs: int) -> Verified:
     Raises:
         RuntimeError: the verifier was not content: then its speed means nothing.
     """
-    made = _Evidence(points, slots)
+    made = Evidence(points, slots)
     made.make()
     path, trust = folder / "bundle.zip", folder / "trust.json"
-    path.write_bytes(made.bundle())
-    keys = {"registrar": [made.registrar.public.text], "collector": [made.collector.public.text]}
-    trust.write_text(json.dumps({"v": 1, **keys}), encoding="utf-8")
+    made.bundle(path)
+    trust.write_bytes(made.trust())
     words = [str(path), "--trust", str(trust), "--period", f"{START_S}/{START_S + slots * SLOT_S}"]
-    alone = [_run(words, folder) for _ in range(runs)]
-    two = [_run([*words, "--jobs", "2"], folder) for _ in range(runs)]
+    alone = [judged(words, folder) for _ in range(runs)]
+    two = [judged([*words, "--jobs", "2"], folder) for _ in range(runs)]
     return Verified(
         len(made.lines),
         len(made.lines[-2][2].payload),
@@ -348,7 +360,7 @@ sys.exit(status)
 """Memory is that of the program alone (``VmHWM``): a resource usage would begin with that of who started it."""
 
 
-def _run(words: list[str], folder: Path) -> tuple[float, float, float]:
+def judged(words: list[str], folder: Path) -> tuple[float, float, float]:
     """Seconds, MB and seconds of processor time of one run; with several processes MB are of the largest of them."""
     memory = folder / "memory"
     began = time.perf_counter()
