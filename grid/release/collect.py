@@ -256,11 +256,12 @@ class _Site:
         presence = text_of(claim.get("presence"), 20) or "unknown"
         if presence != "online":
             return "off_line", f"{presence}: a release is good for 10 minutes; run this again when it is back"
-        if Flag.SAON_LOCK in last.flags or any("saon" in alarm for alarm in texts_of(claim.get("alarms"))):
+        alarms = texts_of(claim.get("alarms"))
+        if Flag.SAON_LOCK in last.flags or "saon_lock" in alarms:
             return "locked", "locked after САОН: the system operator's dispatcher and a second person release it alone"
         issuers = [issuer for kid in kids if (issuer := self._register.issuer(kid)) is not None]
-        if Flag.CLOCK_SUSPECT in last.flags and len({issuer.person for issuer in issuers}) < 2:
-            return "clock", "its clock is in doubt: two persons have to sign; give --key of both"
+        if "clock_unsynchronised" in alarms and len({issuer.person for issuer in issuers}) < 2:
+            return "clock", "its clock is not synchronised: two persons have to sign; give --key of both"
         for issuer in issuers:
             if self._entry.id not in issuer.sites and self._entry.zone not in issuer.zones:
                 return "no_right", f"key {issuer.kid} has no right there (zone {self._entry.zone})"

@@ -345,12 +345,13 @@ def test_a_foreign_order_that_central_adds_is_named_and_not_released(
 
 def test_who_is_left_out_is_named_with_the_reason(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     office.presence["kz-00"] = "offline"
-    office.alarms["kz-01"] = ["saon_lock"]
-    again = office.hold("kz-02", supersedes=office.held["kz-02"], flags=("clock_suspect",))
+    office.hold("kz-01", supersedes=office.held["kz-01"], flags=("saon_lock",))
+    office.alarms["kz-02"] = ["clock_unsynchronised"]
+    again = office.hold("kz-02", supersedes=office.held["kz-02"])
     assert office.run("--json") == 1
     assert capsys.readouterr().out == "", "there was nothing to sign"
     assert office.posts == []
-    # Two persons may where the clock is in doubt.
+    # Two persons may where the clock is not synchronised.
     assert office.run("--json", key=("me", "second")) == 1
     doc = printed(capsys)
     assert {row["site"]: row["code"] for row in doc["left_out"]} == {"kz-00": "off_line", "kz-01": "locked"}
