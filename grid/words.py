@@ -84,6 +84,24 @@ def returned(at_ms: int, power_w: int | None, texts: Texts) -> str:
     return texts("Return finished {time}, load {power}", time=clock_time(at_ms), power=spoken_power(power_w, texts))
 
 
+def given_back(at_ms: int, sites: int, of: int, power_w: int | None, rate_w_per_min: int | None, texts: Texts) -> str:
+    """The line to be read aloud after a plan is released: «18:40: возврат разрешён, объектов 48 из 50, 8,4 МВт».
+
+    Args:
+        at_ms: when.
+        sites: sites that signed that they return.
+        of: sites at which load of the plan was off.
+        power_w: what returns there; ``None`` is unknown.
+        rate_w_per_min: how fast at most, all together; ``None``: not bounded.
+        texts: the language.
+    """
+    parts = [texts("{time}: return allowed, sites {number} of {all}", time=clock_time(at_ms), number=sites, all=of)]
+    parts.append(texts("power not known") if power_w is None else spoken_power(power_w, texts))
+    if rate_w_per_min is not None:
+        parts.append(texts("at most {power} a minute", power=spoken_power(rate_w_per_min, texts)))
+    return ", ".join(parts)
+
+
 def kilowatt_hours(wh: int, texts: Texts) -> str:
     """Wh → exact kWh, without the unit."""
     return _decimal(Decimal(wh) / 1000, texts)

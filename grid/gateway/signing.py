@@ -11,7 +11,16 @@ from grid.gateway.plan import Plan
 from grid.ordering import current_epoch
 from wire import canonical
 from wire.orders import Order, uuid7
-from wire.registry import KeysDocument
+from wire.registry import KeysDocument, Zone
+
+
+def return_part(register: KeysDocument, zone: Zone, contracted_w: int) -> int | None:
+    """A site's part of its zone's return, W per minute, so that all released at once stay below it; ``None``: the
+    register sets the zone no bound."""
+    if zone.max_return_w_per_min is None:
+        return None
+    contracted = sum(site.contracted_w for site in register.sites if site.zone == zone.id)
+    return max(1, zone.max_return_w_per_min * contracted_w // max(1, contracted))
 
 
 def site_order(
@@ -26,10 +35,8 @@ def site_order(
     zone = powers.zone(member.zone)
     execute_by = now_ms + plan.begin_within_s * 1000
     restore = plan.restore.model_dump(mode="json", exclude_none=True)
-    if zone.max_return_w_per_min is not None:
-        # A site's part of the zone's return, so that all released at once stay below it.
-        contracted = sum(site.contracted_w for site in register.sites if site.zone == zone.id)
-        part = max(1, zone.max_return_w_per_min * member.contracted_w // max(1, contracted))
+    part = return_part(register, zone, member.contracted_w)
+    if part is not None:
         restore["max_w_per_min"] = min(part, plan.restore.max_w_per_min or part)
     if member.seen.net_w is None:
         raise GridError(f"site {member.site}: its power is not known, so no limit can be given")

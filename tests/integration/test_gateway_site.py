@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
+from unittest import mock
 
 import httpx
 import pytest
@@ -16,6 +18,7 @@ from grid.gateway.dispatcher import Dispatcher
 from grid.gateway.journal import Journal
 from grid.gateway.plan import Plan
 from grid.sequence import Sequence
+from tizgin.cli import run
 from wire import canonical
 from wire.keys import SigningKey, b64
 from wire.orders import uuid7
@@ -23,6 +26,7 @@ from wire.powers import Mandate, sign_power
 from wire.registry import Issuer, KeysDocument, Person, Zone, open_keys
 
 STEP_W = 8_000
+RETURN_W = 300_000
 
 
 def with_gateway(kit: SiteKit, gateway: SigningKey) -> bytes:
@@ -37,12 +41,14 @@ def with_gateway(kit: SiteKit, gateway: SigningKey) -> bytes:
     return kit.register(
         issuers=(*issuers, own),
         persons=(*before.persons, Person(id="gate", name="Gateway", organisation="KEGOC", role="gateway")),
-        zones=(Zone(id=ZONE, max_step_w=STEP_W, max_ramp_w_per_min=400_000),),
+        zones=(Zone(id=ZONE, max_step_w=STEP_W, max_ramp_w_per_min=400_000, max_return_w_per_min=RETURN_W),),
     )
 
 
 @pytest.mark.long
-async def test_a_plan_comes_down_to_its_target_at_a_real_site(tmp_path: Path) -> None:
+async def test_a_plan_comes_down_at_a_real_site_and_a_person_gives_it_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     kit, gateway = SiteKit(tmp_path), SigningKey.generate()
     try:
         await kit.start()
@@ -70,7 +76,7 @@ async def test_a_plan_comes_down_to_its_target_at_a_real_site(tmp_path: Path) ->
         plan = Plan.model_validate_json(
             canonical.encode(
                 {"v": 1, "id": uuid7(now), "zones": [ZONE], "target": {"permille": 600}, "ramp_w_per_min": 200_000,
-                 "hold": {"until_released": True}, "basis": {"code": "drill"}}
+                 "hold": {"until_released": True}, "restore": {"stage_delay_s": 1}, "basis": {"code": "drill"}}
             )
         )  # fmt: skip
         mandate = Mandate(
@@ -103,5 +109,21 @@ async def test_a_plan_comes_down_to_its_target_at_a_real_site(tmp_path: Path) ->
         order = next(iter(app.journal.live.values()))
         assert order.order.mandate is not None
         assert order.doc.persons == ["gate"]
+        (tmp_path / "keys.json").write_bytes(raw)
+        (tmp_path / "me.pem").touch(mode=0o600)
+        (tmp_path / "me.pem").write_bytes(kit.dispatcher.to_pem(None))
+        words = ["order", "release-plan", plan.id, "--central", "http://127.0.0.1:80", "--yes", "--json"]
+        words += ["--key", str(tmp_path / "me.pem"), "--keys", str(tmp_path / "keys.json"), "--wait-s", "20"]
+        words += ["--registrar", kit.registrar.public.text, "--out", str(tmp_path / "back")]
+        carried = CentralClient("http://127.0.0.1:80", transport=httpx.MockTransport(carry))
+        with mock.patch("grid.client.CentralClient", return_value=carried):
+            ended = await asyncio.to_thread(run, words)
+        told = json.loads(next(line for line in capsys.readouterr().out.splitlines() if line.startswith('{"plan"')))
+        assert (ended, told["complete"]) == (0, True), told
+        row = told["releases"][0]
+        assert (row["order"], row["result"], row["max_w_per_min"]) == (order.id, "validated", RETURN_W)
+        assert abs(row["off_w"] - (before - power)) <= 8_000
+        await until(lambda: order.id not in app.journal.live, 60, "the order's end")
+        await until(lambda: (kit.net_w() or 0) >= before - 3_000, 40, "the load at the meter")
     finally:
         await kit.stop()

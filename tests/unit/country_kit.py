@@ -136,9 +136,20 @@ class Country:
     def order(self, order_id: str, /) -> dict[str, Any]:
         if self.central_down:
             raise CentralUnreachable("central does not answer")
-        if not any(parse_order(raw).order.id == order_id for raw in self.posts[-400:]):
+        raw = next((raw for raw in self.posts[-400:] if parse_order(raw).order.id == order_id), None)
+        if raw is None:
             raise CentralRefused(404, "unknown order")
-        return {"answers": self._lines.get(order_id, [])}
+        return {"envelope": b64(raw), "answers": self._lines.get(order_id, [])}
+
+    def orders(self, site: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
+        found = dict.fromkeys(o.id for raw in reversed(self.posts) if (o := parse_order(raw).order).site == site)
+        return [{"id": name} for name in found][:limit]
+
+    def sites(self) -> list[dict[str, Any]]:
+        return [
+            {"id": name, "presence": site.presence(broker_up=True).value, "phone": "+7 700 0001", "alarms": []}
+            for name, site in self.live.sites.items()
+        ]
 
     # time
 

@@ -159,6 +159,7 @@ def _print_story(found: dict[str, Any]) -> None:
             f"  {row['site']}  limit {row['limit_w'] / 1000:g} kW  {row['state'] or 'no answer'}  {row['order']}"
         )
     if found["release"]:
-        typer.echo("to give the load back, a person with the right signs for each site:")
+        typer.echo(f"to give the load back, a person with the right: tizgin order release-plan {found['plan']} …")
+        typer.echo("or for one site:")
     for row in found["release"]:
         typer.echo(f"  tizgin order sign --action release --site {row['site']} --target {row['order']} …")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tizgin.commands import _order_acts, _order_powers
+from tizgin.commands import _order_acts, _order_powers, _order_release
 from tizgin.commands._order_common import (
     Central,
     Json,
@@ -36,6 +36,7 @@ app = typer.Typer(
 app.add_typer(_order_acts.app, name="act")
 app.command()(_order_powers.declare)
 app.command()(_order_powers.mandate)
+app.command()(_order_release.release_plan)
 
 
 @app.command()
