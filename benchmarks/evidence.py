@@ -166,7 +166,7 @@ class Evidence:
             "a": self._anchor,
             "ty": ty,
             "at": int(at_s * 1000),
-            "mono": int((at_s - START_S + 1000) * 1e9),
+            "mono": int((at_s - START_S + 1000) * 1e6),
             "boot": "b0",
             "clk": {"s": "S", "off_us": 5, "src": "kernel"},
             "fw": "benchmark",

@@ -90,8 +90,8 @@ class Returning:
             return False
         order.doc.stages += 1
         delay = float(order.order.restore.stage_delay_s)
-        ramp = order.doc.max_w_per_min or order.order.restore.max_w_per_min
-        if ramp:
+        paces = [pace for pace in (order.doc.max_w_per_min, order.order.restore.max_w_per_min) if pace]
+        if ramp := min(paces, default=0):
             delay = max(delay, sum(i.expected_w for i in items) / ramp * 60)
         order.next_stage_ns = self.clock.mono_ns() + int(delay * 1e9)
         task = asyncio.create_task(self.restorer.bring_back(order, items), name=f"restore-{order.id}")

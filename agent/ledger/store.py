@@ -443,7 +443,7 @@ class Ledger:
             "a": self._anchor,
             "ty": new.ty,
             "at": at,
-            "mono": mono,
+            "mono": mono // 1000,
             "boot": self.boot,
             "clk": clk,
             "fw": self._fw,

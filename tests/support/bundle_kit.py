@@ -95,7 +95,7 @@ class Site:
             "at": int(at_s * 1000),
         }
         more = {
-            "mono": int((at_s - START + 100) * 1e9),
+            "mono": int((at_s - START + 100) * 1e6),
             "boot": "b0",
             "clk": {"s": "S", "off_us": 5, "src": "ntp"},
             "fw": "1.0",

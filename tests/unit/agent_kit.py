@@ -87,7 +87,8 @@ class SimClock:
 
     def __init__(self, wall_ms: int = START_MS, *, synchronised: bool = True) -> None:
         self.wall_ms = wall_ms
-        self.mono = 5_000_000_000
+        self.mono = 40_000_000_000_000_000
+        """Over a year without a restart: no number of it in a record may need more than 53 bits."""
         self.sync = synchronised
 
     def now_ms(self) -> int:

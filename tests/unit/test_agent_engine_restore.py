@@ -139,6 +139,13 @@ async def test_below_its_least_frequency_nothing_comes_back(core: Core, hz: floa
     await core.until(lambda: order.id not in core.journal.live)
 
 
+async def test_a_release_never_makes_a_return_faster_than_its_order(core: Core) -> None:
+    order = await held(core, "stop", restore=Restore(stage_permille=250, stage_delay_s=1, max_w_per_min=2_000))
+    await core.release(order, restore=Restore(max_w_per_min=4_000_000))
+    await core.pass_time(60, step_s=5)
+    assert order.doc.stages == 1, "a stage of some kW at 2 kW a minute"
+
+
 async def test_a_release_may_ask_for_a_higher_frequency_than_its_order(core: Core) -> None:
     order = await held(core, restore=Restore(stage_permille=1000, stage_delay_s=1, min_mhz=49_000))
     await core.release(order, restore=Restore(min_mhz=50_500))
