@@ -15,6 +15,7 @@ from central.pages.board import Board
 from central.pages.call import DRILL, is_drill, missing
 from central.pages.curtailable import kw, summed
 from central.pages.format import DASH, kilowatt, localised
+from central.pages.funnel import FunnelCard, Place, place
 from central.pages.parts import call_part
 from central.pages.story import notices
 from central.pages.texts import Texts
@@ -87,7 +88,12 @@ class SiteCard:
         drill = any(
             is_drill(v) and v is not None and _lately(v, self._board.service.now_ms()) for v in (newest, shedding)
         )
-        return {**summary, "open": is_open, "missing": late is not None, "late": late, "drill": drill}
+        where = None if shedding is None else self._place(shedding, summary)
+        return {**summary, "place": where, "open": is_open, "missing": late is not None, "late": late, "drill": drill}
+
+    def _place(self, view: OrderView, summary: Mapping[str, Any]) -> Place | None:
+        name = getattr(self._board.service.sites[self._site].name, self._texts.language)
+        return place(view, summary, name, self._board.service.now_ms())
 
 
 def _lately(view: OrderView, now_ms: int) -> bool:
@@ -114,6 +120,7 @@ def build(board: Board, texts: Texts) -> None:
             calls = parts.box("tz-calls")
         shown_calls: list[object] = []
         headline = parts.text(DASH, "tz-headline", testid="headline")
+        funnel = FunnelCard(texts)
         with parts.box("tz-sites"):
             cards = [SiteCard(board, texts, site) for site in service.sites]
         if not cards:
@@ -134,6 +141,7 @@ def build(board: Board, texts: Texts) -> None:
             with calls:
                 for one in waiting:
                     call_part(one["late"], one["name"][texts.language], one["phone"], texts)
+        funnel.show([s["place"] for s in shown if s["place"] is not None])
         headline.set_text(_sentence(shown, texts))
 
     ui.timer(REFRESH_S, refresh)

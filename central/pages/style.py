@@ -110,6 +110,10 @@ a.tz-card:hover { border-color:#8fb6b4; box-shadow:0 4px 16px rgba(16,32,47,.10)
 .tz-table td { padding:7px 10px; border-bottom:1px solid #eef2f6; font-variant-numeric:tabular-nums; }
 .tz-table .r { text-align:right; } .tz-table tr.gap td { background:var(--red2); color:#8c1d18; font-weight:600; }
 .tz-scroll { overflow-x:auto; }
+.tz-funnel { display:grid; grid-template-columns:repeat(6,minmax(0,1fr)); gap:8px; margin:4px 0 12px; }
+.tz-stage { background:var(--teal2); border-radius:8px; padding:8px 10px; display:flex; flex-direction:column;
+  font-size:14px; min-width:0; overflow-wrap:anywhere; } .tz-stage.none { background:#eef2f6; color:#5d6b7a; }
+.tz-count { font-size:26px; font-weight:700; line-height:1.1; font-variant-numeric:tabular-nums; }
 .tz-split { display:flex; height:16px; border-radius:8px; overflow:hidden; background:#e6ebf0; margin:8px 0 10px; }
 .tz-split i { display:block; height:100%; } .tz-split .h { background:var(--teal); } .tz-split .s {
   background:#6b8fc0; }
@@ -117,5 +121,6 @@ a.tz-card:hover { border-color:#8fb6b4; box-shadow:0 4px 16px rgba(16,32,47,.10)
   font-size:58px; }
   .tz-main { padding:14px 12px 40px; } .tz-top { padding:10px 12px; gap:10px; } .tz-sites {
   grid-template-columns:minmax(0,1fr); }
+  .tz-funnel { grid-template-columns:repeat(3,minmax(0,1fr)); }
   .tz-headline { font-size:20px; } .tz-table th, .tz-table td { padding:6px 6px; font-size:14px; } }
 """
