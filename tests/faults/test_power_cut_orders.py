@@ -70,6 +70,10 @@ def positions(plant: RememberingPlant) -> dict[str, bool]:
     return {name: switch.closed for name, switch in plant.switches.items()}
 
 
+def opened_of(closed: dict[str, bool]) -> set[str]:
+    return {name for name, is_closed in closed.items() if not is_closed}
+
+
 async def tell(folder: Path, log: Log) -> Story:
     """Stop (four machines sleep, four refuse: their breaker opens), trip (both breakers), each released; then a limit,
     a stricter one in its place, and the release of that one."""
@@ -149,7 +153,8 @@ async def recover(story: Story, found: Scene, folder: Path) -> None:
                 live = core.journal.live.get(order.id)
                 if live is not None and live.state is S.HOLDING:
                     assert plant.net_w <= (live.doc.target_w or 0)
-                    assert positions(plant) == story.held[order.id]
+                    # Waiting sorts out who sleeps: the target may then be met with fewer breakers, never with others.
+                    assert opened_of(positions(plant)) <= opened_of(story.held[order.id])
         assert plant.net_w == ALL_W
         assert core.journal.held == {}
         for order, _ in story.sent:

@@ -261,7 +261,8 @@ async def _evidence(demo: Demo, report: Path, outcome: Outcome, until_s: int) ->
         )
         found = json.loads(out)
         if status != 0:
-            outcome.problems.append(f"{site}: the verifier ends with {status}: {found.get('errors')}"[:2000])
+            said = found.get("errors") or found.get("doubts")
+            outcome.problems.append(f"{site}: the verifier ends with {status}: {said}"[:2000])
         points = found.get("points") or {}
         grade_a = sum(point["grades"].get("A", 0) for point in points.values())
         if not grade_a:
